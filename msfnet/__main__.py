@@ -1,0 +1,3 @@
+from msfnet.cli import main
+
+main()

@@ -1,0 +1,198 @@
+"""The command line: one function a command, no logic. Heavy libraries are imported by the command that needs them.
+
+Results go to standard output, progress and warnings to standard error. Exit codes: 0 all done, 1 done but some inputs
+failed and are named, 2 the request itself is wrong and one line says how to mend it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from msfnet import __version__
+from msfnet.files import write_text
+from msfnet.types import Prediction, UserError, Views
+
+app = App(
+    name="msfnet",
+    version=__version__,
+    help="Train a recogniser for the actions in your videos. `msfnet COMMAND --help` explains a command.",
+    help_format="markdown",
+)
+
+DataPath = Annotated[Path, Parameter(help="Folder of class folders, manifest CSV, or folder of videos with --lists.")]
+WeightsPath = Annotated[Path, Parameter(help="A .safetensors file or a run folder.")]
+Lists = Annotated[Path | None, Parameter(help="Folder of official lists: UCF101, HMDB51 or Kinetics.")]
+Split = Annotated[int, Parameter(help="Which of several official splits.")]
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]
+ViewsText = Annotated[str | None, Parameter(help="CLIPSxCROPS averaged for each video; default: as trained.")]
+
+
+def say(line: str) -> None:
+    """Progress and warnings."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@app.command
+def demo(*, out: Path = Path("demo")) -> int:
+    """See the whole job in minutes: make videos, train on them, evaluate, predict, draw OUT/report.html."""
+    from msfnet.demo.run import run_demo
+
+    print(run_demo(out, say=say))
+    return 0
+
+
+@app.command
+def models(*, num_classes: int = 101, as_json: Json = False) -> int:
+    """List every network with its parameters, multiply-adds and input (C, T, H, W)."""
+    from msfnet.models.registry import list_models, summarise
+
+    rows = [summarise(name, num_classes) for name in list_models()]
+    if as_json:
+        print(json.dumps([{"name": r.name, "params": r.params, "macs": r.macs, "input": r.input} for r in rows]))
+        return 0
+    print(f"{'name':<18}{'M parameters':>14}{'GMACs':>9}  input")
+    for r in rows:
+        print(f"{r.name:<18}{r.params / 1e6:>14.3f}{r.macs / 1e9:>9.2f}  {'x'.join(map(str, r.input))}")
+    return 0
+
+
+@app.command
+def train(
+    data: DataPath,
+    *,
+    recipe: Annotated[str, Parameter(help="A shipped recipe (paper, small) or a TOML file.")] = "small",
+    model: Annotated[str | None, Parameter(help="Network, as --set model.name=...")] = None,
+    lists: Lists = None,
+    split: Split = 1,
+    out: Annotated[Path | None, Parameter(help="Run folder; default: runs/MODEL, numbered.")] = None,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", help="table.key=value, once for each key.")] = (),
+    resume: Annotated[bool, Parameter(negative=(), help="Go on with the run that lies in --out.")] = False,
+) -> int:
+    """Train a network; leaves a run folder with the best weights and a report."""
+    from msfnet.data.annotations import read_data
+    from msfnet.recipe import load_recipe
+    from msfnet.train.run import new_run_folder, train
+
+    if resume and out is None:
+        raise UserError("--resume needs the run folder to go on with: --out DIR")
+    overrides = [*set_, *([f"model.name={model}"] if model else [])]
+    resolved = load_recipe(recipe, overrides)
+    folder = out or new_run_folder(resolved.model.name)
+    try:
+        result = train(read_data(data, lists, split), resolved, folder, say=say, resume=resume)
+    except KeyboardInterrupt:
+        say(f"stopped; go on with: msfnet train {data} --out {folder} --resume")
+        return 1
+    print(result.folder)
+    return 1 if result.problems else 0
+
+
+@app.command
+def evaluate(
+    weights: WeightsPath,
+    data: DataPath,
+    *,
+    lists: Lists = None,
+    split: Split = 1,
+    views: ViewsText = None,
+    out: Annotated[Path | None, Parameter(help="Folder for report.html, scores.json and scores.md.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Score a network on labelled videos: clip and video accuracy, per class, confusion matrix."""
+    from msfnet.evaluate import evaluate_data
+    from msfnet.report import scores_markdown, write_scores_report
+
+    wanted = Views.parse(views) if views else None
+    scores = evaluate_data(weights, data, lists=lists, split=split, views=wanted, say=say)
+    text = json.dumps(scores.to_dict(), indent=2, ensure_ascii=False)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        write_scores_report(out / "report.html", f"{weights} on {data}", scores)
+        write_text(out / "scores.json", text)
+        write_text(out / "scores.md", scores_markdown(scores))
+    for path, reason in scores.failed.items():
+        say(f"failed: {path}: {reason}")
+    print(text if as_json else scores_markdown(scores))
+    return 1 if scores.failed else 0
+
+
+@app.command
+def predict(
+    weights: WeightsPath,
+    sources: Annotated[tuple[str, ...], Parameter(help="Video files, folders and globs.")],
+    /,
+    *,
+    top: Annotated[int, Parameter(help="How many labels to give.")] = 5,
+    views: ViewsText = None,
+    as_json: Json = False,
+    as_csv: Annotated[bool, Parameter(name="--csv", negative=(), help="Print CSV, a row for each label.")] = False,
+) -> int:
+    """Recognise what is done in videos. A file that cannot be read gets a reason, and the others go on."""
+    from msfnet.predict import Recognizer, find_sources
+
+    if as_json and as_csv:
+        raise UserError("expected one of --json and --csv, found both")
+    if top < 1:
+        raise UserError(f"expected --top of 1 or more, found {top}")
+    paths = find_sources(sources)
+    recognizer = Recognizer.load(weights)
+    failed = 0
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    if as_csv:
+        writer.writerow(("path", "rank", "label", "score", "error"))
+    for prediction in recognizer.predict_many(paths, top, Views.parse(views) if views else None):
+        failed += prediction.error is not None
+        if as_json:
+            print(prediction.to_json(), flush=True)
+        elif as_csv:
+            writer.writerows(_csv_rows(prediction))
+        else:
+            print(_line(prediction), flush=True)
+    if failed:
+        say(f"{failed} of {len(paths)} files could not be read")
+    return 1 if failed else 0
+
+
+def _csv_rows(prediction: Prediction) -> list[tuple[Any, ...]]:
+    if prediction.error:
+        return [(prediction.path, "", "", "", prediction.error)]
+    return [(prediction.path, i, *pair, "") for i, pair in enumerate(prediction.predictions, 1)]
+
+
+def _line(prediction: Prediction) -> str:
+    if prediction.error:
+        return f"{prediction.path}: failed: {prediction.error}"
+    labels = ", ".join(f"{label} {score:.1%}" for label, score in prediction.predictions)
+    return f"{prediction.path}: {labels}" + (f" (note: {prediction.warning})" if prediction.warning else "")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit with its code. `--debug` anywhere shows tracebacks."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.exit(code if isinstance(code, int) else 0)
+    except (UserError, CycloptsError) as error:
+        if debug:
+            raise
+        say("msfnet: " + " ".join(str(error).split()))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("stopped")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has left; nothing more to say to it
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        say(f"msfnet: {type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)")
+        sys.exit(2)

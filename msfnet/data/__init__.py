@@ -1,0 +1,1 @@
+"""From files and lists to clips of frames: knows videos and their labels, and no network."""

@@ -1,0 +1,162 @@
+"""Videos as torch data sets: each item is the frames of one video, or the reason why there are none.
+
+Workers hand over uint8 frames; crops, flips and normalisation are done in batches where the network is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from msfnet.arrays import Indices
+from msfnet.data.cache import FrameCache, default_folder
+from msfnet.data.decode import Plan, read_clips
+from msfnet.data.sampling import TRAIN_SAMPLERS, scored_clips
+from msfnet.recipe import Data
+from msfnet.types import Clip, Preprocessing, VideoError, VideoItem
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One video's turn: `frames` V T H W 3, or None and the `error`."""
+
+    index: int
+    label: int
+    frames: Tensor | None
+    error: str | None = None
+    repeated: bool = False  # shorter than the clip
+    warning: str | None = None  # damaged, but read in part
+
+
+def open_cache(data: Data, preprocessing: Preprocessing) -> FrameCache | None:
+    """The cache that a recipe asks for."""
+    if data.cache == "off":
+        return None
+    folder = default_folder() if data.cache == "auto" else Path(data.cache)
+    return FrameCache(folder, preprocessing.resize_px, int(data.cache_gb * 2**30))
+
+
+class _Videos(Dataset[Sample]):
+    """What both data sets share: reading one video as a plan says, errors caught."""
+
+    def __init__(
+        self,
+        items: Sequence[VideoItem],
+        classes: Sequence[str],
+        preprocessing: Preprocessing,
+        cache: FrameCache | None = None,
+    ) -> None:
+        self.items = list(items)
+        self.labels = [classes.index(item.label) if item.label in classes else -1 for item in items]
+        self.preprocessing = preprocessing
+        self.cache = cache
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def read(self, index: int, plan: Plan) -> Sample:
+        label = self.labels[index]
+        try:
+            clip = self._clip(self.items[index].path, plan)
+        except VideoError as error:
+            return Sample(index, label, None, str(error))
+        frames = torch.from_numpy(np.ascontiguousarray(clip.frames))
+        return Sample(index, label, frames, repeated=clip.repeated, warning=clip.warning)
+
+    def _clip(self, path: Path, plan: Plan) -> Clip:
+        if self.cache is not None:
+            return self.cache.read_clips(path, plan)
+        return read_clips(path, plan, self.preprocessing.resize_px)
+
+
+class TrainingVideos(_Videos):
+    """One random clip of a video at each turn. Indexed by (index, seed), so that a turn can be repeated exactly."""
+
+    def __init__(self, *args: Any, sampling: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sampler = TRAIN_SAMPLERS[sampling]
+
+    def __getitem__(self, turn: tuple[int, int]) -> Sample:
+        index, seed = turn
+
+        def plan(video_frames: int) -> Indices:
+            return self.sampler(video_frames, self.preprocessing.frames, np.random.default_rng(seed))[None]
+
+        return self.read(index, plan)
+
+
+class ScoredVideos(_Videos):
+    """The clips that a video is scored by, always the same."""
+
+    def __init__(self, *args: Any, clips: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.clips = clips
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.read(index, partial(scored_clips, self.preprocessing, self.clips))
+
+
+class Turns(Sampler[tuple[int, int]]):
+    """A training epoch's order: (index, seed of the clip), a pure function of seed and epoch.
+
+    Of `ranks` processes each takes every `ranks`-th turn, all the same number: the first turns fill up the last round.
+    """
+
+    def __init__(self, n_videos: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
+        self.n_videos, self.seed, self.rank, self.ranks = n_videos, seed, rank, ranks
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.n_videos // self.ranks)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(self.n_videos)
+        seeds = rng.integers(0, 2**31, self.n_videos)
+        padded = np.resize(np.arange(self.n_videos), len(self) * self.ranks)
+        for turn in padded[self.rank :: self.ranks]:
+            yield int(order[turn]), int(seeds[turn])
+
+
+def collate(samples: Sequence[Sample]) -> dict[str, Any]:
+    """A batch of the samples that were read: clips N V T H W 3 (None when there is none), labels N, indices N.
+
+    `failures` holds (index, reason) of the others, `warnings` the same of damaged videos that were read in part,
+    `repeated` the indices of videos shorter than the clip.
+    """
+    good = [s for s in samples if s.frames is not None]
+    return {
+        "clips": torch.stack([s.frames for s in good if s.frames is not None]) if good else None,
+        "labels": torch.tensor([s.label for s in good], dtype=torch.int64),
+        "indices": [s.index for s in good],
+        "failures": [(s.index, s.error) for s in samples if s.frames is None],
+        "warnings": [(s.index, s.warning) for s in good if s.warning],
+        "repeated": [s.index for s in good if s.repeated],
+    }
+
+
+def make_loader(
+    videos: _Videos, batch: int, workers: int, sampler: Sampler[Any] | None = None, drop_last: bool = False
+) -> DataLoader[Any]:
+    """Batches of `videos`, read by `workers` processes of one thread each that live as long as the loader."""
+    return DataLoader(
+        videos,
+        batch_size=batch,
+        sampler=sampler,
+        num_workers=min(workers, len(videos)),
+        collate_fn=collate,
+        drop_last=drop_last,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )

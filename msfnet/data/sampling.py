@@ -1,0 +1,76 @@
+"""Which frames make a clip: integers in, indices out. Never sees a video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from msfnet.arrays import Indices
+from msfnet.types import Preprocessing
+
+TrainSampler = Callable[[int, int, np.random.Generator], Indices]
+
+
+def is_short(video_frames: int, frames: int) -> bool:
+    return video_frames < frames
+
+
+def short_clip(video_frames: int, frames: int) -> Indices:
+    """All frames of a video that is shorter than the clip, the last one repeated: T."""
+    return np.minimum(np.arange(frames), video_frames - 1)
+
+
+def random_interval(video_frames: int, frames: int, rng: np.random.Generator) -> Indices:
+    """The paper's training clip (section 4.2): one random interval between all frames, then a random start: T."""
+    if is_short(video_frames, frames):
+        return short_clip(video_frames, frames)
+    longest = (video_frames - 1) // max(1, frames - 1)
+    interval = int(rng.integers(1, max(1, longest) + 1))
+    start = int(rng.integers(0, video_frames - (frames - 1) * interval))
+    return start + interval * np.arange(frames)
+
+
+def segments(video_frames: int, frames: int, rng: np.random.Generator) -> Indices:
+    """One random frame from each of `frames` equal segments of the video: T."""
+    if is_short(video_frames, frames):
+        return short_clip(video_frames, frames)
+    return np.floor((np.arange(frames) + rng.random(frames)) * video_frames / frames).astype(np.int64)
+
+
+TRAIN_SAMPLERS: dict[str, TrainSampler] = {"random-interval": random_interval, "segments": segments}
+
+
+def even_clips(video_frames: int, frames: int, clips: int) -> Indices:
+    """Clips that each spread over the whole video, shifted so that together they fill it evenly: V T.
+
+    One clip takes the middle frame of each of `frames` segments.
+    """
+    if is_short(video_frames, frames):
+        return np.tile(short_clip(video_frames, frames), (clips, 1))
+    shift = (np.arange(clips)[:, None] + 0.5) / clips
+    return np.floor((np.arange(frames)[None, :] + shift) * video_frames / frames).astype(np.int64)
+
+
+def centred_clips(video_frames: int, frames: int, clips: int, interval_frames: int) -> Indices:
+    """Clips of every `interval_frames`-th frame, centred in as many equal parts of the video: V T.
+
+    Where the video is too short for the interval, the widest one that fits is taken.
+    """
+    if is_short(video_frames, frames):
+        return np.tile(short_clip(video_frames, frames), (clips, 1))
+    interval = min(interval_frames, max(1, (video_frames - 1) // max(1, frames - 1)))
+    span = (frames - 1) * interval + 1
+    centre = (np.arange(clips) + 0.5) * video_frames / clips
+    start = np.clip(np.floor(centre - span / 2 + 0.5).astype(np.int64), 0, video_frames - span)
+    return start[:, None] + interval * np.arange(frames)[None, :]
+
+
+def scored_clips(preprocessing: Preprocessing, clips: int, video_frames: int) -> Indices:
+    """The clips to score of a video of so many frames: V T."""
+    samplers: dict[str, Callable[[int, int, int], Indices]] = {
+        "even": even_clips,
+        "centred": partial(centred_clips, interval_frames=preprocessing.interval_frames),
+    }
+    return samplers[preprocessing.sampling](video_frames, preprocessing.frames, clips)

@@ -1,0 +1,140 @@
+"""Score a network on labelled videos: clip and video accuracy side by side, per class and as a confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from msfnet import metrics
+from msfnet.data.annotations import Listing, read_data, read_manifest
+from msfnet.data.cache import FrameCache
+from msfnet.data.dataset import ScoredVideos, make_loader
+from msfnet.data.transforms import crop_views, normalise
+from msfnet.models.checkpoint import load_weights
+from msfnet.types import Preprocessing, Scores, UserError, VideoItem, Views
+
+SPLIT = "split.csv"  # in a run folder: the split that it was trained with
+
+Progress = Callable[[int, int], None]  # done, total
+
+
+@torch.inference_mode()
+def score_views(model: nn.Module, clips: Tensor, preprocessing: Preprocessing, crops: int) -> Tensor:
+    """Class probabilities of every view: uint8 N V T H W 3 -> float N V*crops K, on the network's device."""
+    device = next(model.parameters()).device
+    videos, views = clips.shape[:2]
+    cropped = crop_views(clips.to(device).flatten(0, 1), preprocessing.size_px, crops)  # N*V crops T h w 3
+    probabilities = model(normalise(cropped.flatten(0, 1), preprocessing)).float().softmax(-1)
+    return probabilities.reshape(videos, views * crops, -1)
+
+
+def evaluate(
+    model: nn.Module,
+    classes: Sequence[str],
+    preprocessing: Preprocessing,
+    items: Sequence[VideoItem],
+    *,
+    views: Views | None = None,
+    cache: FrameCache | None = None,
+    batch: int = 8,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> Scores:
+    """Score every item once. `views` default to the network's own. The network is put in evaluation mode.
+
+    A video that cannot be read counts as wrong and is named with its reason; none is replaced by another.
+
+    Raises UserError when there is nothing to score or a label is not among the network's classes.
+    """
+    if not items:
+        raise UserError("expected videos to evaluate, found none")
+    unknown = sorted({item.label for item in items} - set(classes))
+    if unknown:
+        raise UserError(
+            f"the data has {len(unknown)} classes that the network does not know (first: {unknown[0]}); "
+            f"it knows {', '.join(classes)}"
+        )
+    views = views or preprocessing.views
+    model.eval()
+    videos = ScoredVideos(items, classes, preprocessing, cache, clips=views.clips)
+    probabilities: list[npt.NDArray[np.float32]] = []
+    order: list[int] = []
+    failed: dict[str, str] = {}
+    repeated: list[str] = []
+    done = 0
+    for samples in make_loader(videos, batch, workers):
+        failed |= {str(items[index].path): reason for index, reason in samples["failures"]}
+        repeated += [str(items[index].path) for index in samples["repeated"]]
+        order += samples["indices"]
+        if samples["clips"] is not None:
+            probabilities.append(score_views(model, samples["clips"], preprocessing, views.crops).cpu().numpy())
+        done += len(samples["indices"]) + len(samples["failures"])
+        if progress:
+            progress(done, len(items))
+    scored = np.concatenate(probabilities) if probabilities else np.zeros((0, 1, len(classes)), np.float32)
+    return _scores(scored, order, items, tuple(classes), views, failed, tuple(repeated))
+
+
+def evaluate_data(
+    weights: Path, data: Path, *, lists: Path | None, split: int, views: Views | None, say: Callable[[str], None]
+) -> Scores:
+    """Score a weights file or a run folder on a data set's test videos: see `held_out` for which those are."""
+    loaded = load_weights(weights)
+    listing = read_data(data, lists, split)
+    say(listing.describe())
+    items, which = held_out(listing, weights if weights.is_dir() else weights.parent)
+    say(f"scoring {len(items)} videos: {which}")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return evaluate(loaded.model.to(device), loaded.classes, loaded.preprocessing, items, views=views)
+
+
+def held_out(listing: Listing, run_folder: Path) -> tuple[list[VideoItem], str]:
+    """The videos to score, and why these: the test split, else the validation split, else all.
+
+    Where the data has no split, videos that the run folder's own split trained or chose on are left out.
+    """
+    for name in ("test", "val"):
+        if items := listing.in_split(name):
+            return items, f"the {name} split"
+    recorded = run_folder / SPLIT
+    if recorded.is_file():
+        seen = {item.path.resolve() for item in read_manifest(recorded).items if item.split != "test"}
+        if items := [item for item in listing.items if item.path.resolve() not in seen]:
+            return items, f"all that {recorded} did not train or choose on"
+    return list(listing.items), "all"
+
+
+def _scores(
+    probabilities: npt.NDArray[np.float32],  # N V K
+    order: list[int],
+    items: Sequence[VideoItem],
+    classes: tuple[str, ...],
+    views: Views,
+    failed: dict[str, str],
+    repeated: tuple[str, ...],
+) -> Scores:
+    labels = np.array([classes.index(items[index].label) for index in order], dtype=np.int64)
+    video_scores = metrics.average_views(probabilities)
+    n_views = probabilities.shape[1]
+    per_class = {}
+    for number, label in enumerate(classes):
+        n = sum(item.label == label for item in items)
+        right = int(metrics.in_top(video_scores[labels == number], labels[labels == number], 1).sum())
+        if n:
+            per_class[label] = {"n": n, "top1": right / n}
+    return Scores(
+        classes=classes,
+        views=views,
+        clip=metrics.top_k(probabilities.reshape(-1, len(classes)), np.repeat(labels, n_views), len(failed) * n_views),
+        video=metrics.top_k(video_scores, labels, len(failed)),
+        per_class=per_class,
+        confusion=metrics.confusion(video_scores.argmax(1), labels, len(classes)),
+        n_videos=len(items),
+        failed=failed,
+        repeated=repeated,
+    )

@@ -1,0 +1,1 @@
+"""The networks: backbones, their named variants, and the file that keeps a trained one."""

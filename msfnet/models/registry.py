@@ -1,0 +1,120 @@
+"""The one registry: from a name and arguments to a network, its size and its cost."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from msfnet.models import zoo
+from msfnet.types import UserError, nearest
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "r3d18": zoo.r3d18,
+    "r3d18_fsam": partial(zoo.r3d18, attention="fsam"),
+    "r2plus1d18": zoo.r2plus1d18,
+    "msf_r3d18": zoo.msf_r3d18,
+    "msf_r3d18_fsam": partial(zoo.msf_r3d18, attention="fsam"),
+    "msf_r3d18_se": partial(zoo.msf_r3d18, attention="se"),
+    "msf_r3d18_cbam": partial(zoo.msf_r3d18, attention="cbam"),
+    "msf_r3d18_nst": partial(zoo.msf_r3d18, attention="nst"),
+    "msf_r3d18_a": partial(zoo.msf_r3d18, placement="a"),
+    "msf_r3d18_c": partial(zoo.msf_r3d18, placement="c"),
+    "msf_r3d18_d": partial(zoo.msf_r3d18, placement="d"),
+    "c3d": zoo.c3d,
+    "c3d_fsam": partial(zoo.c3d, attention="fsam"),
+    "msf_c3d": zoo.msf_c3d,
+    "msf_c3d_fsam": partial(zoo.msf_c3d, attention="fsam"),
+}
+
+
+def list_models() -> list[str]:
+    """The names that `create_model` takes."""
+    return list(MODELS)
+
+
+def arguments_of(name: str) -> dict[str, Any]:
+    """The arguments of a network with their defaults, `num_classes` first.
+
+    Raises UserError for an unknown name, with the nearest ones.
+    """
+    if name not in MODELS:
+        raise UserError(f"unknown model {name!r}; {nearest(name, MODELS)}")
+    return {key: parameter.default for key, parameter in inspect.signature(MODELS[name]).parameters.items()}
+
+
+def create_model(name: str, num_classes: int = 101, **arguments: Any) -> nn.Module:
+    """Make a network with fresh weights: float N C T H W in, logits N `num_classes` out.
+
+    Arguments that every network takes: `attention` (none, fsam, se, cbam, nst), `reduction`, `width` (a multiplier
+    on all channels), `in_channels`, `frames` and `size` (px); `msf_*` also take `groups`, `msf_r3d18` also
+    `placement` (a to d), `r2plus1d18` also `middle_per_conv`.
+
+    Raises UserError for an unknown name or argument, and for values that cannot work together.
+    """
+    known = arguments_of(name)
+    for key in arguments:
+        if key not in known:
+            raise UserError(f"{name} has no argument {key!r}; {nearest(key, known)}")
+    for key in ("num_classes", "width", "in_channels", "frames", "size", "reduction"):
+        value = num_classes if key == "num_classes" else arguments.get(key, known[key])
+        if not value > 0:
+            raise UserError(f"{name}: expected {key} above 0, found {value}")
+    try:
+        model = MODELS[name](num_classes, **arguments)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
+    initialise(model)
+    return model
+
+
+def initialise(model: nn.Module) -> None:
+    """Fresh weights: He's normal initialisation for convolutions and linear layers, a small one for the last.
+
+    Fan-out for convolutions, as R3D was published; C3D's have no norm behind them and start by fan-in.
+    """
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv3d | nn.Linear)]
+    for layer in layers:
+        normed = isinstance(layer, nn.Conv3d) and layer.bias is None
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out" if normed else "fan_in", nonlinearity="relu")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    nn.init.normal_(layers[-1].weight, std=0.01)
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Multiply-adds for one input C T H W, by PyTorch's counter, which counts two operations for each."""
+    training = model.training
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model.eval()(torch.zeros(1, *input_shape, device=next(model.parameters()).device))
+    model.train(training)
+    return counter.get_total_flops() // 2
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """What `msfnet models` prints of a network. `input` is C, T, H, W; one multiply-add is one MAC."""
+
+    name: str
+    params: int
+    macs: int
+    input: tuple[int, ...]
+
+
+def summarise(name: str, num_classes: int = 101, **arguments: Any) -> ModelSummary:
+    """Size and cost of a network, counted on the meta device: nothing is allocated or computed."""
+    with torch.device("meta"):
+        model: Any = create_model(name, num_classes, **arguments)
+        shape = model.input_shape
+        return ModelSummary(name, count_parameters(model), count_macs(model, shape), tuple(shape))

@@ -1,0 +1,173 @@
+"""A recipe: everything that decides a training run, as a TOML file of four tables, checked once when it is read.
+
+It knows names and numbers only: no network, no video and no trainer is touched here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from msfnet.types import Preprocessing, UserError, Views, nearest, resize_for
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Model(Table):
+    name: str = "msf_r3d18_fsam"
+    width: float = Field(1.0, gt=0)  # multiplier on every layer's channels
+    init: str = ""  # a state dict or weights file to start from, or "kinetics400" (torchvision's, downloaded)
+    arguments: dict[str, Any] = {}  # further arguments of create_model: groups, placement, attention, ...
+
+
+class Data(Table):
+    frames: Positive = 8
+    size: Positive = 112  # px, side of the square crop
+    resize: tuple[Positive, Positive] | None = None  # px, width and height; the paper's 171 x 128, scaled with size
+    mean: tuple[float, float, float] = (0.432, 0.395, 0.376)
+    std: tuple[float, float, float] = (0.228, 0.221, 0.217)
+    train_sampling: Literal["random-interval", "segments"] = "random-interval"
+    sampling: Literal["even", "centred"] = "even"  # of scored clips
+    interval: Positive = 2  # frames between two of a centred clip
+    views: str = "1x1"  # CLIPSxCROPS averaged for a video's score
+    flip: bool = True  # wrong where classes tell left from right
+    contrast: float = Field(0.0, ge=0, lt=1)  # each clip's contrast is scaled by a factor in 1 -+ contrast
+    crop_scale: float = Field(1.0, gt=0, le=1)  # smallest side of a random crop, as a share of the largest
+    val_fraction: Fraction = 0.1  # of the training videos, by group, to choose the best weights on
+    cache: str = "auto"  # decoded frames on disk: "auto" (the user's cache folder), "off", or a folder
+    cache_gb: float = Field(8.0, ge=0)  # nothing more is cached beyond this
+    workers: int = Field(2, ge=0)
+
+
+class Optim(Table):
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    step_epochs: Positive = 10  # "step": divide by ten every so many epochs
+    warmup_epochs: float = Field(0.0, ge=0)
+
+
+class Train(Table):
+    epochs: Positive = 40
+    batch: Positive = 16  # clips, over all devices
+    seed: int = Field(0, ge=0)
+    devices: Literal["auto"] | Positive = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    label_smoothing: Fraction = 0.0
+
+
+class Recipe(Table):
+    """One training run. Every key has its place in one of the four tables; see `msfnet/recipes` for examples."""
+
+    model: Model = Model()
+    data: Data = Data()
+    optim: Optim = Optim()
+    train: Train = Train()
+
+    def preprocessing(self) -> Preprocessing:
+        """The part of the recipe that goes with the weights."""
+        data = self.data
+        return Preprocessing(
+            frames=data.frames,
+            size_px=data.size,
+            resize_px=data.resize or resize_for(data.size),
+            mean=data.mean,
+            std=data.std,
+            sampling=data.sampling,
+            interval_frames=data.interval,
+            views=Views.parse(data.views),
+        )
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+def shipped_recipes() -> dict[str, str]:
+    """The text of each recipe that comes with the package, by name."""
+    folder = resources.files("msfnet") / "recipes"
+    texts = {f.name.removesuffix(".toml"): f.read_text("utf-8") for f in folder.iterdir() if f.name.endswith(".toml")}
+    return dict(sorted(texts.items()))
+
+
+def load_recipe(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a shipped recipe by name or any TOML file, then apply `table.key=value` overrides in order.
+
+    Raises UserError for a recipe that is not there, a key that no recipe has (with the nearest ones), a value of the
+    wrong kind, or text that is not TOML.
+    """
+    texts = shipped_recipes()
+    if name_or_file in texts:
+        text = texts[name_or_file]
+    elif Path(name_or_file).is_file():
+        text = Path(name_or_file).read_text("utf-8")
+    else:
+        raise UserError(f"no recipe or file {name_or_file!r}; {nearest(name_or_file, texts)}")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"recipe {name_or_file} is not valid TOML: {error}") from error
+    for override in overrides:
+        _set(values, override)
+    return make_recipe(values)
+
+
+def make_recipe(values: Mapping[str, Any]) -> Recipe:
+    """Check nested values and make the recipe of them; the first thing that is wrong is a UserError."""
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_explain(error)) from error
+    recipe.preprocessing()  # its own checks, while the user can still mend the recipe
+    return recipe
+
+
+def recipe_keys() -> list[str]:
+    """Every `table.key`."""
+    tables = {name: type(table) for name, table in Recipe()}
+    return [f"{name}.{key}" for name, table in tables.items() for key in table.model_fields]
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise UserError(f"expected --set table.key=value, found {override!r}")
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {override}: {table} is a key, not a table")
+    values[last] = _parse_value(text.strip())
+
+
+def _parse_value(text: str) -> Any:
+    """A TOML value where the text is one, else the text itself, so that names need no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if part not in ("constrained-int", "literal['auto']"))
+    if first["type"] == "extra_forbidden":
+        known = recipe_keys()
+        close = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or [
+            known_key for known_key in known if known_key.partition(".")[2] == key.rpartition(".")[2]
+        ]
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(known)}"
+        return f"no recipe key {key!r}; {hint}"
+    return f"recipe key {key}: {first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"

@@ -1,0 +1,177 @@
+"""The values that cross borders between rooms: all frozen, all checked when they are made.
+
+Knows nothing of torch, of video files or of the command line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from msfnet.arrays import Frames, Ints
+
+# Section 4.2: frames are scaled to 171 x 128, then cropped to 112 x 112. Other crops keep that ratio.
+PAPER_SIZE_PX, PAPER_RESIZE_PX = 112, (171, 128)
+
+
+class UserError(ValueError):
+    """Something the user can mend: one line that says what was expected, what was found and what to do."""
+
+
+class VideoError(Exception):
+    """One file cannot be used: the reason, in one line. The caller names the file and goes on with the others."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A clause for an error message that names what `name` may have been meant to be."""
+    names = sorted(names)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(names)}"
+
+
+@dataclass(frozen=True)
+class VideoItem:
+    """One labelled video of a data set. Videos of one `group` (person, scene, source) share a split."""
+
+    path: Path
+    label: str
+    split: str | None = None
+    group: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.split not in (None, "train", "val", "test"):
+            raise UserError(f"{self.path}: expected split train, val or test, found {self.split!r}")
+
+
+@dataclass(frozen=True)
+class Views:
+    """How many clips and crops of a video are scored and averaged: written CLIPSxCROPS, as in `4x1`."""
+
+    clips: int = 1
+    crops: int = 1
+
+    def __post_init__(self) -> None:
+        if self.clips < 1 or self.crops not in (1, 3):
+            raise UserError(
+                f"expected views as CLIPSxCROPS with 1 clip or more and 1 or 3 crops, found {self}; try 4x1"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.clips}x{self.crops}"
+
+    @classmethod
+    def parse(cls, text: str) -> Views:
+        clips, _, crops = text.lower().partition("x")
+        if not (clips.isdigit() and crops.isdigit()):
+            raise UserError(f"expected views as CLIPSxCROPS, as in 4x1, found {text!r}")
+        return cls(int(clips), int(crops))
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Everything between a video file and the network's input: its only home, saved with the weights.
+
+    `resize_px` is (width, height), `size_px` the side of the square crop. `sampling` says where the frames of
+    a scored clip lie: "even" spreads them over the whole video, "centred" takes every `interval_frames`-th.
+    """
+
+    frames: int
+    size_px: int
+    resize_px: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    sampling: str
+    interval_frames: int
+    views: Views = Views()
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or self.size_px < 1 or self.interval_frames < 1:
+            raise UserError(
+                f"expected frames, size and interval of 1 or more, found {self.frames}, {self.size_px} and "
+                f"{self.interval_frames}"
+            )
+        if min(self.resize_px) < self.size_px:
+            raise UserError(
+                f"expected a resize of at least the crop's {self.size_px} px, found "
+                f"{self.resize_px[0]}x{self.resize_px[1]} px; raise data.resize or lower data.size"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"views": str(self.views)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
+        """The inverse of `to_dict`, also after a round trip through JSON, where tuples became lists."""
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**fields | {"views": Views.parse(fields["views"])})
+
+
+def resize_for(size_px: int) -> tuple[int, int]:
+    """The paper's scale (171 x 128 for a crop of 112) for another crop, rounded to whole pixels."""
+    width, height = PAPER_RESIZE_PX
+    return round(width * size_px / PAPER_SIZE_PX), round(height * size_px / PAPER_SIZE_PX)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The frames of one or more views of a video: V T H W 3 uint8, and what there is to say of the file."""
+
+    frames: Frames
+    video_frames: int
+    repeated: bool = False  # the video is shorter than the clip: its last frame was repeated
+    warning: str | None = None  # the file is damaged, but its first frames are good
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was recognised in one file: labels with their scores, best first, or the reason why nothing was."""
+
+    path: str
+    predictions: tuple[tuple[str, float], ...] = ()
+    error: str | None = None
+    warning: str | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "path": self.path,
+                "predictions": [{"label": label, "score": round(score, 6)} for label, score in self.predictions],
+                "error": self.error,
+                "warning": self.warning,
+            },
+            ensure_ascii=False,
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The result of an evaluation. A video that could not be read counts as wrong and stands in `failed`."""
+
+    classes: tuple[str, ...]
+    views: Views
+    clip: dict[str, float]  # top1, top5: every view on its own
+    video: dict[str, float]  # top1, top5: the views' scores averaged
+    per_class: dict[str, dict[str, float]]  # label -> n, top1
+    confusion: Ints  # K K, rows true, columns predicted; failed videos are in no cell
+    n_videos: int
+    failed: dict[str, str]  # path -> reason
+    repeated: tuple[str, ...]  # videos shorter than the clip
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "n_videos": self.n_videos,
+            "n_failed": len(self.failed),
+            "n_short": len(self.repeated),
+            "clip": self.clip,
+            "video": self.video,
+            "views": str(self.views),
+            "per_class": self.per_class,
+            "failed": self.failed,
+        }
