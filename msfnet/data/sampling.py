@@ -36,7 +36,8 @@ def segments(video_frames: int, frames: int, rng: np.random.Generator) -> Indice
     """One random frame from each of `frames` equal segments of the video: T."""
     if is_short(video_frames, frames):
         return short_clip(video_frames, frames)
-    return np.floor((np.arange(frames) + rng.random(frames)) * video_frames / frames).astype(np.int64)
+    bounds = np.arange(frames + 1) * video_frames // frames
+    return bounds[:-1] + np.floor(rng.random(frames) * np.diff(bounds)).astype(np.int64)
 
 
 TRAIN_SAMPLERS: dict[str, TrainSampler] = {"random-interval": random_interval, "segments": segments}

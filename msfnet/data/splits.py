@@ -33,7 +33,7 @@ def hold_out(items: Sequence[VideoItem], fraction: float, seed: int) -> set[Vide
         group = groups[names[position]]
         added = Counter(item.label for item in group)
         gain = sum((wanted[k] - held[k]) ** 2 - (wanted[k] - held[k] - n) ** 2 for k, n in added.items())
-        if gain > 0 and all(held[k] + n < size[k] for k, n in added.items()):
+        if gain >= 0 and all(held[k] + n < size[k] for k, n in added.items()):
             held += added
             chosen.update(group)
     return chosen

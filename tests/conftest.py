@@ -1,0 +1,77 @@
+"""Shared fixtures: videos and weights that the tests make, and the real data where it lies beside the clone."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from msfnet.data.encode import write_video
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """Tests neither find nor leave frames in the user's cache; commands they start inherit this."""
+    os.environ["MSFNET_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real clips and hostile files. Where it is absent the test is skipped, but never on CI."""
+    if not SHARED.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"expected the real videos in {SHARED} on CI")
+        pytest.skip(f"needs the real videos in {SHARED}")
+    return SHARED
+
+
+def moving_square(n_frames, height=48, width=64, step=2):
+    """Frames T H W 3 in which every frame is different: a bright square moves, the background tells the time."""
+    frames = np.zeros((n_frames, height, width, 3), np.uint8)
+    for t in range(n_frames):
+        frames[t, :, :, 2] = (t * 7) % 200
+        x = (t * step) % (width - 12)
+        frames[t, 10:22, x : x + 12] = (250, 180, t % 250)
+    return frames
+
+
+def write_lossless(path, frames, fps=10):
+    write_video(path, frames, fps, codec="ffv1", pixel_format="bgr0")
+
+
+@pytest.fixture(scope="session")
+def video_folder(tmp_path_factory):
+    """Two classes of ten short real videos in class folders: a square that goes right or left, in five groups."""
+    root = tmp_path_factory.mktemp("videos")
+    for label, step in (("GoRight", 3), ("GoLeft", -3)):
+        (root / label).mkdir()
+        for i in range(10):
+            name = f"v_{label}_g{i // 2 + 1:02d}_c{i % 2 + 1:02d}.mp4"
+            write_video(root / label / name, moving_square(12 + i, step=step), 10)
+    return root
+
+
+TINY = (
+    "model.width=0.125",
+    "data.size=32",
+    "data.resize=[43, 32]",
+    "data.frames=4",
+    "data.workers=0",
+    "data.views=2x1",
+    "train.epochs=2",
+    "train.batch=4",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(video_folder, tmp_path_factory):
+    """A finished run folder of a tiny network on the videos above."""
+    from msfnet.data.annotations import read_data
+    from msfnet.recipe import load_recipe
+    from msfnet.train.run import train
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    train(read_data(video_folder), load_recipe("small", TINY), folder, say=lambda line: None)
+    return folder

@@ -1,0 +1,141 @@
+"""Recipes: the shipped ones, what --set reaches, and what is refused."""
+
+import pytest
+import tomli_w
+
+from msfnet.models.registry import create_model
+from msfnet.recipe import Recipe, load_recipe, recipe_keys, shipped_recipes
+from msfnet.train.optim import lr_factor, make_optimizer
+from msfnet.types import Preprocessing, UserError, Views, resize_for
+
+
+def test_shipped_recipes_are_these():
+    assert list(shipped_recipes()) == ["demo", "paper", "small"]
+
+
+@pytest.mark.parametrize("name", ["demo", "paper", "small"])
+def test_shipped_recipe_makes_its_network_and_says_where_it_comes_from(name):
+    recipe = load_recipe(name)
+    model = create_model(recipe.model.name, 4, width=recipe.model.width, **recipe.model.arguments)
+    make_optimizer(model, recipe.optim)
+    header = shipped_recipes()[name].partition("[model]")[0]
+    for word in ("Command:", "Cost:", "Expected:"):
+        assert word in header
+
+
+def test_paper_is_section_4_2():
+    recipe = load_recipe("paper")
+    data, optim = recipe.data, recipe.optim
+    assert (data.frames, data.size, data.resize) == (8, 112, (171, 128))
+    assert (data.train_sampling, data.flip, data.crop_scale) == ("random-interval", True, 1.0)
+    assert data.contrast > 0
+    assert (optim.name, optim.lr, optim.schedule, optim.step_epochs) == ("adam", 1e-4, "step", 10)
+    assert (optim.weight_decay, optim.warmup_epochs, recipe.train.label_smoothing) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["demo", "paper", "small"])
+def test_round_trip_through_toml(name, tmp_path):
+    recipe = load_recipe(name)
+    (tmp_path / "r.toml").write_text(recipe.to_toml())
+    assert load_recipe(str(tmp_path / "r.toml")) == recipe
+
+
+def test_the_contracts_keys_are_there():
+    promised = "model.name model.width model.init data.frames data.size data.cache train.epochs train.batch train.seed "
+    promised += "train.devices train.precision optim.name optim.lr optim.schedule"
+    assert set(promised.split()) <= set(recipe_keys())
+
+
+SAMPLES = {str: "x", int: 3, float: 0.5, bool: False}
+
+
+@pytest.mark.parametrize("key", recipe_keys())
+def test_set_reaches_every_key(key):
+    table, name = key.split(".")
+    now = getattr(getattr(load_recipe("small"), table), name)
+    if name == "views":
+        value = "2x3"
+    elif name == "arguments":
+        value = {"groups": 5}
+    elif name == "resize":
+        value = (200, 100)
+    elif name in ("mean", "std"):
+        value = (0.1, 0.2, 0.3)
+    elif name == "devices":
+        value = 2
+    else:
+        options = type(getattr(Recipe(), table)).model_fields[name].annotation
+        choices = getattr(options, "__args__", None)
+        value = next(c for c in choices if c != now) if choices else SAMPLES[type(now)]
+    text = value if isinstance(value, str) else tomli_w.dumps({"v": value}).removeprefix("v = ").strip()
+    if isinstance(value, dict):
+        text = "{groups = 5}"
+    changed = load_recipe("small", [f"{key}={text}"])
+    assert getattr(getattr(changed, table), name) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epoch=3", "did you mean train.epochs"),
+        ("optim.learning_rate=3", "no recipe key 'optim.learning_rate'"),
+        ("data.frame=3", "did you mean data.frames"),
+        ("model=3", "recipe key model"),
+        ("train.epochs", "expected --set table.key=value"),
+        ("train.epochs=zero", "recipe key train.epochs: .*found 'zero'"),
+        ("train.epochs=0", "greater than 0, found 0"),
+        ("optim.name=rmsprop", "'adam', 'adamw' or 'sgd', found 'rmsprop'"),
+        ("train.devices=none", "train.devices"),
+        ("data.views=2by2", "expected views as CLIPSxCROPS"),
+        ("data.views=2x2", "1 or 3 crops, found 2x2"),
+        ("data.resize=[40, 40]", "at least the crop's"),
+        ("model.name.x=1", "name is a key, not a table"),
+    ],
+)
+def test_what_cannot_be_is_refused(override, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_recipe("small", [override])
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_recipe_and_bad_toml(tmp_path):
+    with pytest.raises(UserError, match="did you mean paper"):
+        load_recipe("papr")
+    (tmp_path / "bad.toml").write_text("[model\n")
+    with pytest.raises(UserError, match="not valid TOML"):
+        load_recipe(str(tmp_path / "bad.toml"))
+
+
+@pytest.mark.parametrize(("size", "resize"), [(112, (171, 128)), (56, (86, 64)), (224, (342, 256))])
+def test_resize_follows_the_crop(size, resize):
+    assert resize_for(size) == resize
+    assert load_recipe("small", [f"data.size={size}"]).preprocessing().resize_px == resize
+
+
+def test_preprocessing_round_trip():
+    preprocessing = load_recipe("small").preprocessing()
+    assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing
+    assert Views.parse("10x3") == Views(10, 3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "table"),
+    [
+        (["optim.schedule=step", "optim.step_epochs=10"], [(0, 1), (9.99, 1), (10, 0.1), (25, 0.01)]),
+        (["optim.schedule=constant"], [(0, 1), (39, 1)]),
+        (["optim.schedule=cosine"], [(0, 1), (20, 0.5), (40, 0)]),
+        (["optim.schedule=cosine", "optim.warmup_epochs=4"], [(1, 0.25), (4, 1), (22, 0.5), (40, 0), (41, 0)]),
+    ],
+)
+def test_learning_rate(overrides, table):
+    optim = load_recipe("paper", overrides).optim
+    for epoch, factor in table:
+        assert lr_factor(optim, epoch, epochs=40) == pytest.approx(factor, abs=1e-6)
+
+
+def test_norms_and_biases_do_not_decay():
+    model = create_model("msf_r3d18_fsam", 3, width=0.25)
+    decayed, free = make_optimizer(model, load_recipe("small").optim).param_groups
+    assert {p.ndim for p in free["params"]} == {1}
+    assert free["weight_decay"] == 0 < decayed["weight_decay"]
+    assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))

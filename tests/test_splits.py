@@ -1,0 +1,62 @@
+"""Drawn splits: groups stay together, classes keep something to learn from, the seed decides."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msfnet.data.annotations import read_data
+from msfnet.data.splits import assign_splits, hold_out
+from msfnet.types import VideoItem
+
+
+def make_items(*rows):
+    return [VideoItem(Path(f"{i}.mp4"), label, split, group) for i, (label, split, group) in enumerate(rows)]
+
+
+labels, groups = st.sampled_from("abc"), st.sampled_from([None, "1", "2", "3", "4", "5", "6", "7", "8"])
+item_lists = st.lists(st.tuples(labels, st.none(), groups), min_size=1, max_size=60).map(lambda r: make_items(*r))
+
+
+@given(item_lists, st.floats(0, 0.9), st.integers(0, 1000))
+def test_no_group_is_parted_and_no_class_is_emptied(items, fraction, seed):
+    held = hold_out(items, fraction, seed)
+    for group in {item.group for item in items if item.group}:
+        assert len({item in held for item in items if item.group == group}) == 1
+    for label in {item.label for item in items}:
+        assert any(item.label == label and item not in held for item in items)
+    assert held == hold_out(items[::-1], fraction, seed)  # the order of a folder listing does not matter
+
+
+def test_shares_are_near_the_fraction_in_every_class():
+    items = make_items(*[(label, None, str(g)) for label in "abc" for g in range(25) for _ in range(4)])
+    held = hold_out(items, 0.2, 0)
+    assert Counter(item.label for item in held) == {"a": 20, "b": 20, "c": 20}
+    assert held != hold_out(items, 0.2, 1)
+
+
+def test_nothing_is_held_out_of_one_group_or_at_fraction_zero():
+    assert hold_out(make_items(*[("a", None, "1")] * 5), 0.3, 0) == set()
+    assert hold_out(make_items(*[("a", None, None)] * 5), 0, 0) == set()
+
+
+def test_given_splits_are_kept_and_val_comes_out_of_train_only():
+    items = make_items(*[("a", "train", None)] * 10, *[("a", "test", None)] * 5, ("a", None, None))
+    splits = Counter(item.split for item in assign_splits(items, 0.2, 0))
+    assert splits == {"train": 9, "val": 2, "test": 5}
+    with_val = make_items(("a", "train", None), ("a", "val", None))
+    assert assign_splits(with_val, 0.5, 0) == with_val
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_official_split_of_real_data_is_untouched_and_val_shares_no_group(real_data, seed):
+    items = assign_splits(read_data(real_data / "ucf101-18").items, 0.1, seed)
+    counts = Counter(item.split for item in items)
+    assert counts["test"] == 498
+    assert counts["train"] + counts["val"] == 1293
+    assert 0.05 * 1293 < counts["val"] < 0.15 * 1293
+    parts = {split: {item.group for item in items if item.split == split} for split in counts}
+    assert not parts["train"] & parts["val"]
+    assert not (parts["train"] | parts["val"]) & parts["test"]

@@ -1,0 +1,305 @@
+"""Training on real (tiny) videos: what a run leaves, that it learns, resumes and names what it could not read."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import TINY
+
+from msfnet.data.annotations import read_data, read_manifest
+from msfnet.data.dataset import TrainingVideos, Turns, collate
+from msfnet.evaluate import evaluate, evaluate_data, held_out
+from msfnet.models.checkpoint import init_weights, load_weights, save_weights
+from msfnet.models.registry import create_model
+from msfnet.recipe import load_recipe
+from msfnet.train.run import read_history, train
+from msfnet.types import UserError, VideoItem, Views
+
+
+def quiet(line):
+    pass
+
+
+def tiny(*overrides):
+    return load_recipe("small", [*TINY, *overrides])
+
+
+def test_run_folder_holds_what_is_promised(tiny_run, video_folder):
+    assert load_recipe(str(tiny_run / "recipe.toml")) == tiny()
+    rows = list(csv.DictReader((tiny_run / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(0 < float(row["train_loss"]) < 10 and 0 <= float(row["val_top1"]) <= 1 for row in rows)
+    environment = json.loads((tiny_run / "environment.json").read_text())
+    assert environment["seed"] == 0
+    assert environment["torch"] == torch.__version__
+    assert len(environment["data_fingerprint"]) == 64
+    split = read_manifest(tiny_run / "split.csv").items
+    assert {item.path for item in split} == {item.path.resolve() for item in read_data(video_folder).items}
+    groups = [{(i.label, i.group) for i in split if i.split == part} for part in ("train", "val", "test")]
+    assert all(groups)
+    assert not groups[0] & groups[1]
+    assert not (groups[0] | groups[1]) & groups[2]
+    assert "GoLeft" in (tiny_run / "report.html").read_text()
+    assert json.loads((tiny_run / "scores.json").read_text())["n_videos"] == sum(i.split == "test" for i in split)
+    assert not [path for path in tiny_run.rglob("*") if "part" in path.name]
+
+
+def test_weights_carry_everything(tiny_run):
+    weights = load_weights(tiny_run)
+    recipe = tiny()
+    assert weights.name == "msf_r3d18_fsam"
+    assert weights.arguments == {"width": 0.125, "frames": 4, "size": 32}
+    assert weights.classes == ("GoLeft", "GoRight")
+    assert weights.preprocessing == recipe.preprocessing()
+    assert set(weights.notes) >= {"epoch", "version", "val_top1", "test"}
+    assert not weights.model.training
+
+
+@pytest.mark.slow
+def test_it_learns_left_from_right(video_folder, tmp_path):
+    """Direction is in no single frame; thirty epochs on sixteen clips are enough to get it."""
+    recipe = tiny(
+        "train.epochs=30", "data.flip=false", "data.val_fraction=0", "optim.lr=0.02", "train.label_smoothing=0"
+    )
+    train(read_data(video_folder), recipe, tmp_path / "run", say=quiet)
+    rows = read_history(tmp_path / "run")
+    assert rows[-1]["train_loss"] < 0.3 < rows[0]["train_loss"]
+    assert load_weights(tmp_path / "run").notes["epoch"] == 30  # without validation videos, best is last
+
+
+def test_same_seed_same_run_other_seed_other_run(video_folder, tmp_path):
+    weights = {}
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        recipe = tiny(f"train.seed={seed}", "train.epochs=1", "data.val_fraction=0")
+        items = [replace(item, split="train") for item in read_data(video_folder).items]
+        train(replace(read_data(video_folder), items=tuple(items)), recipe, tmp_path / name, say=quiet)
+        weights[name] = load_weights(tmp_path / name).model.state_dict()
+    assert all(torch.equal(weights["a"][key], weights["b"][key]) for key in weights["a"])
+    assert not torch.equal(weights["a"]["fc.weight"], weights["c"]["fc.weight"])
+
+
+def test_resumed_run_ends_where_an_uninterrupted_one_does(video_folder, tmp_path):
+    listing, whole, parts = read_data(video_folder), tmp_path / "whole", tmp_path / "parts"
+    train(listing, tiny("train.epochs=3"), whole, say=quiet)
+
+    class Stop(Exception):
+        pass
+
+    def stop_after_two(line):
+        if line.startswith("epoch   2/3"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(listing, tiny("train.epochs=3"), parts, say=stop_after_two)
+    lines = []
+    train(listing, tiny(), parts, say=lines.append, resume=True)
+    assert any(line.startswith("epoch   2/3") for line in lines)  # the epoch whose checkpoint was not yet written
+    assert not any(line.startswith("epoch   1/3") for line in lines)
+    for key in ("train_loss", "val_top1", "lr"):
+        assert [row[key] for row in read_history(parts)] == [row[key] for row in read_history(whole)]
+    a, b = load_weights(whole).model.state_dict(), load_weights(parts).model.state_dict()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_nothing_is_overwritten(tiny_run, video_folder, tmp_path):
+    with pytest.raises(UserError, match="holds a run already; go on with --resume"):
+        train(read_data(video_folder), tiny(), tiny_run, say=quiet)
+    with pytest.raises(UserError, match="expected a run to resume"):
+        train(read_data(video_folder), tiny(), tmp_path, say=quiet, resume=True)
+
+
+def test_broken_videos_are_named_and_skipped_in_training_and_wrong_in_scores(video_folder, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(video_folder, data)
+    for split, name in (("train", "broken"), ("test", "empty")):
+        (data / "GoLeft" / f"{split}_{name}.mp4").write_bytes(b"no video" if name == "broken" else b"")
+    listing = read_data(data)
+    items = [
+        replace(item, split="test" if item.path.stem.startswith("test") or item.group == "g01" else "train")
+        for item in listing.items
+    ]
+    lines = []
+    result = train(
+        replace(listing, items=tuple(items)), tiny("data.val_fraction=0"), tmp_path / "run", say=lines.append
+    )
+    skipped = [line for line in lines if line.startswith("skipped in training")]
+    assert len(skipped) == 1
+    assert "train_broken.mp4: cannot be read as a video" in skipped[0]
+    assert result.scores.n_videos == 5
+    assert [path.endswith("test_empty.mp4") for path in result.scores.failed] == [True]
+    assert result.scores.confusion.sum() == 4
+    assert result.scores.per_class["GoLeft"]["n"] == 3
+    assert "test_empty.mp4" in (tmp_path / "run" / "report.html").read_text()
+    assert "train_broken.mp4" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_all_videos_broken_is_an_error(tmp_path):
+    for label in "ab":
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(3):
+            (tmp_path / "data" / label / f"{i}.mp4").write_bytes(b"no video")
+    with pytest.raises(UserError, match="none of the .* training videos could be read"):
+        train(read_data(tmp_path / "data"), tiny("data.val_fraction=0"), tmp_path / "run", say=quiet)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.name=r3d"], "unknown model 'r3d'"),
+        (["train.batch=1"], "train.batch of 2 or more"),
+        (["model.init=nowhere.pth"], "found nothing at nowhere.pth"),
+        (["model.arguments.groups=99"], "found groups=99"),
+        (["model.name=c3d", "data.size=8", "data.resize=[8, 8]"], "at least 16 px, found 8"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(video_folder, tmp_path, overrides, message):
+    with pytest.raises(UserError, match=message):
+        train(read_data(video_folder), tiny(*overrides), tmp_path / "run", say=quiet)
+
+
+def test_one_class_is_refused(video_folder, tmp_path):
+    listing = read_data(video_folder)
+    one = replace(listing, items=tuple(item for item in listing.items if item.label == "GoLeft"))
+    with pytest.raises(UserError, match="at least 2 classes, found 1"):
+        train(one, tiny(), tmp_path / "run", say=quiet)
+
+
+# Order of training
+
+
+def test_turns_are_every_video_once_and_a_function_of_seed_and_epoch():
+    turns = Turns(10, seed=3)
+    first = list(turns)
+    assert sorted(index for index, _ in first) == list(range(10))
+    turns.set_epoch(1)
+    assert list(turns) != first
+    turns.set_epoch(0)
+    assert list(turns) == first
+    assert list(Turns(10, seed=4)) != first
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_ranks_take_the_same_number_of_turns_and_miss_none(ranks):
+    parts = [list(Turns(10, 0, rank, ranks)) for rank in range(ranks)]
+    assert len({len(part) for part in parts}) == 1
+    assert {index for part in parts for index, _ in part} == set(range(10))
+
+
+def test_a_turn_repeats_exactly(video_folder):
+    recipe = tiny()
+    listing = read_data(video_folder)
+    videos = TrainingVideos(listing.items, listing.classes, recipe.preprocessing(), sampling="random-interval")
+    assert torch.equal(videos[3, 7].frames, videos[3, 7].frames)
+    clips = {videos[9, seed].frames.numpy().tobytes() for seed in range(10)}
+    assert len(clips) > 1
+    assert collate([videos[0, 1], videos[1, 1]])["clips"].shape == (2, 1, 4, 32, 43, 3)
+
+
+# Scoring
+
+
+def test_evaluate_scores_every_video_once_and_views_agree_with_a_loop(tiny_run, video_folder):
+    weights = load_weights(tiny_run)
+    items = read_data(video_folder).items
+    one = evaluate(weights.model, weights.classes, weights.preprocessing, items, views=Views(1, 1), workers=0)
+    batched = evaluate(weights.model, weights.classes, weights.preprocessing, items, views=Views(1, 1), batch=3)
+    assert one.n_videos == 20
+    assert (one.confusion == batched.confusion).all()
+    assert one.clip == one.video  # of one view
+    several = evaluate(weights.model, weights.classes, weights.preprocessing, items, views=Views(3, 3), workers=0)
+    assert several.confusion.sum() == 20
+
+
+def test_evaluate_data_scores_what_was_not_trained_on(tiny_run, video_folder):
+    scores = evaluate_data(tiny_run, video_folder, lists=None, split=1, views=None, say=quiet)
+    recorded = read_manifest(tiny_run / "split.csv").items
+    assert scores.n_videos == sum(item.split == "test" for item in recorded)
+
+
+def test_held_out_prefers_test_then_val_then_all(video_folder, tmp_path):
+    listing = read_data(video_folder)
+    mixed = tuple(replace(item, split="val" if i % 2 else "train") for i, item in enumerate(listing.items))
+    assert len(held_out(replace(listing, items=mixed), tmp_path)[0]) == 10
+    assert len(held_out(listing, tmp_path)[0]) == 20
+
+
+def test_unknown_classes_are_refused(tiny_run, video_folder):
+    weights = load_weights(tiny_run)
+    item = VideoItem(video_folder, "Jump")
+    with pytest.raises(UserError, match="does not know .first: Jump.; it knows GoLeft, GoRight"):
+        evaluate(weights.model, weights.classes, weights.preprocessing, [item])
+
+
+# Weights
+
+
+def test_weights_round_trip(tiny_run, tmp_path):
+    weights = load_weights(tiny_run)
+    save_weights(tmp_path / "w.safetensors", weights)
+    again = load_weights(tmp_path / "w.safetensors")
+    x = torch.randn(1, 3, 4, 32, 32)
+    assert torch.equal(again.model(x), weights.model(x))
+    assert replace(again, model=weights.model) == weights
+
+
+@pytest.mark.parametrize("content", [b"", b"not a weights file", b"\x10\x00\x00\x00\x00\x00\x00\x00{}"])
+def test_files_that_are_no_weights_are_refused(tmp_path, content):
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"expected a \.safetensors file"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_no_weights_and_foreign_weights_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    with pytest.raises(UserError, match="found no file at"):
+        load_weights(tmp_path)
+    save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match="was not written by msfnet"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_loading_unpickles_nothing(tmp_path):
+    """A pickle that would write a file when it is loaded is refused, both as weights and to start from."""
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    (tmp_path / "bomb.pth").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(UserError):
+        load_weights(tmp_path / "bomb.pth")
+    with pytest.raises(UserError, match="not a state dict that can be read safely"):
+        init_weights(create_model("r3d18", 2, width=0.125), str(tmp_path / "bomb.pth"), "r3d18")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_init_takes_a_state_dict_and_leaves_another_head_fresh(tmp_path):
+    torch.manual_seed(1)
+    source = create_model("r3d18", 7, width=0.125)
+    torch.save(source.state_dict(), tmp_path / "s.pth")
+    target = create_model("r3d18", 3, width=0.125)
+    assert init_weights(target, str(tmp_path / "s.pth"), "r3d18") == ["fc.bias", "fc.weight"]
+    assert torch.equal(target.layer4[1].conv2[0].weight, source.layer4[1].conv2[0].weight)
+    same = create_model("r3d18", 7, width=0.125)
+    assert init_weights(same, str(tmp_path / "s.pth"), "r3d18") == []
+    assert torch.equal(same.fc.weight, source.fc.weight)
+
+
+def test_init_that_does_not_fit_names_keys(tmp_path):
+    torch.save(create_model("msf_r3d18", 3, width=0.125).state_dict(), tmp_path / "s.pth")
+    with pytest.raises(UserError, match=r"does not fit r3d18: keys \d+ missing \(first: .*unknown"):
+        init_weights(create_model("r3d18", 3, width=0.125), str(tmp_path / "s.pth"), "r3d18")
+    torch.save(create_model("r3d18", 3, width=0.25).state_dict(), tmp_path / "s.pth")
+    with pytest.raises(UserError, match="of another shape"):
+        init_weights(create_model("r3d18", 3, width=0.125), str(tmp_path / "s.pth"), "r3d18")
+
+
+def test_init_from_a_run(tiny_run, video_folder, tmp_path):
+    lines = []
+    train(read_data(video_folder), tiny(f"model.init={tiny_run}", "train.epochs=1"), tmp_path / "run", say=lines.append)
+    assert any("every key fitted" in line for line in lines)
