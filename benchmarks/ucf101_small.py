@@ -40,8 +40,8 @@ def summarise(out: Path, seeds: int, parallel: int, threads: int) -> str:
     lines = [
         "# Recipe `small` on 18 classes of UCF101, split 1",
         "",
-        "Printed by `python benchmarks/ucf101_small.py DATA --out DIR`. Top-1 in % on the 498 test videos, which nothing",
-        "was chosen on; video scores average 4 views. Mean ± standard deviation over seeds; chance is 5.6 %.",
+        "Printed by `python benchmarks/ucf101_small.py DATA --out DIR`. Top-1 in % on the 498 test videos, on which",
+        "nothing was chosen; video scores average 4 views. Mean ± standard deviation over seeds; chance is 5.6 %.",
         "",
         "| network | seeds | clip top-1 | video top-1 | each seed | minutes of training |",
         "|---|---|---|---|---|---|",
@@ -62,8 +62,8 @@ def summarise(out: Path, seeds: int, parallel: int, threads: int) -> str:
     environment = json.loads((out / f"{MODELS[0]}-0" / "environment.json").read_text())
     lines += [
         "",
-        f"{environment['cpus']} CPU cores ({environment['processor']}), {parallel} runs at a time of {threads} thread each, "
-        f"torch {environment['torch']}, commit {environment['commit']}; all videos could be read.",
+        f"{environment['cpus']} CPU cores ({environment['processor']}), {parallel} runs at a time of {threads} thread "
+        f"each, torch {environment['torch']}, commit {environment['commit']}.",
     ]
     return "\n".join(lines) + "\n"
 

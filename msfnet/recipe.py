@@ -22,51 +22,67 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Table(BaseModel):
+    """One table of a recipe; the description of each key is what docs/recipes.md says of it."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Model(Table):
-    name: str = "msf_r3d18_fsam"
-    width: float = Field(1.0, gt=0)  # multiplier on every layer's channels
-    init: str = ""  # a state dict or weights file to start from, or "kinetics400" (torchvision's, downloaded)
-    arguments: dict[str, Any] = {}  # further arguments of create_model: groups, placement, attention, ...
+    name: str = Field("msf_r3d18_fsam", description="a name of `msfnet models`")
+    width: float = Field(1.0, gt=0, description="multiplier on every layer's channels")
+    init: str = Field(
+        "",
+        description="state dict, weights file or run to start from, or `kinetics400` (torchvision's, downloaded)",
+    )
+    arguments: dict[str, Any] = Field({}, description="further arguments of the network: `groups`, `placement`, ...")
 
 
 class Data(Table):
-    frames: Positive = 8
-    size: Positive = 112  # px, side of the square crop
-    resize: tuple[Positive, Positive] | None = None  # px, width and height; the paper's 171 x 128, scaled with size
-    mean: tuple[float, float, float] = (0.432, 0.395, 0.376)
-    std: tuple[float, float, float] = (0.228, 0.221, 0.217)
-    train_sampling: Literal["random-interval", "segments"] = "random-interval"
-    sampling: Literal["even", "centred"] = "even"  # of scored clips
-    interval: Positive = 2  # frames between two of a centred clip
-    views: str = "1x1"  # CLIPSxCROPS averaged for a video's score
-    flip: bool = True  # wrong where classes tell left from right
-    contrast: float = Field(0.0, ge=0, lt=1)  # each clip's contrast is scaled by a factor in 1 -+ contrast
-    crop_scale: float = Field(1.0, gt=0, le=1)  # smallest side of a random crop, as a share of the largest
-    val_fraction: Fraction = 0.1  # of the training videos, by group, to choose the best weights on
-    cache: str = "auto"  # decoded frames on disk: "auto" (the user's cache folder), "off", or a folder
-    cache_gb: float = Field(8.0, ge=0)  # nothing more is cached beyond this
-    workers: int = Field(2, ge=0)
+    frames: Positive = Field(8, description="frames of a clip")
+    size: Positive = Field(112, description="side of the square crop, px")
+    resize: tuple[Positive, Positive] | None = Field(
+        None, description="width and height that frames are scaled to, px; by default 171 x 128 times `size` / 112"
+    )
+    mean: tuple[float, float, float] = Field((0.432, 0.395, 0.376), description="of red, green and blue, from 0 to 1")
+    std: tuple[float, float, float] = Field((0.228, 0.221, 0.217), description="of red, green and blue")
+    train_sampling: Literal["random-interval", "segments"] = Field(
+        "random-interval",
+        description="training frames: one random interval between all, or one from each equal segment",
+    )
+    sampling: Literal["even", "centred"] = Field(
+        "even", description="scored frames: spread over the whole video, or every `interval`-th about the centre"
+    )
+    interval: Positive = Field(2, description="frames from one to the next of a centred clip")
+    views: str = Field("1x1", description="CLIPSxCROPS that are averaged for a video's score")
+    flip: bool = Field(True, description="mirror half of the training clips; wrong where classes tell left from right")
+    contrast: float = Field(0.0, ge=0, lt=1, description="a training clip's contrast is scaled by 1 - this to 1 + this")
+    crop_scale: float = Field(
+        1.0, gt=0, le=1, description="below 1, crops have a random side from this share of the frame"
+    )
+    val_fraction: Fraction = Field(0.1, description="of the training videos, by group, to choose the best weights on")
+    cache: str = Field(
+        "auto", description="decoded frames on disk: `auto` (the user's cache folder), `off`, or a folder"
+    )
+    cache_gb: float = Field(8.0, ge=0, description="nothing more is cached beyond this")
+    workers: int = Field(2, ge=0, description="processes that read videos")
 
 
 class Optim(Table):
-    name: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["step", "cosine", "constant"] = "step"
-    step_epochs: Positive = 10  # "step": divide by ten every so many epochs
-    warmup_epochs: float = Field(0.0, ge=0)
+    name: Literal["adam", "adamw", "sgd"] = Field("adam", description="SGD has a Nesterov momentum of 0.9")
+    lr: float = Field(1e-4, gt=0, description="highest learning rate")
+    weight_decay: float = Field(0.0, ge=0, description="of kernels and matrices, not of norms and biases")
+    schedule: Literal["step", "cosine", "constant"] = Field("step", description="of the learning rate")
+    step_epochs: Positive = Field(10, description="`step` divides the rate by ten every so many epochs")
+    warmup_epochs: float = Field(0.0, ge=0, description="the rate rises from zero over so many epochs")
 
 
 class Train(Table):
-    epochs: Positive = 40
-    batch: Positive = 16  # clips, over all devices
-    seed: int = Field(0, ge=0)
-    devices: Literal["auto"] | Positive = "auto"
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    label_smoothing: Fraction = 0.0
+    epochs: Positive = Field(40, description="times that every training video is seen")
+    batch: Positive = Field(16, description="clips of a step")
+    seed: int = Field(0, ge=0, description="of weights, order, clips, augmentation and drawn splits")
+    devices: Literal["auto"] | Positive = Field("auto", description="how many GPUs or CPU processes")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="of the arithmetic")
+    label_smoothing: Fraction = Field(0.0, description="share of the target that is spread over all classes")
 
 
 class Recipe(Table):

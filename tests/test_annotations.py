@@ -49,7 +49,8 @@ def test_class_folders_under_split_folders(tmp_path):
 def test_manifest_with_one_split_and_with_several(tmp_path):
     touch(tmp_path, "a.mp4", "b.mp4")
     (tmp_path / "manifest.csv").write_bytes(
-        b'\xef\xbb\xbfpath,label,split,group\r\na.mp4,"Run, fast",train,7\r\nb.mp4,Sit,Validation,\r\ngone.mp4,Sit,test,1\r\n'
+        b'\xef\xbb\xbfpath,label,split,group\r\na.mp4,"Run, fast",train,7\r\n'
+        b"b.mp4,Sit,Validation,\r\ngone.mp4,Sit,test,1\r\n"
     )
     listing = read_data(tmp_path)
     assert [(i.label, i.split, i.group) for i in listing.items] == [("Run, fast", "train", "7"), ("Sit", "val", None)]

@@ -85,14 +85,14 @@ def test_resumed_run_ends_where_an_uninterrupted_one_does(video_folder, tmp_path
     listing, whole, parts = read_data(video_folder), tmp_path / "whole", tmp_path / "parts"
     train(listing, tiny("train.epochs=3"), whole, say=quiet)
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop_after_two(line):
         if line.startswith("epoch   2/3"):
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(listing, tiny("train.epochs=3"), parts, say=stop_after_two)
     lines = []
     train(listing, tiny(), parts, say=lines.append, resume=True)
@@ -141,7 +141,7 @@ def test_all_videos_broken_is_an_error(tmp_path):
         (tmp_path / "data" / label).mkdir(parents=True)
         for i in range(3):
             (tmp_path / "data" / label / f"{i}.mp4").write_bytes(b"no video")
-    with pytest.raises(UserError, match="none of the .* training videos could be read"):
+    with pytest.raises(UserError, match=r"none of the .* training videos could be read"):
         train(read_data(tmp_path / "data"), tiny("data.val_fraction=0"), tmp_path / "run", say=quiet)
 
 
@@ -229,7 +229,7 @@ def test_held_out_prefers_test_then_val_then_all(video_folder, tmp_path):
 def test_unknown_classes_are_refused(tiny_run, video_folder):
     weights = load_weights(tiny_run)
     item = VideoItem(video_folder, "Jump")
-    with pytest.raises(UserError, match="does not know .first: Jump.; it knows GoLeft, GoRight"):
+    with pytest.raises(UserError, match=r"does not know .first: Jump.; it knows GoLeft, GoRight"):
         evaluate(weights.model, weights.classes, weights.preprocessing, [item])
 
 

@@ -1,0 +1,66 @@
+"""Write the tables of the documentation from the code: python docs/tables.py. A test holds that they are up to date."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from msfnet.models.registry import list_models, summarise
+from msfnet.recipe import Recipe
+
+DOCS = Path(__file__).parent
+
+# Parameters (M) and GFLOPs as the paper prints them: Tables 1, 3 and 5.
+PRINTED = {
+    "r3d18": ("33.18", "19.3"),
+    "r2plus1d18": ("33.23", "152.4"),
+    "msf_r3d18": ("21.84", "15.1"),
+    "msf_r3d18_fsam": ("21.88", "15.1"),
+    "msf_r3d18_se": ("21.88", ""),
+    "msf_r3d18_cbam": ("21.88", ""),
+    "msf_r3d18_nst": ("21.85", ""),
+    "msf_r3d18_a": ("26.66", ""),
+    "msf_r3d18_c": ("16.09", ""),
+    "msf_r3d18_d": ("15.53", ""),
+    "c3d": ("78.41", "38.5"),
+    "msf_c3d": ("69.20", "32.9"),
+    "msf_c3d_fsam": ("69.25", "32.9"),
+}
+
+
+def recipe_keys() -> str:
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+    for name, table in Recipe():
+        for key, field in type(table).model_fields.items():
+            default = json.dumps(getattr(table, key))
+            rows.append(f"| `{name}.{key}` | {'' if default == 'null' else f'`{default}`'} | {field.description} |")
+    return "\n".join(rows)
+
+
+def sizes() -> str:
+    rows = ["| name | M parameters | paper | GMACs | paper | input |", "|---|---|---|---|---|---|"]
+    for name in list_models():
+        summary = summarise(name)
+        params, macs = PRINTED.get(name, ("", ""))
+        shape = "x".join(map(str, summary.input))
+        rows.append(
+            f"| `{name}` | {summary.params / 1e6:.3f} | {params} | {summary.macs / 1e9:.2f} | {macs} | {shape} |"
+        )
+    return "\n".join(rows)
+
+
+TABLES = {"recipes.md": ("recipe keys", recipe_keys), "networks.md": ("sizes", sizes)}
+
+
+def filled(page: str) -> str:
+    """A page's text with its table written anew."""
+    name, make = TABLES[page]
+    text = (DOCS / page).read_text(encoding="utf-8")
+    pattern = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end -->)"
+    return re.sub(pattern, lambda m: f"{m[1]}{make()}\n{m[2]}", text, flags=re.S)
+
+
+if __name__ == "__main__":
+    for page in TABLES:
+        (DOCS / page).write_text(filled(page), encoding="utf-8")

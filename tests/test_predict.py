@@ -1,0 +1,72 @@
+"""Recognising files: an answer or a reason for each, in order."""
+
+import json
+
+import pytest
+from conftest import moving_square, write_lossless
+
+import msfnet
+from msfnet.predict import Recognizer, find_sources
+from msfnet.types import UserError, Views
+
+
+@pytest.fixture(scope="module")
+def recognizer(tiny_run):
+    return Recognizer.load(tiny_run)
+
+
+def test_one_video(recognizer, video_folder):
+    path = next((video_folder / "GoLeft").iterdir())
+    prediction = recognizer.predict(path)
+    assert prediction.path == str(path)
+    assert {label for label, _ in prediction.predictions} == {"GoLeft", "GoRight"}
+    scores = [score for _, score in prediction.predictions]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1, abs=1e-5)
+    assert prediction == recognizer.predict(str(path))
+    assert len(recognizer.predict(path, top=1, views=Views(3, 3)).predictions) == 1
+    assert isinstance(recognizer, msfnet.Recognizer)
+
+
+def test_short_video_is_answered_with_a_warning(recognizer, tmp_path):
+    write_lossless(tmp_path / "s.mkv", moving_square(2))
+    prediction = recognizer.predict(tmp_path / "s.mkv")
+    assert prediction.error is None
+    assert prediction.warning == "2 frames, shorter than a clip of 4"
+
+
+def test_many_videos_keep_their_order_and_bad_ones_their_reason(recognizer, video_folder, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"no")
+    paths = [*sorted((video_folder / "GoLeft").iterdir()), tmp_path / "bad.mp4", tmp_path / "absent.mp4"]
+    predictions = list(recognizer.predict_many(paths))
+    assert [p.path for p in predictions] == [str(path) for path in paths]
+    assert [p.error is None for p in predictions] == [True] * 10 + [False] * 2
+    assert "No such file" in predictions[-1].error
+
+
+def test_every_hostile_file_is_answered_in_one_line(recognizer, real_data):
+    paths = sorted((real_data / "robustness").iterdir())
+    predictions = list(recognizer.predict_many(paths))
+    assert len(predictions) == len(paths)
+    assert sum(p.error is not None for p in predictions) == 4
+    for prediction in predictions:
+        assert bool(prediction.predictions) != bool(prediction.error)
+        assert "\n" not in (prediction.error or "")
+        assert json.loads(prediction.to_json())["path"] == prediction.path
+
+
+def test_find_sources(tmp_path):
+    for name in ("a.mp4", "sub/b.AVI", "sub/c.m4a", "sub/d", "notes.txt", "e.jpg", ".hidden.mp4", "sub/f.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    names = [path.name for path in find_sources([str(tmp_path)])]
+    assert names == ["a.mp4", "b.AVI", "c.m4a", "d"]  # c and d may hold a video and say so if they do not
+    assert [p.name for p in find_sources([str(tmp_path / "**" / "*.AVI")])] == ["b.AVI"]
+    assert [p.name for p in find_sources([str(tmp_path / "notes.txt")])] == ["notes.txt"]  # named, so tried
+    assert len(find_sources([str(tmp_path / "a.mp4"), str(tmp_path / "*.mp4")])) == 1
+
+
+@pytest.mark.parametrize("source", ["nowhere.mp4", "*.nothing", "nowhere/"])
+def test_sources_that_name_nothing(source):
+    with pytest.raises(UserError, match="expected a video, a folder with videos or a glob"):
+        find_sources([source])

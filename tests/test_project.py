@@ -1,0 +1,105 @@
+"""What holds the project together: the public surface, the lock, the README and the pages it ships."""
+
+import re
+import runpy
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+import msfnet
+from msfnet.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_public_names_are_these_and_all_load():
+    assert set(msfnet.__all__) == {
+        "Prediction",
+        "Preprocessing",
+        "Recipe",
+        "Recognizer",
+        "Scores",
+        "UserError",
+        "Views",
+        "__version__",
+        "create_model",
+        "list_models",
+        "load_recipe",
+    }
+    assert all(getattr(msfnet, name) is not None for name in msfnet.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = msfnet.nothing
+
+
+def test_constraints_pin_every_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + [d for extra in project["optional-dependencies"].values() for d in extra]
+    names = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in wanted}
+    pins = (ROOT / "constraints.txt").read_text()
+    pinned = {line.split("==")[0].lower() for line in pins.splitlines() if "==" in line}
+    assert names <= pinned
+    assert "://" not in pins
+    assert "@ file" not in pins
+
+
+def test_torchvision_is_no_dependency():
+    assert "torchvision" not in (ROOT / "constraints.txt").read_text()
+    script = "import sys, lightning, torchmetrics, msfnet.train.run; print('torchvision' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "False"
+
+
+def test_documented_commands_exist():
+    """Every `msfnet ...` line in README and docs names a command and options that there are."""
+    found = 0
+    for document in DOCUMENTS:
+        for block in re.findall(r"```(?:bash|sh|console)\n(.*?)```", document.read_text(encoding="utf-8"), re.S):
+            for line in block.splitlines():
+                words = line.split("#")[0].split()
+                if words[:1] != ["msfnet"] or len(words) < 2 or words[1].startswith("-"):
+                    continue
+                found += 1
+                assert words[1] in app, f"{document.name}: {line}"
+                known = {name for argument in app[words[1]].assemble_argument_collection() for name in argument.names}
+                options = {word for word in words if word.startswith("--")}
+                assert options <= known, f"{document.name}: {line}"
+    assert found >= 5
+
+
+def test_links_between_documents_lead_somewhere():
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_no_file_is_half_documented():
+    """Each module says in its first lines what it is for."""
+    for path in (ROOT / "msfnet").rglob("*.py"):
+        if path.name != "__main__.py":
+            assert path.read_text(encoding="utf-8").startswith('"""'), path
+
+
+def test_readme_python_runs(tiny_run, video_folder, tmp_path, monkeypatch):
+    """The README's Python example, on a run and a video of these tests."""
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[1]
+    video = video_folder / "GoLeft" / "v_GoLeft_g01_c01.mp4"
+    code = code.replace("runs/mine", tiny_run.as_posix()).replace("video.mp4", video.as_posix())
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_tables_of_the_documentation_are_up_to_date():
+    tables = runpy.run_path(str(ROOT / "docs" / "tables.py"))
+    for page in tables["TABLES"]:
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        assert text.count("\n| `") > 10
+        assert text == tables["filled"](page), f"{page} is out of date: python docs/tables.py"
+
+
+def test_networks_page_examples_run():
+    code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "networks.md").read_text(encoding="utf-8"), re.S)[1]
+    with torch.device("meta"):
+        exec(compile(code, "networks.md", "exec"), {})
