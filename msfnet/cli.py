@@ -77,15 +77,20 @@ def train(
     """Train a network; leaves a run folder with the best weights and a report."""
     from msfnet.data.annotations import read_data
     from msfnet.recipe import load_recipe
-    from msfnet.train.run import new_run_folder, train
+    from msfnet.train import run
 
-    if resume and out is None:
-        raise UserError("--resume needs the run folder to go on with: --out DIR")
     overrides = [*set_, *([f"model.name={model}"] if model else [])]
+    if resume and (out is None or overrides):
+        raise UserError(
+            "--resume needs --out DIR, the run to go on with, and takes its recipe as it is: no --set, --model"
+        )
     resolved = load_recipe(recipe, overrides)
-    folder = out or new_run_folder(resolved.model.name)
+    folder = out or run.new_run_folder(resolved.model.name)
     try:
-        result = train(read_data(data, lists, split), resolved, folder, say=say, resume=resume)
+        if resume:
+            result = run.resume(folder, say=say)
+        else:
+            result = run.train(read_data(data, lists, split), resolved, folder, say=say)
     except KeyboardInterrupt:
         say(f"stopped; go on with: msfnet train {data} --out {folder} --resume")
         return 1

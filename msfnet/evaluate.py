@@ -23,6 +23,10 @@ SPLIT = "split.csv"  # in a run folder: the split that it was trained with
 Progress = Callable[[int, int], None]  # done, total
 
 
+def best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @torch.inference_mode()
 def score_views(model: nn.Module, clips: Tensor, preprocessing: Preprocessing, crops: int) -> Tensor:
     """Class probabilities of every view: uint8 N V T H W 3 -> float N V*crops K, on the network's device."""
@@ -89,8 +93,7 @@ def evaluate_data(
     say(listing.describe())
     items, which = held_out(listing, weights if weights.is_dir() else weights.parent)
     say(f"scoring {len(items)} videos: {which}")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return evaluate(loaded.model.to(device), loaded.classes, loaded.preprocessing, items, views=views)
+    return evaluate(loaded.model.to(best_device()), loaded.classes, loaded.preprocessing, items, views=views)
 
 
 def held_out(listing: Listing, run_folder: Path) -> tuple[list[VideoItem], str]:

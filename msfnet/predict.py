@@ -15,7 +15,7 @@ import torch
 from msfnet.data.annotations import is_video
 from msfnet.data.decode import read_clips
 from msfnet.data.sampling import scored_clips
-from msfnet.evaluate import score_views
+from msfnet.evaluate import best_device, score_views
 from msfnet.models.checkpoint import Weights, load_weights
 from msfnet.types import Clip, Prediction, UserError, VideoError, Views
 
@@ -32,7 +32,7 @@ class Recognizer:
     def __init__(self, weights: Weights, device: str | torch.device | None = None) -> None:
         self.weights = weights
         self.classes = weights.classes
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = torch.device(device) if device else best_device()
         self.model = weights.model.eval().to(self.device)
 
     @classmethod

@@ -78,10 +78,13 @@ class Optim(Table):
 
 class Train(Table):
     epochs: Positive = Field(40, description="times that every training video is seen")
-    batch: Positive = Field(16, description="clips of a step")
+    batch: Positive = Field(16, description="clips of a step, 2 or more")
     seed: int = Field(0, ge=0, description="of weights, order, clips, augmentation and drawn splits")
-    devices: Literal["auto"] | Positive = Field("auto", description="how many GPUs or CPU processes")
+    devices: Literal["auto"] | Positive = Field("auto", description="one so far: a GPU if there is one, else the CPU")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="of the arithmetic")
+    mixup: float = Field(
+        0.0, ge=0, description="alpha of the beta distribution by which pairs of clips are blended (Zhang et al., 2018)"
+    )
     label_smoothing: Fraction = Field(0.0, description="share of the target that is spread over all classes")
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -92,7 +94,8 @@ def test_resume_of_a_finished_run_scores_it_again(capsys, tiny_run, video_folder
         ("train {videos} --recipe papr", "did you mean paper"),
         ("train {videos} --model r3d81", "did you mean r3d18"),
         ("train {videos} --set train.epoch=1", "did you mean train.epochs"),
-        ("train {videos} --resume", "--resume needs the run folder"),
+        ("train {videos} --resume", "--resume needs --out DIR"),
+        ("train {videos} --resume --out {run} --set train.epochs=9", "takes its recipe as it is"),
         ("train {videos} --out {run}", "holds a run already"),
         ("train {videos} --lists {videos}", "found none of them"),
         ("evaluate {videos} {videos}", "expected a .safetensors file or a run folder"),
@@ -150,3 +153,39 @@ def test_version(capsys):
     from msfnet import __version__
 
     assert run(capsys, "--version")[1].strip() == __version__
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_says_how_to_go_on_and_going_on_works(video_folder, tmp_path):
+    settings = [word for item in (*TINY, "train.epochs=200") for word in ("--set", item)]
+    command = [sys.executable, "-m", "msfnet", "train", str(video_folder), "--out", str(tmp_path / "run")]
+    with subprocess.Popen([*command, *settings], stderr=subprocess.PIPE, text=True) as process:
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.startswith("epoch   2/"):
+                process.send_signal(signal.SIGINT)
+                break
+        lines += process.stderr.readlines()
+    assert process.returncode == 1
+    assert lines[-1].strip() == f"stopped; go on with: {' '.join(command[2:])} --resume"
+    assert (tmp_path / "run" / "last" / "checkpoint.ckpt").exists()
+    assert "Traceback" not in "".join(lines)
+
+
+def test_nothing_talks_to_the_network(capsys, monkeypatch, tiny_run, video_folder):
+    connect = socket.socket.connect
+
+    def local_only(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            pytest.fail(f"asked the network for {address}")
+        return connect(self, address)  # worker processes of one machine talk through such sockets
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda *address, **options: pytest.fail(f"asked the network for {address}")
+    )
+    assert run(capsys, "evaluate", tiny_run, video_folder)[0] == 0
+    assert run(capsys, "predict", tiny_run, video_folder)[0] == 0
+    assert run(capsys, "models")[0] == 0

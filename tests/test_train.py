@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, moving_square, write_lossless
 
 from msfnet.data.annotations import read_data, read_manifest
 from msfnet.data.dataset import TrainingVideos, Turns, collate
@@ -15,7 +15,7 @@ from msfnet.evaluate import evaluate, evaluate_data, held_out
 from msfnet.models.checkpoint import init_weights, load_weights, save_weights
 from msfnet.models.registry import create_model
 from msfnet.recipe import load_recipe
-from msfnet.train.run import read_history, train
+from msfnet.train.run import read_history, resume, train
 from msfnet.types import UserError, VideoItem, Views
 
 
@@ -95,7 +95,7 @@ def test_resumed_run_ends_where_an_uninterrupted_one_does(video_folder, tmp_path
     with pytest.raises(StopError):
         train(listing, tiny("train.epochs=3"), parts, say=stop_after_two)
     lines = []
-    train(listing, tiny(), parts, say=lines.append, resume=True)
+    resume(parts, say=lines.append)
     assert any(line.startswith("epoch   2/3") for line in lines)  # the epoch whose checkpoint was not yet written
     assert not any(line.startswith("epoch   1/3") for line in lines)
     for key in ("train_loss", "val_top1", "lr"):
@@ -108,7 +108,7 @@ def test_nothing_is_overwritten(tiny_run, video_folder, tmp_path):
     with pytest.raises(UserError, match="holds a run already; go on with --resume"):
         train(read_data(video_folder), tiny(), tiny_run, say=quiet)
     with pytest.raises(UserError, match="expected a run to resume"):
-        train(read_data(video_folder), tiny(), tmp_path, say=quiet, resume=True)
+        resume(tmp_path, say=quiet)
 
 
 def test_broken_videos_are_named_and_skipped_in_training_and_wrong_in_scores(video_folder, tmp_path):
@@ -136,6 +136,21 @@ def test_broken_videos_are_named_and_skipped_in_training_and_wrong_in_scores(vid
     assert "train_broken.mp4" in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_damaged_and_short_videos_are_used_and_named(video_folder, tmp_path, real_data):
+    data = tmp_path / "data"
+    shutil.copytree(video_folder, data)
+    shutil.copy(real_data / "robustness" / "truncated.avi", data / "GoLeft")
+    write_lossless(data / "GoRight" / "short.mkv", moving_square(2))
+    listing = read_data(data)
+    items = tuple(replace(item, split="train") for item in listing.items)
+    lines = []
+    result = train(replace(listing, items=items), tiny("data.val_fraction=0"), tmp_path / "run", say=lines.append)
+    assert any(line.startswith("used in part: ") and "promises 131 frames, 15" in line for line in lines)
+    assert "1 training videos are shorter than a clip; their last frame was repeated" in lines
+    assert result.problems == {}
+    assert result.scores is None
+
+
 def test_all_videos_broken_is_an_error(tmp_path):
     for label in "ab":
         (tmp_path / "data" / label).mkdir(parents=True)
@@ -150,6 +165,7 @@ def test_all_videos_broken_is_an_error(tmp_path):
     [
         (["model.name=r3d"], "unknown model 'r3d'"),
         (["train.batch=1"], "train.batch of 2 or more"),
+        (["train.devices=2"], "several are not supported yet"),
         (["model.init=nowhere.pth"], "found nothing at nowhere.pth"),
         (["model.arguments.groups=99"], "found groups=99"),
         (["model.name=c3d", "data.size=8", "data.resize=[8, 8]"], "at least 16 px, found 8"),
@@ -179,13 +195,6 @@ def test_turns_are_every_video_once_and_a_function_of_seed_and_epoch():
     turns.set_epoch(0)
     assert list(turns) == first
     assert list(Turns(10, seed=4)) != first
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-def test_ranks_take_the_same_number_of_turns_and_miss_none(ranks):
-    parts = [list(Turns(10, 0, rank, ranks)) for rank in range(ranks)]
-    assert len({len(part) for part in parts}) == 1
-    assert {index for part in parts for index, _ in part} == set(range(10))
 
 
 def test_a_turn_repeats_exactly(video_folder):

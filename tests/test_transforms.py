@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from msfnet.data.transforms import Augmentation, crop_views, normalise
+from msfnet.data.transforms import Augmentation, crop_views, mixup, normalise
 from msfnet.recipe import load_recipe
 
 PAPER = load_recipe("paper").preprocessing()
@@ -96,3 +96,18 @@ def test_the_generator_decides():
     choices = {"flip": True, "contrast": 0.3, "crop_scale": 0.6}
     assert torch.equal(augment(clips, 5, **choices), augment(clips, 5, **choices))
     assert not torch.equal(augment(clips, 5, **choices), augment(clips, 6, **choices))
+
+
+def test_mixup_blends_each_clip_with_a_partner():
+    x = torch.randn(6, 3, 2, 4, 4)
+    shares = set()
+    for seed in range(20):
+        mixed, share, partners = mixup(x, 0.4, torch.Generator().manual_seed(seed))
+        assert 0.5 <= share <= 1
+        assert sorted(partners.tolist()) == list(range(6))
+        assert torch.allclose(mixed, share * x + (1 - share) * x[partners])
+        shares.add(share)
+    assert len(shares) == 20
+    unmixed, share, _ = mixup(x, 0.0, torch.Generator())
+    assert share == 1
+    assert unmixed is x

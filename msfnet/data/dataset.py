@@ -105,28 +105,21 @@ class ScoredVideos(_Videos):
 
 
 class Turns(Sampler[tuple[int, int]]):
-    """A training epoch's order: (index, seed of the clip), a pure function of seed and epoch.
+    """A training epoch's order: (index, seed of the clip), a pure function of seed and epoch."""
 
-    Of `ranks` processes each takes every `ranks`-th turn, all the same number: the first turns fill up the last round.
-    """
-
-    def __init__(self, n_videos: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
-        self.n_videos, self.seed, self.rank, self.ranks = n_videos, seed, rank, ranks
-        self.epoch = 0
+    def __init__(self, n_videos: int, seed: int) -> None:
+        self.n_videos, self.seed, self.epoch = n_videos, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.n_videos // self.ranks)
+        return self.n_videos
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        order = rng.permutation(self.n_videos)
-        seeds = rng.integers(0, 2**31, self.n_videos)
-        padded = np.resize(np.arange(self.n_videos), len(self) * self.ranks)
-        for turn in padded[self.rank :: self.ranks]:
-            yield int(order[turn]), int(seeds[turn])
+        order, seeds = rng.permutation(self.n_videos), rng.integers(0, 2**31, self.n_videos)
+        return iter(zip(order.tolist(), seeds.tolist(), strict=True))
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -146,9 +139,7 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def make_loader(
-    videos: _Videos, batch: int, workers: int, sampler: Sampler[Any] | None = None, drop_last: bool = False
-) -> DataLoader[Any]:
+def make_loader(videos: _Videos, batch: int, workers: int, sampler: Sampler[Any] | None = None) -> DataLoader[Any]:
     """Batches of `videos`, read by `workers` processes of one thread each that live as long as the loader."""
     return DataLoader(
         videos,
@@ -156,7 +147,6 @@ def make_loader(
         sampler=sampler,
         num_workers=min(workers, len(videos)),
         collate_fn=collate,
-        drop_last=drop_last,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )

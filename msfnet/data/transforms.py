@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -69,6 +70,21 @@ class Augmentation:
             y, x = int(at_y * (height - side + 1)), int(at_x * (width - side + 1))
             cropped.append(_resize(clip[:, y : y + side, x : x + side], size_px))
         return torch.stack(cropped)
+
+
+def mixup(x: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, float, Tensor]:
+    """Blend every clip of a batch with another of it (Zhang et al., 2018): N ... -> N ..., own share, partners N.
+
+    The share is drawn from Beta(alpha, alpha), once for the batch, and folded to lie at one half or above. With an
+    `alpha` of zero the batch comes back as it is.
+    """
+    if not alpha:
+        return x, 1.0, torch.arange(len(x))
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    drawn = float(np.random.default_rng(seed).beta(alpha, alpha))
+    share = max(drawn, 1 - drawn)
+    partners = torch.randperm(len(x), generator=generator).to(x.device)
+    return share * x + (1 - share) * x[partners], share, partners
 
 
 def _resize(clip: Tensor, size_px: int) -> Tensor:

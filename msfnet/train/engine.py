@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
-from msfnet.data.transforms import Augmentation, crop_views, normalise
+from msfnet.data.transforms import Augmentation, crop_views, mixup, normalise
 from msfnet.recipe import Recipe
 from msfnet.train.optim import lr_factor, make_optimizer
 
@@ -31,7 +31,8 @@ CHECKPOINT = "checkpoint.ckpt"  # in the run folder's last/
 class Classifier(L.LightningModule):
     """A network in training: augments each batch on its device, and keeps account of what could not be read.
 
-    `failures` maps indices of training videos that could not be read to the reason; a batch goes on without them.
+    `failures` maps indices of training videos that could not be read to the reason, `warnings` those of damaged ones
+    that were read in part; a batch goes on without the former. `repeated` holds those shorter than the clip.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
@@ -48,23 +49,30 @@ class Classifier(L.LightningModule):
         self.train_loss, self.train_top1 = MeanMetric(), MeanMetric()
         self.val_loss, self.val_top1 = MeanMetric(), MeanMetric()
         self.failures: dict[int, str] = {}
+        self.warnings: dict[int, str] = {}
         self.repeated: set[int] = set()
 
     def _generator(self, batch_idx: int) -> torch.Generator:
-        """Random choices of one batch: a pure function of seed, epoch, batch and process, so that resuming repeats."""
+        """Random choices of one batch: a pure function of seed, epoch and batch, so that a resumed run repeats them."""
         moment = (self.recipe.train.seed * 10_007 + self.current_epoch) * 1_000_003 + batch_idx
-        return torch.Generator().manual_seed(moment * 1_009 + self.global_rank)
+        return torch.Generator().manual_seed(moment)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:
         self.failures |= dict(batch["failures"])
+        self.warnings |= dict(batch["warnings"])
         self.repeated |= set(batch["repeated"])
-        if batch["clips"] is None:
+        if len(batch["labels"]) < 2:  # a lone clip gives the norms nothing to go by
             return None
-        x = self.augmentation(batch["clips"][:, 0], self.preprocessing, self._generator(batch_idx))
-        logits = self.model(x)
-        loss = F.cross_entropy(logits, batch["labels"], label_smoothing=self.recipe.train.label_smoothing)
+        generator = self._generator(batch_idx)
+        x = self.augmentation(batch["clips"][:, 0], self.preprocessing, generator)
+        x, share, partners = mixup(x, self.recipe.train.mixup, generator)
+        logits, labels = self.model(x), batch["labels"]
+        smoothing = self.recipe.train.label_smoothing
+        loss = share * F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        if share < 1:
+            loss = loss + (1 - share) * F.cross_entropy(logits, labels[partners], label_smoothing=smoothing)
         self.train_loss.update(loss.detach(), len(logits))
-        self.train_top1.update((logits.argmax(1) == batch["labels"]).float())
+        self.train_top1.update((logits.argmax(1) == labels).float())
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -109,8 +117,7 @@ class EpochRows(Callback):
                 row[name] = float(metric.compute())
             metric.reset()
         row["seconds"] = time.monotonic() - self.started
-        if trainer.is_global_zero:
-            self.on_epoch(row)
+        self.on_epoch(row)
 
 
 def fit(
@@ -121,10 +128,10 @@ def fit(
     on_epoch: OnEpoch,
     *,
     resume: bool,
-) -> bool:
+) -> None:
     """Train for the recipe's epochs, leaving a checkpoint in `last_folder` after each; `resume` goes on from it.
 
-    Returns whether training came to its end (False: interrupted).
+    Raises KeyboardInterrupt when the user stops it.
     """
     train = classifier.recipe.train
     keep_last = ModelCheckpoint(
@@ -136,7 +143,7 @@ def fit(
         callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
     with quiet():
         trainer = L.Trainer(
-            devices=train.devices,
+            devices=1,
             precision=train.precision,
             max_epochs=train.epochs,
             callbacks=callbacks,
@@ -146,14 +153,11 @@ def fit(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-        trainer.fit(
-            classifier,
-            train_loader,
-            val_loader,
-            ckpt_path=last_folder / CHECKPOINT if resume else None,
-            weights_only=True,
-        )
-    return not trainer.interrupted
+        checkpoint = last_folder / CHECKPOINT if resume else None
+        try:
+            trainer.fit(classifier, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit:  # the trainer's answer to Ctrl-C
+            raise KeyboardInterrupt from None
 
 
 @contextmanager

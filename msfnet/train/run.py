@@ -29,7 +29,7 @@ from msfnet import __version__
 from msfnet.data.annotations import Listing, read_manifest
 from msfnet.data.dataset import ScoredVideos, TrainingVideos, Turns, make_loader, open_cache
 from msfnet.data.splits import assign_splits
-from msfnet.evaluate import SPLIT, evaluate
+from msfnet.evaluate import SPLIT, best_device, evaluate
 from msfnet.files import write_text
 from msfnet.models.checkpoint import WEIGHTS, Weights, init_weights, load_weights, save_weights
 from msfnet.models.registry import create_model
@@ -59,38 +59,45 @@ def new_run_folder(name: str) -> Path:
     return next(folder for folder in folders if not folder.exists())
 
 
-def train(listing: Listing, recipe: Recipe, folder: Path, *, say: Say, resume: bool = False) -> RunResult:
+def train(listing: Listing, recipe: Recipe, folder: Path, *, say: Say) -> RunResult:
     """Train the recipe's network on a data set and leave everything in `folder`.
 
-    `resume` goes on with the run that lies there, from the last epoch it finished, with its own recipe and split.
-
-    Raises UserError when the folder holds a run already, there is none to resume, or the data cannot be trained on.
+    Raises UserError when the folder holds a run already or the data cannot be trained on.
     """
-    if resume:
-        recipe, items = _read_run(folder)
-    else:
-        items = _start_run(listing, recipe, folder)
+    return _run(_start_run(listing, recipe, folder), recipe, folder, say, resume=False)
+
+
+def resume(folder: Path, *, say: Say) -> RunResult:
+    """Go on with the run in `folder` from the last epoch it finished, with its own recipe, videos and split.
+
+    Raises UserError when there is nothing to go on from.
+    """
+    recipe, listing = _read_run(folder)
+    return _run(listing, recipe, folder, say, resume=True)
+
+
+def _run(listing: Listing, recipe: Recipe, folder: Path, say: Say, *, resume: bool) -> RunResult:
     say(listing.describe())
-    classes = tuple(sorted({item.label for item in items}))
-    model, arguments = _build_model(recipe, classes, say)
+    items, classes = listing.items, listing.classes
+    parts = {name: [item for item in items if item.split == name] for name in ("train", "val", "test")}
+    model, arguments = _build_model(recipe, classes)
+    if recipe.model.init and not resume:
+        _warm_start(model, recipe, say)
     classifier = Classifier(model, recipe)
     weights = Weights(model, recipe.model.name, arguments, classes, recipe.preprocessing(), {})
     history = _History(folder, weights, recipe.train.epochs, say)
     if resume:
         history.keep(_epochs_done(folder))
-    parts = {name: [item for item in items if item.split == name] for name in ("train", "val", "test")}
     say(f"training {recipe.model.name} on {len(parts['train'])} videos, choosing on {len(parts['val'])}: {folder}")
-    _fit(classifier, recipe, classes, parts, folder, history, resume=resume)
-    unread = {str(parts["train"][i].path): reason for i, reason in classifier.failures.items()}
-    for path, reason in unread.items():
-        say(f"skipped in training: {path}: {reason}")
+    _fit(classifier, recipe, classes, parts, history, resume=resume)
+    problems = _tell_problems(classifier, parts["train"], say)
     best = load_weights(folder)
     scores = None
     if parts["test"]:
-        scores = score_split(best, recipe, parts["test"], say)
+        scores = _score(best, recipe, parts["test"], say)
+        problems |= scores.failed
         write_text(folder / SCORES, json.dumps(scores.to_dict(), indent=2, ensure_ascii=False))
         save_weights(folder / WEIGHTS, replace(best, notes={**best.notes, "test": scores.video}))
-    problems = unread | (scores.failed if scores else {})
     write_run_report(
         folder / "report.html",
         title=f"{recipe.model.name} on {len(classes)} classes",
@@ -102,11 +109,65 @@ def train(listing: Listing, recipe: Recipe, folder: Path, *, say: Say, resume: b
     return RunResult(folder, scores, problems)
 
 
-def score_split(weights: Weights, recipe: Recipe, items: Sequence[VideoItem], say: Say) -> Scores:
+# The pieces of a run
+
+
+def _model_arguments(recipe: Recipe) -> dict[str, Any]:
+    own = {"width": recipe.model.width, "frames": recipe.data.frames, "size": recipe.data.size}
+    return own | recipe.model.arguments
+
+
+def _build_model(recipe: Recipe, classes: Sequence[str]) -> tuple[nn.Module, dict[str, Any]]:
+    """The network, seeded, and the arguments that make it again. The recipe's size goes into the network's."""
+    torch.manual_seed(recipe.train.seed)
+    arguments = _model_arguments(recipe)
+    return create_model(recipe.model.name, len(classes), **arguments), arguments
+
+
+def _warm_start(model: nn.Module, recipe: Recipe, say: Say) -> None:
+    fresh = init_weights(model, recipe.model.init, recipe.model.name)
+    left = f"left fresh: {', '.join(fresh)}" if fresh else "every key fitted"
+    say(f"started from {recipe.model.init}; {left}")
+
+
+def _fit(
+    classifier: Classifier,
+    recipe: Recipe,
+    classes: tuple[str, ...],
+    parts: dict[str, list[VideoItem]],
+    history: _History,
+    *,
+    resume: bool,
+) -> None:
+    data, preprocessing, batch = recipe.data, recipe.preprocessing(), recipe.train.batch
+    cache = open_cache(data, preprocessing)
+    videos = TrainingVideos(parts["train"], classes, preprocessing, cache, sampling=data.train_sampling)
+    train_loader = make_loader(videos, batch, data.workers, Turns(len(videos), recipe.train.seed))
+    val_loader = None
+    if parts["val"]:
+        val_videos = ScoredVideos(parts["val"], classes, preprocessing, cache, clips=1)
+        val_loader = make_loader(val_videos, batch, data.workers)
+    fit(classifier, train_loader, val_loader, history.folder / "last", history.add, resume=resume)
+    if len(classifier.failures) == len(videos):
+        raise UserError(f"none of the {len(videos)} training videos could be read; see msfnet predict for the reasons")
+
+
+def _tell_problems(classifier: Classifier, items: Sequence[VideoItem], say: Say) -> dict[str, str]:
+    """Name what was wrong with training videos; returns the reason of each that could not be read."""
+    failed = {str(items[i].path): reason for i, reason in classifier.failures.items()}
+    for path, reason in failed.items():
+        say(f"skipped in training: {path}: {reason}")
+    for i, warning in classifier.warnings.items():
+        say(f"used in part: {items[i].path}: {warning}")
+    if short := len(classifier.repeated):
+        say(f"{short} training videos are shorter than a clip; their last frame was repeated")
+    return failed
+
+
+def _score(weights: Weights, recipe: Recipe, items: Sequence[VideoItem], say: Say) -> Scores:
     """Score the best weights once, with the recipe's views."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     scores = evaluate(
-        weights.model.to(device),
+        weights.model.to(best_device()),
         weights.classes,
         weights.preprocessing,
         items,
@@ -118,55 +179,6 @@ def score_split(weights: Weights, recipe: Recipe, items: Sequence[VideoItem], sa
         f"over {scores.views} views"
     )
     return scores
-
-
-# The pieces of a run
-
-
-def _model_arguments(recipe: Recipe) -> dict[str, Any]:
-    own = {"width": recipe.model.width, "frames": recipe.data.frames, "size": recipe.data.size}
-    return own | recipe.model.arguments
-
-
-def _build_model(recipe: Recipe, classes: Sequence[str], say: Say) -> tuple[nn.Module, dict[str, Any]]:
-    """The network, seeded, and the arguments that make it again. The recipe's size goes into the network's."""
-    torch.manual_seed(recipe.train.seed)
-    arguments = _model_arguments(recipe)
-    model = create_model(recipe.model.name, len(classes), **arguments)
-    if recipe.model.init:
-        fresh = init_weights(model, recipe.model.init, recipe.model.name)
-        left = f"left fresh: {', '.join(fresh)}" if fresh else "every key fitted"
-        say(f"started from {recipe.model.init}; {left}")
-    return model, arguments
-
-
-def _fit(
-    classifier: Classifier,
-    recipe: Recipe,
-    classes: tuple[str, ...],
-    parts: dict[str, list[VideoItem]],
-    folder: Path,
-    history: _History,
-    *,
-    resume: bool,
-) -> None:
-    data, preprocessing = recipe.data, recipe.preprocessing()
-    cache = open_cache(data, preprocessing)
-    videos = TrainingVideos(parts["train"], classes, preprocessing, cache, sampling=data.train_sampling)
-    # A batch of one clip at the end would give the norms nothing to go by.
-    lone_clip = len(videos) > recipe.train.batch and len(videos) % recipe.train.batch == 1
-    train_loader = make_loader(
-        videos, recipe.train.batch, data.workers, Turns(len(videos), recipe.train.seed), drop_last=lone_clip
-    )
-    val_loader = None
-    if parts["val"]:
-        val_videos = ScoredVideos(parts["val"], classes, preprocessing, cache, clips=1)
-        val_loader = make_loader(val_videos, recipe.train.batch, data.workers)
-    finished = fit(classifier, train_loader, val_loader, folder / "last", history.add, resume=resume)
-    if not finished:
-        raise KeyboardInterrupt
-    if len(classifier.failures) == len(videos):
-        raise UserError(f"none of the {len(videos)} training videos could be read; see msfnet predict for the reasons")
 
 
 class _History:
@@ -217,7 +229,8 @@ def read_history(folder: Path) -> list[EpochRow]:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def _start_run(listing: Listing, recipe: Recipe, folder: Path) -> list[VideoItem]:
+def _start_run(listing: Listing, recipe: Recipe, folder: Path) -> Listing:
+    """Refuse what cannot be trained, then make the folder; returns the listing with every item's split."""
     if (folder / WEIGHTS).exists() or (folder / "last").exists():
         raise UserError(f"{folder} holds a run already; go on with --resume, or choose another --out")
     items = assign_splits(listing.items, recipe.data.val_fraction, recipe.train.seed)
@@ -228,19 +241,21 @@ def _start_run(listing: Listing, recipe: Recipe, folder: Path) -> list[VideoItem
         raise UserError(f"class {untrained[0]} has no training video, only others; move some to train or leave it out")
     if recipe.train.batch < 2:
         raise UserError(f"expected train.batch of 2 or more (norms need several clips), found {recipe.train.batch}")
+    if recipe.train.devices not in ("auto", 1):
+        raise UserError(f"expected train.devices of 1 (several are not supported yet), found {recipe.train.devices}")
     with torch.device("meta"):  # a network that cannot be made is refused before anything is written
         create_model(recipe.model.name, len(trained), **_model_arguments(recipe))
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / SPLIT, _split_csv(items))
     write_text(folder / ENVIRONMENT, json.dumps(_environment(recipe, items), indent=2))
     write_text(folder / RECIPE, recipe.to_toml())
-    return items
+    return replace(listing, items=tuple(items))
 
 
-def _read_run(folder: Path) -> tuple[Recipe, list[VideoItem]]:
+def _read_run(folder: Path) -> tuple[Recipe, Listing]:
     if not (folder / RECIPE).is_file() or not (folder / "last" / CHECKPOINT).is_file():
         raise UserError(f"expected a run to resume in {folder}, found no finished epoch there; train without --resume")
-    return load_recipe(str(folder / RECIPE)), list(read_manifest(folder / SPLIT).items)
+    return load_recipe(str(folder / RECIPE)), read_manifest(folder / SPLIT)
 
 
 def _epochs_done(folder: Path) -> int:
