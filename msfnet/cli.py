@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -179,6 +180,8 @@ def _line(prediction: Prediction) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code. `--debug` anywhere shows tracebacks."""
+    # Threads that spin while they wait starve whatever shares the machine with them, our own readers included.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]

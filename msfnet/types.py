@@ -173,5 +173,7 @@ class Scores:
             "video": self.video,
             "views": str(self.views),
             "per_class": self.per_class,
+            "classes": self.classes,
+            "confusion": self.confusion.tolist(),
             "failed": self.failed,
         }

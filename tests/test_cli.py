@@ -50,6 +50,7 @@ def test_train_evaluate_predict(capsys, video_folder, tmp_path):
     scores = json.loads(out)
     assert code == 0
     assert {"n_videos", "n_failed", "clip", "video", "views", "per_class"} <= scores.keys()
+    assert sum(map(sum, scores["confusion"])) == scores["n_videos"]
     assert scores["views"] == "2x3"
     assert set(scores["video"]) == {"top1", "top5"}
     assert json.loads((tmp_path / "scores" / "scores.json").read_text()) == scores

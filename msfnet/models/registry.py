@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -15,22 +14,31 @@ from torch.utils.flop_counter import FlopCounterMode
 from msfnet.models import zoo
 from msfnet.types import UserError, nearest
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "r3d18": zoo.r3d18,
-    "r3d18_fsam": partial(zoo.r3d18, attention="fsam"),
-    "r2plus1d18": zoo.r2plus1d18,
-    "msf_r3d18": zoo.msf_r3d18,
-    "msf_r3d18_fsam": partial(zoo.msf_r3d18, attention="fsam"),
-    "msf_r3d18_se": partial(zoo.msf_r3d18, attention="se"),
-    "msf_r3d18_cbam": partial(zoo.msf_r3d18, attention="cbam"),
-    "msf_r3d18_nst": partial(zoo.msf_r3d18, attention="nst"),
-    "msf_r3d18_a": partial(zoo.msf_r3d18, placement="a"),
-    "msf_r3d18_c": partial(zoo.msf_r3d18, placement="c"),
-    "msf_r3d18_d": partial(zoo.msf_r3d18, placement="d"),
-    "c3d": zoo.c3d,
-    "c3d_fsam": partial(zoo.c3d, attention="fsam"),
-    "msf_c3d": zoo.msf_c3d,
-    "msf_c3d_fsam": partial(zoo.msf_c3d, attention="fsam"),
+
+@dataclass(frozen=True)
+class Variant:
+    """A named network: its maker and the arguments in which it differs from the maker's defaults."""
+
+    make: Callable[..., nn.Module]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+MODELS = {
+    "r3d18": Variant(zoo.r3d18),
+    "r3d18_fsam": Variant(zoo.r3d18, {"attention": "fsam"}),
+    "r2plus1d18": Variant(zoo.r2plus1d18),
+    "msf_r3d18": Variant(zoo.msf_r3d18),
+    "msf_r3d18_fsam": Variant(zoo.msf_r3d18, {"attention": "fsam"}),
+    "msf_r3d18_se": Variant(zoo.msf_r3d18, {"attention": "se"}),
+    "msf_r3d18_cbam": Variant(zoo.msf_r3d18, {"attention": "cbam"}),
+    "msf_r3d18_nst": Variant(zoo.msf_r3d18, {"attention": "nst"}),
+    "msf_r3d18_a": Variant(zoo.msf_r3d18, {"placement": "a"}),
+    "msf_r3d18_c": Variant(zoo.msf_r3d18, {"placement": "c"}),
+    "msf_r3d18_d": Variant(zoo.msf_r3d18, {"placement": "d"}),
+    "c3d": Variant(zoo.c3d, {"frames": 16}),
+    "c3d_fsam": Variant(zoo.c3d, {"frames": 16, "attention": "fsam"}),
+    "msf_c3d": Variant(zoo.msf_c3d, {"frames": 16}),
+    "msf_c3d_fsam": Variant(zoo.msf_c3d, {"frames": 16, "attention": "fsam"}),
 }
 
 
@@ -40,13 +48,15 @@ def list_models() -> list[str]:
 
 
 def arguments_of(name: str) -> dict[str, Any]:
-    """The arguments of a network with their defaults, `num_classes` first.
+    """The arguments of a network with their defaults: those that all share, its own, and what its name stands for.
 
     Raises UserError for an unknown name, with the nearest ones.
     """
     if name not in MODELS:
         raise UserError(f"unknown model {name!r}; {nearest(name, MODELS)}")
-    return {key: parameter.default for key, parameter in inspect.signature(MODELS[name]).parameters.items()}
+    parameters = inspect.signature(MODELS[name].make).parameters.values()
+    own = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return asdict(zoo.Shared()) | own | dict(MODELS[name].defaults)
 
 
 def create_model(name: str, num_classes: int = 101, **arguments: Any) -> nn.Module:
@@ -58,16 +68,17 @@ def create_model(name: str, num_classes: int = 101, **arguments: Any) -> nn.Modu
 
     Raises UserError for an unknown name or argument, and for values that cannot work together.
     """
-    known = arguments_of(name)
+    values = arguments_of(name)
     for key in arguments:
-        if key not in known:
-            raise UserError(f"{name} has no argument {key!r}; {nearest(key, known)}")
-    for key in ("num_classes", "width", "in_channels", "frames", "size", "reduction"):
-        value = num_classes if key == "num_classes" else arguments.get(key, known[key])
-        if not value > 0:
+        if key not in values:
+            raise UserError(f"{name} has no argument {key!r}; {nearest(key, values)}")
+    values |= arguments
+    shared = {f.name: values.pop(f.name) for f in fields(zoo.Shared)}
+    for key, value in {"num_classes": num_classes, **shared}.items():
+        if key != "attention" and not value > 0:
             raise UserError(f"{name}: expected {key} above 0, found {value}")
     try:
-        model = MODELS[name](num_classes, **arguments)
+        model = MODELS[name].make(num_classes, zoo.Shared(**shared), **values)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
     initialise(model)

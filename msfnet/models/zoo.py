@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
@@ -12,8 +13,8 @@ from msfnet.layers.fsam import FSAM
 from msfnet.layers.nst import NST
 from msfnet.layers.se import SE
 from msfnet.models.blocks import (
-    AttentionMaker,
     BasicBlock,
+    BlockMaker,
     ConvMaker,
     FactoredConv,
     MSFBlock,
@@ -23,8 +24,8 @@ from msfnet.models.blocks import (
     msl_unless_downsampling,
     time_then_space,
 )
-from msfnet.models.c3d import C3D, conv_pair
-from msfnet.models.resnet3d import ResNet3D, stem3x7x7, stem_factored
+from msfnet.models.c3d import C3D, PairMaker, conv_pair
+from msfnet.models.resnet3d import ResNet3D, StemMaker, stem3x7x7, stem_factored
 from msfnet.types import nearest
 
 # Table 3: what follows the 256- and the 512-channel stage. Each maker takes (channels, reduction).
@@ -45,127 +46,81 @@ PLACEMENTS: dict[str, Callable[[int], tuple[ConvMaker, ConvMaker]]] = {
 }
 
 
-def _attention(name: str, reduction: int) -> AttentionMaker:
-    if name not in ATTENTIONS:
-        raise ValueError(f"unknown attention {name!r}; {nearest(name, ATTENTIONS)}")
-    return lambda channels: ATTENTIONS[name](channels, reduction)
+@dataclass(frozen=True)
+class Shared:
+    """The arguments that every network takes: `width` multiplies all channels, `size` is in px."""
+
+    attention: str = "none"
+    reduction: int = 16
+    width: float = 1.0
+    in_channels: int = 3
+    frames: int = 8
+    size: int = 112
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        return self.in_channels, self.frames, self.size, self.size
+
+    def make_attention(self, channels: int) -> nn.Module:
+        if self.attention not in ATTENTIONS:
+            raise ValueError(f"unknown attention {self.attention!r}; {nearest(self.attention, ATTENTIONS)}")
+        return ATTENTIONS[self.attention](channels, self.reduction)
 
 
-def r3d18(
-    num_classes: int = 101,
-    *,
-    attention: str = "none",
-    reduction: int = 16,
-    width: float = 1.0,
-    in_channels: int = 3,
-    frames: int = 8,
-    size: int = 112,
-) -> ResNet3D:
-    """R3D-18, the baseline: two 3x3x3 convolutions a block."""
+def _resnet(num_classes: int, shared: Shared, stem: StemMaker, block: BlockMaker) -> ResNet3D:
     return ResNet3D(
         num_classes,
-        stem=stem3x7x7,
-        block=partial(BasicBlock, first=conv3x3x3, second=conv3x3x3),
-        attention=_attention(attention, reduction),
-        width=width,
-        input_shape=(in_channels, frames, size, size),
+        stem=stem,
+        block=block,
+        attention=shared.make_attention,
+        width=shared.width,
+        input_shape=shared.input_shape,
     )
 
 
-def msf_r3d18(
-    num_classes: int = 101,
-    *,
-    placement: str = "b",
-    groups: int = 4,
-    attention: str = "none",
-    reduction: int = 16,
-    width: float = 1.0,
-    in_channels: int = 3,
-    frames: int = 8,
-    size: int = 112,
-) -> ResNet3D:
+def _c3d(num_classes: int, shared: Shared, pair: PairMaker) -> C3D:
+    return C3D(
+        num_classes,
+        pair=pair,
+        attention=shared.make_attention,
+        width=shared.width,
+        input_shape=shared.input_shape,
+    )
+
+
+def r3d18(num_classes: int, shared: Shared) -> ResNet3D:
+    """R3D-18, the baseline: two 3x3x3 convolutions a block."""
+    return _resnet(num_classes, shared, stem3x7x7, partial(BasicBlock, first=conv3x3x3, second=conv3x3x3))
+
+
+def msf_r3d18(num_classes: int, shared: Shared, *, placement: str = "b", groups: int = 4) -> ResNet3D:
     """MSF-R3D: R3D-18 with every block an MSF block; `placement` as in Table 1, `groups` the S of Table 2."""
     if placement not in PLACEMENTS:
         raise ValueError(f"unknown placement {placement!r}; {nearest(placement, PLACEMENTS)}")
     first, second = PLACEMENTS[placement](groups)
-    return ResNet3D(
-        num_classes,
-        stem=stem3x7x7,
-        block=partial(MSFBlock, first=first, second=second),
-        attention=_attention(attention, reduction),
-        width=width,
-        input_shape=(in_channels, frames, size, size),
-    )
+    return _resnet(num_classes, shared, stem3x7x7, partial(MSFBlock, first=first, second=second))
 
 
-def r2plus1d18(
-    num_classes: int = 101,
-    *,
-    middle_per_conv: bool = False,
-    attention: str = "none",
-    reduction: int = 16,
-    width: float = 1.0,
-    in_channels: int = 3,
-    frames: int = 8,
-    size: int = 112,
-) -> ResNet3D:
-    """R(2+1)D-18 as in torchvision; `middle_per_conv` is the variant of 33.23 M parameters in Table 5."""
+def r2plus1d18(num_classes: int, shared: Shared, *, middle_per_conv: bool = False) -> ResNet3D:
+    """R(2+1)D-18 as in torchvision; `middle_per_conv` is the older variant behind the 33.23 M of Table 5."""
 
     def block(c_in: int, c_out: int, stride: int) -> BasicBlock:
         first = FactoredConv(FactoredConv.middle_channels(c_in, c_out))
         second = FactoredConv(FactoredConv.middle_channels(c_out, c_out)) if middle_per_conv else first
         return BasicBlock(c_in, c_out, stride, first=first, second=second)
 
-    return ResNet3D(
-        num_classes,
-        stem=stem_factored,
-        block=block,
-        attention=_attention(attention, reduction),
-        width=width,
-        input_shape=(in_channels, frames, size, size),
-    )
+    return _resnet(num_classes, shared, stem_factored, block)
 
 
-def c3d(
-    num_classes: int = 101,
-    *,
-    attention: str = "none",
-    reduction: int = 16,
-    width: float = 1.0,
-    in_channels: int = 3,
-    frames: int = 16,
-    size: int = 112,
-) -> C3D:
+def c3d(num_classes: int, shared: Shared) -> C3D:
     """C3D, the classic network of eight convolutions."""
-    return C3D(
-        num_classes,
-        pair=conv_pair,
-        attention=_attention(attention, reduction),
-        width=width,
-        input_shape=(in_channels, frames, size, size),
-    )
+    return _c3d(num_classes, shared, conv_pair)
 
 
-def msf_c3d(
-    num_classes: int = 101,
-    *,
-    groups: int = 4,
-    attention: str = "none",
-    reduction: int = 16,
-    width: float = 1.0,
-    in_channels: int = 3,
-    frames: int = 16,
-    size: int = 112,
-) -> C3D:
+def msf_c3d(num_classes: int, shared: Shared, *, groups: int = 4) -> C3D:
     """MSF-C3D (section 4.4): an MSF block of stride 1 in place of each pair of convolutions."""
 
     def pair(c_in: int, c_out: int) -> MSFBlock:
         return MSFBlock(c_in, c_out, 1, first=conv3x3x3_biased, second=msl(groups), project=True)
 
-    return C3D(
-        num_classes,
-        pair=pair,
-        attention=_attention(attention, reduction),
-        width=width,
-        input_shape=(in_channels, frames, size, size),
-    )
+    return _c3d(num_classes, shared, pair)
