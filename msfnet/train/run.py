@@ -88,7 +88,8 @@ def _run(listing: Listing, recipe: Recipe, folder: Path, say: Say, *, resume: bo
     history = _History(folder, weights, recipe.train.epochs, say)
     if resume:
         history.keep(_epochs_done(folder))
-    say(f"training {recipe.model.name} on {len(parts['train'])} videos, choosing on {len(parts['val'])}: {folder}")
+    choosing = f"choosing the best epoch on {len(parts['val'])}" if parts["val"] else "keeping the last epoch"
+    say(f"training {recipe.model.name} on {len(parts['train'])} videos, {choosing}: {folder}")
     _fit(classifier, recipe, classes, parts, history, resume=resume)
     problems = _tell_problems(classifier, parts["train"], say)
     best = load_weights(folder)
