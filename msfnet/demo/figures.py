@@ -1,9 +1,9 @@
 """Figures that act before moving clutter: arrays only, no files.
 
-Three things of a figure move all the time: its limbs, its place and its height. In six classes one of them goes
-one way only (limbs open or close, a step left or right, crouch or rise) while the others go there and back; in the last two
-all three go there and back, fast or slowly. Each takes all its positions equally often in every class, so that a
-single frame says nothing of the class, nor does a heap of frames without their order.
+Three things of a figure move all the time: its limbs, its place and its height. In six classes one of them goes one way
+only (limbs open or close, a step left or right, crouch or rise) while the others go there and back; in the last two all
+three go there and back, fast or slowly. Each takes all its positions equally often in every class, so that a single frame
+says nothing of the class, nor does a heap of frames without their order.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from msfnet.arrays import Frames
 
 Floats = npt.NDArray[np.float32]
+Point = tuple[Floats, Floats]  # x T, y T: where something is at each frame
 
 WIDTH_PX, HEIGHT_PX, FRAMES, FPS = 96, 72, 24, 12
 
@@ -66,7 +67,7 @@ class Look:
         return cls(size, thickness, centre, _uniform(rng, 0.55, 1, 3), _uniform(rng, 0.55, 1, 3))
 
 
-def _distance(x: Floats, y: Floats, start: tuple[Floats, Floats], end: tuple[Floats, Floats]) -> Floats:
+def _distance(x: Floats, y: Floats, start: Point, end: Point) -> Floats:
     """Distance of every pixel to a segment that moves: pixels H W, ends T -> T H W."""
     (x0, y0), (x1, y1) = ([c[:, None, None] for c in point] for point in (start, end))
     dx, dy = x1 - x0, y1 - y0
@@ -80,8 +81,8 @@ def _bend(length: float, distance: Floats) -> Floats:
     return np.sqrt(np.maximum((length / 2) ** 2 - (distance / 2) ** 2, 0))
 
 
-def skeleton(paths: Floats, look: Look) -> dict[str, tuple[tuple[Floats, Floats], tuple[Floats, Floats]]]:
-    """The limbs of a figure at each frame: name -> two ends, each (x T, y T), in picture heights, y down."""
+def skeleton(paths: Floats, look: Look) -> dict[str, tuple[Point, Point]]:
+    """The limbs of a figure at each frame: name -> two ends, in picture heights, y down."""
     limbs_open, place, height = paths
     aspect = WIDTH_PX / HEIGHT_PX
     x = look.centre * aspect + (place - 0.5) * 0.55
