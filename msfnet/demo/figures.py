@@ -1,9 +1,9 @@
 """Figures that act before moving clutter: arrays only, no files.
 
-Three things of a figure move all the time: its limbs, its place and its height. In six classes one of them goes one way
-only (limbs open or close, a step left or right, crouch or rise) while the others go there and back; in the last two all
-three go there and back, fast or slowly. Each takes all its positions equally often in every class, so that a single frame
-says nothing of the class, nor does a heap of frames without their order.
+Three things of a figure move all the time: its limbs, its place and its height. In six classes one of them goes one
+way only (limbs open or close, a step left or right, crouch or rise) while the others go there and back; in the last
+two all three go there and back, fast or slowly. Each takes all its positions equally often in every class, so that a
+single frame says nothing of the class, nor does a heap of frames without their order.
 """
 
 from __future__ import annotations
