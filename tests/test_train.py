@@ -61,9 +61,8 @@ def test_weights_carry_everything(tiny_run):
 @pytest.mark.slow
 def test_it_learns_left_from_right(video_folder, tmp_path):
     """Direction is in no single frame; thirty epochs on sixteen clips are enough to get it."""
-    recipe = tiny(
-        "train.epochs=30", "data.flip=false", "data.val_fraction=0", "optim.lr=0.02", "train.label_smoothing=0"
-    )
+    plain = ("data.flip=false", "data.crop_scale=1", "train.label_smoothing=0", "train.mixup=0", "optim.lr=0.02")
+    recipe = tiny("train.epochs=30", *plain)
     train(read_data(video_folder), recipe, tmp_path / "run", say=quiet)
     rows = read_history(tmp_path / "run")
     assert rows[-1]["train_loss"] < 0.3 < rows[0]["train_loss"]
@@ -102,6 +101,13 @@ def test_resumed_run_ends_where_an_uninterrupted_one_does(video_folder, tmp_path
         assert [row[key] for row in read_history(parts)] == [row[key] for row in read_history(whole)]
     a, b = load_weights(whole).model.state_dict(), load_weights(parts).model.state_dict()
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_mixed_precision_trains(video_folder, tmp_path):
+    result = train(read_data(video_folder), tiny("train.precision=bf16-mixed"), tmp_path / "run", say=quiet)
+    assert 0 < read_history(tmp_path / "run")[-1]["train_loss"] < 3
+    assert result.scores.n_videos == 4
+    assert all(value.dtype != torch.bfloat16 for value in load_weights(tmp_path / "run").model.state_dict().values())
 
 
 def test_nothing_is_overwritten(tiny_run, video_folder, tmp_path):
