@@ -81,7 +81,9 @@ class Train(Table):
     batch: Positive = Field(16, description="clips of a step, 2 or more")
     seed: int = Field(0, ge=0, description="of weights, order, clips, augmentation and drawn splits")
     devices: Literal["auto"] | Positive = Field("auto", description="one so far: a GPU if there is one, else the CPU")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field("32-true", description="of the arithmetic")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true", description="of the arithmetic; mixed needs a GPU"
+    )
     mixup: float = Field(
         0.0, ge=0, description="alpha of the beta distribution by which pairs of clips are blended (Zhang et al., 2018)"
     )

@@ -103,11 +103,15 @@ def test_resumed_run_ends_where_an_uninterrupted_one_does(video_folder, tmp_path
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_mixed_precision_trains(video_folder, tmp_path):
-    result = train(read_data(video_folder), tiny("train.precision=bf16-mixed"), tmp_path / "run", say=quiet)
-    assert 0 < read_history(tmp_path / "run")[-1]["train_loss"] < 3
-    assert result.scores.n_videos == 4
-    assert all(value.dtype != torch.bfloat16 for value in load_weights(tmp_path / "run").model.state_dict().values())
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_mixed_precision_trains_on_a_gpu_and_is_refused_without_one(video_folder, tmp_path, precision):
+    recipe = tiny(f"train.precision={precision}")
+    if torch.cuda.is_available():
+        train(read_data(video_folder), recipe, tmp_path / "run", say=quiet)
+        assert 0 < read_history(tmp_path / "run")[-1]["train_loss"] < 3
+    else:
+        with pytest.raises(UserError, match="mixed precision needs a GPU"):
+            train(read_data(video_folder), recipe, tmp_path / "run", say=quiet)
 
 
 def test_nothing_is_overwritten(tiny_run, video_folder, tmp_path):
