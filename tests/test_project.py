@@ -83,12 +83,13 @@ def test_no_file_is_half_documented():
             assert path.read_text(encoding="utf-8").startswith('"""'), path
 
 
-def test_readme_python_runs(tiny_run, video_folder, tmp_path, monkeypatch):
+def test_readme_python_runs(tiny_run, video_folder, capsys):
     """The README's Python example, on a run and a video of these tests."""
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[1]
     video = video_folder / "GoLeft" / "v_GoLeft_g01_c01.mp4"
     code = code.replace("runs/mine", tiny_run.as_posix()).replace("video.mp4", video.as_posix())
     exec(compile(code, "README.md", "exec"), {})
+    assert re.fullmatch(r"(Go(Left|Right): [\d.]+%\n){2}", capsys.readouterr().out)
 
 
 def test_tables_of_the_documentation_are_up_to_date():
@@ -101,5 +102,8 @@ def test_tables_of_the_documentation_are_up_to_date():
 
 def test_networks_page_examples_run():
     code = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "networks.md").read_text(encoding="utf-8"), re.S)[1]
-    with torch.device("meta"):
-        exec(compile(code, "networks.md", "exec"), {})
+    calls = [line for line in code.splitlines() if line.startswith("create_model(")]
+    assert len(calls) == 4
+    for call in calls:
+        with torch.device("meta"):
+            assert isinstance(eval(call, {"create_model": msfnet.create_model}), torch.nn.Module), call
