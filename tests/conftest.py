@@ -62,6 +62,7 @@ TINY = (
     "data.frames=4",
     "data.workers=0",
     "data.views=2x1",
+    "data.val_fraction=0.1",
     "train.epochs=2",
     "train.batch=4",
 )
