@@ -180,8 +180,9 @@ def _line(prediction: Prediction) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code. `--debug` anywhere shows tracebacks."""
-    # Threads that spin while they wait starve whatever shares the machine with them, our own readers included.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin long while they wait starve whatever shares the machine, our own readers included; ones that
+    # never spin lose what a second thread gains. Read when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]

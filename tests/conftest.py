@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does; read when torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does; read when torch is imported
 
 import numpy as np
 import pytest

@@ -103,7 +103,7 @@ def look_at(page_file):
         page = browser.new_page(viewport={"width": 1000, "height": 800})
         requests, errors = [], []
         page.on("request", lambda request: requests.append(request.url))
-        page.on("pageerror", errors.append)
+        page.on("pageerror", lambda error: errors.append(error))
         page.goto(page_file.resolve().as_uri())
         assert page.locator("h1").inner_text() == "msfnet demo"
         assert page.locator(".tile").count() == 7
