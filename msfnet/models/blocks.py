@@ -72,7 +72,7 @@ class FactoredConv:
     """The (2+1)D convolution of Tran et al. (2018): 1x3x3 to `middle` channels, norm, ReLU, then 3x1x1.
 
     The middle width gives a factored convolution the parameters of the dense one. torchvision computes it once,
-    from the block's first convolution (`once_per_block`); an older public variant computes it for each.
+    from the block's first convolution; an older public variant computes it for each.
     """
 
     middle: int
