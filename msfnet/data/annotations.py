@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from msfnet.data.frame_folders import VIDEO_SUFFIXES, is_hidden, is_video, videos_below
 from msfnet.types import UserError, VideoItem
 
-VIDEO_SUFFIXES = frozenset({
-    ".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4",
-    ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv", ".y4m",
-})  # fmt: skip
+__all__ = ["Listing", "is_video", "read_data", "read_manifest", "ucf_group"]
+
 SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 SPLIT_NAMES = SPLIT_FOLDERS | {"training": "train", "validate": "val", "testing": "test"}
 MANIFEST = "manifest.csv"
@@ -52,10 +51,6 @@ class Listing:
         return line
 
 
-def is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
-
-
 def read_data(data: Path, lists: Path | None = None, split: int = 1) -> Listing:
     """Find the videos of a data set: see `docs/commands.md` for the forms that `data` and `lists` can have.
 
@@ -87,11 +82,7 @@ def ucf_group(path: Path) -> str | None:
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
-
-
-def _videos_below(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if is_video(p) and p.is_file())
+    return sorted(p for p in path.iterdir() if p.is_dir() and not is_hidden(p.name))
 
 
 def _read_folders(root: Path) -> Listing:
@@ -107,7 +98,7 @@ def _read_folders(root: Path) -> Listing:
 
 def _read_classes(root: Path, split: str | None) -> Iterator[VideoItem]:
     for folder in _folders(root):
-        videos = _videos_below(folder)
+        videos = videos_below(folder)
         if not videos:
             raise UserError(
                 f"class folder {folder} has no video (expected files ending in {', '.join(sorted(VIDEO_SUFFIXES))}); "
@@ -261,7 +252,7 @@ LIST_FORMATS: dict[str, tuple[str, Callable[[Path, int], list[Entry]]]] = {
 def _locate(root: Path, entries: list[Entry], source: str) -> Listing:
     """Match list entries with the files below `root`: by folder and name, whatever the ending, else by name alone."""
     by_name: dict[str, list[Path]] = {}
-    for path in _videos_below(root):
+    for path in videos_below(root):
         by_name.setdefault(path.stem, []).append(path)
     items, missing = [], []
     for entry in entries:
