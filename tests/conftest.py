@@ -1,6 +1,7 @@
 """Shared fixtures: videos and weights that the tests make, and the real data where it lies beside the clone."""
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does; read when torch is imported
@@ -27,6 +28,19 @@ def real_data():
             pytest.fail(f"expected the real videos in {SHARED} on CI")
         pytest.skip(f"needs the real videos in {SHARED}")
     return SHARED
+
+
+def _tool(name):
+    """The path of a program that some tests hold results against. Where it is absent they are skipped, never on CI."""
+    found = shutil.which(name)
+    if not found:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs the program {name}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def ffmpeg():
+    return _tool("ffmpeg")
 
 
 def moving_square(n_frames, height=48, width=64, step=2):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from msfnet.arrays import Frames
-from msfnet.data.decode import Plan, count_packets, pick, read_clips, read_video
+from msfnet.data.decode import Plan, count_frames, pick, read_clips, read_video
 from msfnet.files import replacing
 from msfnet.types import Clip
 
@@ -45,7 +45,7 @@ class FrameCache:
         frames = _load(entry)
         if frames is None:
             width, height = self.resize_px
-            expected_bytes = count_packets(path)[0] * width * height * 3
+            expected_bytes = count_frames(path) * width * height * 3
             if expected_bytes > min(LONGEST_BYTES, self.room_bytes):
                 return read_clips(path, plan, self.resize_px)
             video = read_video(path, self.resize_px)

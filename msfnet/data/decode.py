@@ -1,30 +1,138 @@
-"""Video files to frames. The only file that knows the decoder (PyAV, which brings FFmpeg with it).
+"""Video files to frames, by PyAV (which brings FFmpeg with it).
 
-Only wanted frames are converted, and resized in the same pass. Nothing here hangs on to a file or a thread.
+A file's packets tell, without being decoded, how many frames there are, when each is shown, and what the wanted ones
+need. Only that is decoded, and only wanted frames are converted, resized in the same pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Disposition
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from msfnet.arrays import Frames, Indices
+from msfnet.data.frame_folders import frame_files
 from msfnet.types import Clip, VideoError
 
 Plan = Callable[[int], Indices]  # frames in the video -> indices V T of the frames wanted
 
+# Decoders that pass over frames that no other refers to, when they are told so packet by packet.
+SKIPPING = frozenset({"h264", "hevc", "mpeg2video", "mpeg4"})
+KEPT_BYTES = 256 * 2**20  # the packets of a larger file are read from it again when they are decoded
+
+
+def read_clips(path: Path, plan: Plan, resize_px: tuple[int, int], threads: int = 1) -> Clip:
+    """The frames that `plan` wants of a video, resized to (width, height) px. A folder of images is a video too.
+
+    `plan` counts in even steps of time: see `timeline`. It is asked with the number of packets first; where fewer
+    frames can be decoded it is asked again with the true number, so that the frames are those that are there.
+
+    Raises VideoError when no frame can be decoded.
+    """
+    if path.is_dir():
+        return _read_folder(path, plan, resize_px)
+    with open_video(path, threads) as (container, stream):
+        survey = _survey(container, stream)
+        if survey.times and not survey.damage():
+            indices = timeline(survey.times)[plan(len(survey.times))]
+            wanted = {survey.times[i]: i for i in np.unique(indices).tolist()}
+            convert = Converter(resize_px)
+            with survey.replay(path, threads) as (source, packets):
+                chosen = _decode_chosen(source, packets, survey, wanted)
+                frames = {wanted[f.pts]: convert(f) for f in chosen if f.pts in wanted}
+            if len(frames) == len(wanted) and not survey.problems:
+                return _clip(frames, indices, len(survey.times))
+    scan = _scan(path, threads)
+    indices = scan.timeline()[plan(scan.video_frames)]
+    frames = _scan(path, threads, Converter(resize_px), np.unique(indices).tolist()).frames
+    return _clip(frames, indices, scan.video_frames, scan.damage())
+
+
+def read_video(path: Path, resize_px: tuple[int, int], threads: int = 1) -> Clip:
+    """Every frame of a video as one view of one long clip, in even steps of time as in `read_clips`: 1 T H W 3.
+
+    Raises VideoError when no frame can be decoded.
+    """
+    if path.is_dir():
+        return _read_folder(path, lambda video_frames: np.arange(video_frames)[None], resize_px)
+    scan = _scan(path, threads, Converter(resize_px))
+    return _clip(scan.frames, scan.timeline()[None], scan.video_frames, scan.damage())
+
+
+def count_frames(path: Path) -> int:
+    """How many frames a video seems to hold, counted without decoding. Raises VideoError for what is no video."""
+    if path.is_dir():
+        return len(frame_files(path))
+    with open_video(path) as (container, stream):
+        return sum(_survey(container, stream).shown)
+
+
+def choose_frames(path: Path, plan: Plan) -> tuple[Indices, int] | None:
+    """What a plan wants of a video, as numbers of its frames, and how many there are, told by the packets alone.
+
+    None where the packets do not tell, or the file is damaged. Raises VideoError for what is no video.
+    """
+    with open_video(path) as (container, stream):
+        survey = _survey(container, stream)
+    if not survey.times or survey.damage():
+        return None
+    return timeline(survey.times)[plan(len(survey.times))], len(survey.times)
+
+
+def timeline(times: Sequence[int]) -> Indices:
+    """Which frame is on screen in the middle of each of n equal parts of a video; its n frames begin at `times`.
+
+    For a constant frame rate that is 0, 1, 2, ..., also when the file rounds its times.
+    """
+    if len(times) < 2:
+        return np.zeros(len(times), dtype=np.int64)
+    starts = np.asarray(times, dtype=np.float64)
+    step = (starts[-1] - starts[0]) / (len(starts) - 1)
+    middles = starts[0] + (np.arange(len(starts)) + 0.5) * step
+    return np.searchsorted(starts, middles, side="right") - 1
+
+
+def pick(frames: Frames, indices: Indices, video_frames: int, warning: str | None = None) -> Clip:
+    """The clip made of `frames` T H W 3 at `indices` V T."""
+    return Clip(frames[indices], video_frames, repeated=video_frames < indices.shape[-1], warning=warning)
+
+
+def _clip(frames: dict[int, Frames], indices: Indices, video_frames: int, warning: str | None = None) -> Clip:
+    numbers = sorted(frames)
+    return pick(np.stack([frames[i] for i in numbers]), np.searchsorted(numbers, indices), video_frames, warning)
+
+
+def _read_folder(path: Path, plan: Plan, resize_px: tuple[int, int]) -> Clip:
+    files = frame_files(path)
+    if not files:
+        raise VideoError("the folder holds no images")
+    indices = plan(len(files))
+    frames = {}
+    for i in np.unique(indices).tolist():
+        try:
+            frames[i] = _scan(files[i], 1, Converter(resize_px), [0]).frames[0]
+        except VideoError as error:
+            raise VideoError(f"{files[i].name}: {error}") from error
+    return _clip(frames, indices, len(files))
+
+
+# Files and packets
+
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A container and its video stream, decoded by one thread; what FFmpeg says of a bad file as VideoError."""
+def open_video(path: Path, threads: int = 1) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A container and its video stream, decoded by so many threads; what FFmpeg says of a bad file as VideoError."""
     try:
         if path.stat().st_size == 0:
             raise VideoError("the file is empty")
@@ -32,29 +140,22 @@ def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
             if not streams:
                 raise VideoError("the file has no video stream")
-            streams[0].thread_count = 1
+            streams[0].thread_count = threads
+            streams[0].thread_type = "AUTO"
             yield container, streams[0]
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"cannot be read as a video: {error.strerror or error}") from error
 
 
-def count_packets(path: Path) -> tuple[int, int]:
-    """How many frames the video stream seems to hold, and how many its header promises (0: it does not say).
-
-    The first number is that of its packets, counted without decoding. Raises VideoError for a file that is no video.
-    """
-    with _open(path) as (container, stream):
-        found = 0
-        try:
-            for packet in container.demux(stream):
-                found += bool(packet.size)
-        except av.FFmpegError:
-            pass  # truncated: what was counted is what there is
-        return found, stream.frames
-
-
-def _decoded(container: InputContainer, stream: VideoStream, problems: list[str]) -> Iterator[VideoFrame]:
+def decoded_frames(container: InputContainer, stream: VideoStream, problems: list[str]) -> Iterator[VideoFrame]:
     """All frames that can be decoded, in order; damage is noted in `problems` and passed over."""
+    for packet in _demux(container, stream, problems):
+        yield from _decode(stream, packet, problems)
+    yield from _decode(stream, None, problems)
+
+
+def _demux(container: InputContainer, stream: VideoStream, problems: list[str]) -> Iterator[Packet[VideoStream]]:
+    """The stream's packets up to the end of what can be read; a file that breaks off is noted in `problems`."""
     packets = container.demux(stream)
     while True:
         try:
@@ -64,79 +165,171 @@ def _decoded(container: InputContainer, stream: VideoStream, problems: list[str]
             return
         if packet is None:
             return
-        try:
-            yield from packet.decode()
-        except av.FFmpegError as error:
-            problems.append(f"a packet cannot be decoded ({error.strerror})")
+        if packet.size:
+            yield packet
 
 
-def _convert(frame: VideoFrame, resize_px: tuple[int, int]) -> Frames:
-    """RGB at the wanted width and height, turned upright as the file's display matrix says: H W 3."""
-    width, height = resize_px
-    turns = round(frame.rotation / 90) % 4
-    if turns % 2:
-        width, height = height, width
-    rgb: Frames = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()  # type: ignore[assignment]
-    return np.rot90(rgb, turns) if turns else rgb
+def _decode(stream: VideoStream, packet: Packet[VideoStream] | None, problems: list[str]) -> list[VideoFrame]:
+    """The frames that a packet brings to light (None: all that are still inside); damage is noted and passed over."""
+    try:
+        return stream.codec_context.decode(packet)
+    except av.FFmpegError as error:
+        problems.append(f"a packet cannot be decoded ({error.strerror})")
+        return []
 
 
-def _read(path: Path, wanted: set[int] | None, resize_px: tuple[int, int]) -> tuple[dict[int, Frames], int, list[str]]:
-    """The wanted frames (None: all), how many were decoded to find them, and what was damaged on the way."""
-    problems: list[str] = []
-    frames: dict[int, Frames] = {}
-    decoded = 0
-    last = max(wanted) if wanted else None
-    with _open(path) as (container, stream):
-        for index, frame in enumerate(_decoded(container, stream, problems)):
-            decoded = index + 1
-            if wanted is None or index in wanted:
-                frames[index] = _convert(frame, resize_px)
-            if index == last:
-                break
-    if not decoded:
-        raise VideoError("no frame can be decoded" + (f": {problems[0]}" if problems else ""))
-    return frames, decoded, problems
-
-
-def read_clips(path: Path, plan: Plan, resize_px: tuple[int, int]) -> Clip:
-    """The frames that `plan` wants of a video, resized to (width, height) px.
-
-    `plan` is asked with the number of packets first; where fewer frames can be decoded it is asked again with the
-    true number, so that the frames are those of the video that is there.
-
-    Raises VideoError when no frame can be decoded.
-    """
-    found, promised = count_packets(path)
-    video_frames = max(1, found)
-    indices = plan(video_frames)
-    wanted = set(indices.ravel().tolist())
-    frames, decoded, problems = _read(path, wanted, resize_px)
-    if len(frames) < len(wanted):
-        video_frames = decoded
-        indices = plan(video_frames)
-        frames, _, problems = _read(path, set(indices.ravel().tolist()), resize_px)
-    return pick(
-        np.stack([frames[i] for i in sorted(frames)]),
-        np.searchsorted(sorted(frames), indices),
-        video_frames,
-        _damage(video_frames, promised, problems),
-    )
-
-
-def read_video(path: Path, resize_px: tuple[int, int]) -> Clip:
-    """Every frame of a video as one view of one long clip: 1 T H W 3. Raises VideoError as `read_clips` does."""
-    _, promised = count_packets(path)
-    frames, decoded, problems = _read(path, None, resize_px)
-    return Clip(np.stack(list(frames.values()))[None], decoded, warning=_damage(decoded, promised, problems))
-
-
-def pick(frames: Frames, indices: Indices, video_frames: int, warning: str | None = None) -> Clip:
-    """The clip made of `frames` T H W 3 at `indices` V T."""
-    return Clip(frames[indices], video_frames, repeated=video_frames < indices.shape[-1], warning=warning)
-
-
-def _damage(video_frames: int, promised: int, problems: list[str]) -> str | None:
+def _damage(video_frames: int, promised: int, problems: Sequence[str]) -> str | None:
     """What is wrong with a file of which some frames could be read."""
     if promised > video_frames:
         return f"the file is damaged: its header promises {promised} frames, {video_frames} could be read"
     return f"the file is damaged: {problems[0]}" if problems else None
+
+
+class Converter:
+    """Decoded frames to RGB of one size (width, height), with a scaler that is set up once for all of them."""
+
+    def __init__(self, resize_px: tuple[int, int]) -> None:
+        self.resize_px = resize_px
+        self._scaler = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> Frames:
+        """Resized and turned upright as the file's display matrix says: H W 3."""
+        turns = round(frame.rotation / 90) % 4
+        width, height = reversed(self.resize_px) if turns % 2 else self.resize_px
+        # FFmpeg scales to planes several times faster than to interleaved pixels.
+        planar = self._scaler.reformat(frame, width, height, "gbrp", threads=1)
+        rgb: Frames = np.empty((height, width, 3), np.uint8)
+        for plane, channel in zip(planar.planes, (1, 2, 0), strict=True):
+            lines = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
+            rgb[..., channel] = lines[:, :width]
+        return np.rot90(rgb, turns) if turns else rgb
+
+
+# All frames, one after another
+
+
+@dataclass
+class _Scan:
+    """What decoding a whole file brought to light."""
+
+    promised: int  # frames by the header; 0: it does not say
+    starts: list[int | None] = field(default_factory=list)  # when each frame is shown
+    frames: dict[int, Frames] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def video_frames(self) -> int:
+        return len(self.starts)
+
+    def timeline(self) -> Indices:
+        times = [start for start in self.starts if start is not None]
+        told = len(times) == len(self.starts) and all(a < b for a, b in pairwise(times))
+        return timeline(times) if told else np.arange(len(self.starts))
+
+    def damage(self) -> str | None:
+        return _damage(self.video_frames, self.promised, self.problems)
+
+
+def _scan(path: Path, threads: int, convert: Converter | None = None, wanted: Collection[int] | None = None) -> _Scan:
+    """Decode a whole file and convert the frames that are wanted (None: all); with no `convert`, only count."""
+    with open_video(path, threads) as (container, stream):
+        scan = _Scan(stream.frames)
+        for number, frame in enumerate(decoded_frames(container, stream, scan.problems)):
+            scan.starts.append(frame.pts)
+            if convert and (wanted is None or number in wanted):
+                scan.frames[number] = convert(frame)
+    if not scan.starts:
+        raise VideoError("no frame can be decoded" + (f": {scan.problems[0]}" if scan.problems else ""))
+    return scan
+
+
+# Chosen frames
+
+
+@dataclass
+class _Survey:
+    """What the packets of a video say without being decoded, in the order of the file."""
+
+    promised: int  # frames by the header; 0: it does not say
+    starts: list[int] = field(default_factory=list)  # when each packet's frame is shown
+    keys: list[bool] = field(default_factory=list)  # decoding can begin here
+    shown: list[bool] = field(default_factory=list)
+    packets: list[Packet[VideoStream]] | None = field(default_factory=list)  # None: too large to keep
+    problems: list[str] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)  # of the frames shown, in order; none when the file does not tell
+
+    def damage(self) -> str | None:
+        return _damage(len(self.starts), self.promised, self.problems)
+
+    @contextmanager
+    def replay(self, path: Path, threads: int) -> Iterator[tuple[VideoStream, Iterable[Packet[VideoStream]]]]:
+        """The packets once more, from memory or from the file, with the stream that decodes them."""
+        if self.packets:
+            yield self.packets[0].stream, self.packets
+        else:
+            with open_video(path, threads) as (container, stream):
+                yield stream, _demux(container, stream, [])
+
+    def runs(self, wanted: Collection[int]) -> list[tuple[int, int]]:
+        """The packets, first and last of each run, that hold the frames shown at `wanted` and all that these need.
+
+        A frame needs what lies between it and the last key packet before it that is not shown later than itself.
+        """
+        runs: list[tuple[int, int]] = []
+        keys: list[int] = [0]
+        for number, start in enumerate(self.starts):
+            if self.keys[number]:
+                keys.append(number)
+            if start in wanted:
+                begin = next(key for key in reversed(keys) if not key or self.starts[key] <= start)
+                while runs and runs[-1][1] >= begin:
+                    begin = min(begin, runs.pop()[0])
+                runs.append((begin, number))
+        return runs
+
+
+def _survey(container: InputContainer, stream: VideoStream) -> _Survey:
+    """Look through all packets. Times count for nothing where a packet lacks one or not every packet is a frame."""
+    survey, kept_bytes, told = _Survey(stream.frames), 0, True
+    codec = stream.codec_context.name
+    for packet in _demux(container, stream, survey.problems):
+        hidden = packet.is_discard or (codec == "vp8" and not bytes(packet)[0] & 0x10)  # the flag of a frame to show
+        uncoded = codec == "mpeg4" and packet.size < 8  # what stands in for a frame that lies in another's packet
+        told &= packet.pts is not None and not uncoded
+        survey.starts.append(packet.pts or 0)
+        survey.keys.append(packet.is_keyframe)
+        survey.shown.append(not hidden)
+        kept_bytes += packet.size
+        if survey.packets is not None:
+            survey.packets.append(packet)
+            if kept_bytes > KEPT_BYTES:
+                survey.packets = None
+    times = {start for start, shown in zip(survey.starts, survey.shown, strict=True) if shown}
+    if told and len(times) == sum(survey.shown):
+        survey.times = sorted(times)
+    return survey
+
+
+def _decode_chosen(
+    stream: VideoStream, packets: Iterable[Packet[VideoStream]], survey: _Survey, wanted: Collection[int]
+) -> Iterator[VideoFrame]:
+    """The frames shown at `wanted` and others that they need; fewer where decoding cannot begin in the middle."""
+    context, numbered = stream.codec_context, enumerate(packets)
+    for first, last in survey.runs(wanted):
+        begun = first == 0
+        for number, packet in numbered:
+            if number < first or (first and survey.starts[number] < survey.starts[first]):
+                continue  # not needed, or refers to what lies before the run
+            if context.name in SKIPPING:
+                context.skip_frame = "DEFAULT" if survey.starts[number] in wanted else "NONREF"
+            frames = _decode(stream, packet, survey.problems)
+            if number == last:
+                frames += _decode(stream, None, survey.problems)
+            if frames and not begun:
+                if frames[0].pts != survey.starts[first] or frames[0].pict_type != PictureType.I:
+                    return
+                begun = True
+            yield from frames
+            if number == last:
+                break
+        context.flush_buffers()

@@ -1,0 +1,63 @@
+"""Video files to frames by torchcodec, where it is installed: the same frames as PyAV's, also decoded on a GPU.
+
+Which frames a plan wants is told by the packets, as for PyAV. What torchcodec cannot read is left to PyAV, and the
+clip says so.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from torch.nn import functional as F
+
+from msfnet.arrays import Frames, Indices
+from msfnet.data import decode
+from msfnet.data.decode import Plan, choose_frames, pick
+from msfnet.types import Clip, UserError
+
+
+def require() -> None:
+    """Raises UserError when torchcodec is not there, or cannot find the FFmpeg libraries that it needs."""
+    if find_spec("torchcodec") is None:
+        raise UserError("data.decoder torchcodec is not installed; pip install 'msfnet[torchcodec]', or use pyav")
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"torchcodec cannot start ({reason}); install FFmpeg 4 to 8 on this system, or use pyav"
+        ) from error
+
+
+def read_clips(path: Path, plan: Plan, resize_px: tuple[int, int], device: str) -> Clip:
+    """As `decode.read_clips`."""
+    chosen = None if path.is_dir() else choose_frames(path, plan)
+    if chosen is None:
+        return decode.read_clips(path, plan, resize_px)
+    indices, video_frames = chosen
+    numbers, positions = np.unique(indices, return_inverse=True)
+    try:
+        frames = _decode(path, numbers, resize_px, device)
+    except (RuntimeError, IndexError) as error:
+        clip = decode.read_clips(path, plan, resize_px)
+        reason = str(error).strip().splitlines()[0]
+        return Clip(clip.frames, clip.video_frames, clip.repeated, f"read by PyAV, torchcodec could not: {reason}")
+    return pick(frames, positions.reshape(indices.shape), video_frames)
+
+
+def read_video(path: Path, resize_px: tuple[int, int], device: str) -> Clip:
+    """As `decode.read_video`."""
+    return read_clips(path, lambda video_frames: np.arange(video_frames)[None], resize_px, device)
+
+
+def _decode(path: Path, numbers: Indices, resize_px: tuple[int, int], device: str) -> Frames:
+    """Frames of these numbers, upright and resized: T H W 3."""
+    from torchcodec.decoders import VideoDecoder
+
+    width, height = resize_px
+    decoder = VideoDecoder(path, dimension_order="NCHW", num_ffmpeg_threads=1, device=device)
+    frames = decoder.get_frames_at(numbers.tolist()).data  # T 3 H W
+    resized = F.interpolate(frames, size=(height, width), mode="bilinear", antialias=True)
+    return resized.permute(0, 2, 3, 1).contiguous().cpu().numpy()  # T 3 H W -> T H W 3
