@@ -109,8 +109,10 @@ def pick(frames: Frames, indices: Indices, video_frames: int, warning: str | Non
 
 
 def _clip(frames: dict[int, Frames], indices: Indices, video_frames: int, warning: str | None = None) -> Clip:
-    numbers = sorted(frames)
-    return pick(np.stack([frames[i] for i in numbers]), np.searchsorted(numbers, indices), video_frames, warning)
+    chosen = np.stack([frames[i] for i in indices.ravel().tolist()])
+    return Clip(
+        chosen.reshape(*indices.shape, *chosen.shape[1:]), video_frames, video_frames < indices.shape[-1], warning
+    )
 
 
 def _read_folder(path: Path, plan: Plan, resize_px: tuple[int, int]) -> Clip:
