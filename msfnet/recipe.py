@@ -19,6 +19,8 @@ from msfnet.types import Preprocessing, UserError, Views, nearest, resize_for
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Operations = Annotated[int, Field(ge=0)]
+Magnitude = Annotated[float, Field(ge=0, le=10)]
 
 
 class Table(BaseModel):
@@ -49,15 +51,33 @@ class Data(Table):
         "random-interval",
         description="training frames: one random interval between all, or one from each equal segment",
     )
+    temporal_jitter: Fraction = Field(
+        0.0,
+        description="training frames come from a random part of the video, shorter than all of it by up to this share",
+    )
     sampling: Literal["even", "centred"] = Field(
         "even", description="scored frames: spread over the whole video, or every `interval`-th about the centre"
     )
     interval: Positive = Field(2, description="frames from one to the next of a centred clip")
     views: str = Field("1x1", description="CLIPSxCROPS that are averaged for a video's score")
     flip: bool = Field(True, description="mirror half of the training clips; wrong where classes tell left from right")
-    contrast: float = Field(0.0, ge=0, lt=1, description="a training clip's contrast is scaled by 1 - this to 1 + this")
+    flip_pairs: tuple[tuple[str, str], ...] = Field(
+        (), description='classes that `flip` turns into each other: `[["GoLeft", "GoRight"]]`'
+    )
+    contrast: Fraction = Field(0.0, description="a training clip's contrast is scaled by 1 - this to 1 + this")
+    brightness: Fraction = Field(0.0, description="the same of its brightness")
+    saturation: float = Field(0.0, ge=0, le=1, description="the same of its colourfulness")
+    hue: float = Field(0.0, ge=0, le=0.5, description="its hues are turned by up to this share of the circle")
+    randaugment: tuple[Operations, Magnitude] = Field(
+        (0, 9.0),
+        description="how many operations are drawn for a training clip, and their magnitude from 0 to 10 "
+        "(Cubuk et al., 2020)",
+    )
     crop_scale: float = Field(
         1.0, gt=0, le=1, description="below 1, crops have a random side from this share of the frame"
+    )
+    crop_aspect: float = Field(
+        1.0, ge=1, description="above 1, crops are up to so many times wider than high, or higher than wide"
     )
     val_fraction: Fraction = Field(0.1, description="of the training videos, by group, to choose the best weights on")
     cache: str = Field(
@@ -86,6 +106,12 @@ class Train(Table):
     )
     mixup: float = Field(
         0.0, ge=0, description="alpha of the beta distribution by which pairs of clips are blended (Zhang et al., 2018)"
+    )
+    cutmix: float = Field(
+        0.0,
+        ge=0,
+        description="alpha of the beta distribution by which a box is cut out of another clip (Yun et al., 2019 and "
+        "2020); with `mixup` too, each batch gets one of them",
     )
     label_smoothing: Fraction = Field(0.0, description="share of the target that is spread over all classes")
 

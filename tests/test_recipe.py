@@ -61,6 +61,12 @@ def test_set_reaches_every_key(key):
         value = (200, 100)
     elif name in ("mean", "std"):
         value = (0.1, 0.2, 0.3)
+    elif name == "flip_pairs":
+        value = (("GoLeft", "GoRight"), ("Push", "Pull"))
+    elif name == "randaugment":
+        value = (2, 7.5)
+    elif name == "crop_aspect":
+        value = 1.33
     elif name == "devices":
         value = 2
     else:
@@ -89,6 +95,12 @@ def test_set_reaches_every_key(key):
         ("data.views=2by2", "expected views as CLIPSxCROPS"),
         ("data.views=2x2", "1 or 3 crops, found 2x2"),
         ("data.resize=[40, 40]", "at least the crop's"),
+        ("data.flip_pairs=GoLeft", "recipe key data.flip_pairs: .*found 'GoLeft'"),
+        ('data.flip_pairs=[["GoLeft"]]', "recipe key data.flip_pairs.0"),
+        ("data.randaugment=2", "recipe key data.randaugment: .*found 2"),
+        ("data.randaugment=[2, 11]", "less than or equal to 10, found 11"),
+        ("data.temporal_jitter=1", "less than 1, found 1"),
+        ("data.crop_aspect=0.5", "greater than or equal to 1, found 0.5"),
         ("model.name.x=1", "name is a key, not a table"),
     ],
 )

@@ -9,10 +9,12 @@ from msfnet.data.sampling import (
     TRAIN_SAMPLERS,
     centred_clips,
     even_clips,
+    jittered,
     random_interval,
     scored_clips,
     segments,
     short_clip,
+    train_sampler,
 )
 from msfnet.recipe import load_recipe
 
@@ -94,6 +96,66 @@ def test_random_interval(video_frames, frames, interval, start, expected):
 def test_segments():
     assert segments(8, 4, Draws(0.0, 0.99, 0.5, 0.4)).tolist() == [0, 3, 5, 6]
     assert segments(3, 4, Draws()).tolist() == [0, 1, 2, 2]
+
+
+def first_frames(video_frames, frames, rng):
+    """A sampler that shows which part of a video it was given: its first frames and its last."""
+    return np.append(np.arange(frames - 1), video_frames - 1)
+
+
+class Jitters:
+    """A generator for `jittered`: one share and one start."""
+
+    def __init__(self, share, start):
+        self.share, self.start = share, start
+
+    def random(self):
+        return self.share
+
+    def integers(self, low, high):
+        assert low <= self.start < high
+        return self.start
+
+
+@pytest.mark.parametrize(
+    ("video_frames", "frames", "jitter", "share", "start", "expected"),
+    [
+        (100, 4, 0.5, 0.0, 0, [0, 1, 2, 99]),  # all of it
+        (100, 4, 0.5, 1.0, 0, [0, 1, 2, 49]),
+        (100, 4, 0.5, 1.0, 50, [50, 51, 52, 99]),
+        (100, 4, 0.2, 0.5, 10, [10, 11, 12, 99]),
+        (9, 4, 0.5, 0.5, 2, [2, 3, 4, 8]),  # 6.75 frames are 7
+        (5, 4, 0.9, 1.0, 1, [1, 2, 3, 4]),  # never fewer than the clip needs
+        (3, 4, 0.9, 1.0, 0, [0, 1, 2, 2]),  # a short video is taken whole
+    ],
+)
+def test_jittered(video_frames, frames, jitter, share, start, expected):
+    clip = jittered(video_frames, frames, Jitters(share, start), sampler=first_frames, jitter=jitter)
+    assert clip.tolist() == expected
+
+
+def test_without_jitter_samplers_are_as_they_were():
+    assert all(train_sampler(name, 0.0) is sampler for name, sampler in TRAIN_SAMPLERS.items())
+
+
+@given(numbers, lengths, seeds, st.sampled_from(sorted(TRAIN_SAMPLERS)), st.floats(0, 0.99))
+def test_jittered_clips_lie_inside_in_order_and_repeat_only_when_short(video_frames, frames, seed, name, jitter):
+    clip = train_sampler(name, jitter)(video_frames, frames, np.random.default_rng(seed))
+    steps = np.diff(clip)
+    assert clip.dtype == np.int64
+    assert len(clip) == frames
+    assert 0 <= clip.min() <= clip.max() < video_frames
+    assert (steps >= (1 if video_frames >= frames else 0)).all()
+    if name == "random-interval" and video_frames >= frames:
+        assert len(set(steps)) <= 1
+
+
+def test_jittered_clips_are_slower_by_up_to_what_was_asked():
+    spans = [np.ptp(train_sampler("segments", 0.5)(1000, 8, np.random.default_rng(seed))) for seed in range(300)]
+    whole = [np.ptp(segments(1000, 8, np.random.default_rng(seed))) for seed in range(300)]
+    assert min(whole) > 700
+    assert min(spans) < 450
+    assert max(spans) > 850
 
 
 @given(numbers, lengths, seeds, st.sampled_from(sorted(TRAIN_SAMPLERS)))

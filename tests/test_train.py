@@ -103,6 +103,26 @@ def test_resumed_run_ends_where_an_uninterrupted_one_does(video_folder, tmp_path
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+def test_every_augmentation_together_trains_and_repeats(video_folder, tmp_path):
+    everything = (
+        'data.flip_pairs=[["GoLeft", "GoRight"]]',
+        "data.crop_aspect=1.3",
+        "data.brightness=0.2",
+        "data.saturation=0.2",
+        "data.hue=0.1",
+        "data.randaugment=[2, 9]",
+        "data.temporal_jitter=0.3",
+        "train.cutmix=1",
+        "train.epochs=1",
+    )
+    losses = []
+    for name in "ab":
+        train(read_data(video_folder), tiny(*everything), tmp_path / name, say=quiet)
+        losses.append(read_history(tmp_path / name)[0]["train_loss"])
+    assert 0 < losses[0] < 10
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_mixed_precision_trains_on_a_gpu_and_is_refused_without_one(video_folder, tmp_path, precision):
     recipe = tiny(f"train.precision={precision}")
@@ -177,6 +197,7 @@ def test_all_videos_broken_is_an_error(tmp_path):
         (["train.batch=1"], "train.batch of 2 or more"),
         (["train.devices=2"], "several are not supported yet"),
         (["model.init=nowhere.pth"], "found nothing at nowhere.pth"),
+        (['data.flip_pairs=[["GoLeft", "GoRigth"]]'], "no class 'GoRigth'; did you mean GoRight"),
         (["model.arguments.groups=99"], "found groups=99"),
         (["model.name=c3d", "data.size=8", "data.resize=[8, 8]"], "at least 16 px, found 8"),
     ],
@@ -214,6 +235,11 @@ def test_a_turn_repeats_exactly(video_folder):
     assert torch.equal(videos[3, 7].frames, videos[3, 7].frames)
     clips = {videos[9, seed].frames.numpy().tobytes() for seed in range(10)}
     assert len(clips) > 1
+    slower = TrainingVideos(
+        listing.items, listing.classes, recipe.preprocessing(), sampling="random-interval", temporal_jitter=0.9
+    )
+    assert torch.equal(slower[9, 7].frames, slower[9, 7].frames)
+    assert any(not torch.equal(slower[9, seed].frames, videos[9, seed].frames) for seed in range(10))
     assert collate([videos[0, 1], videos[1, 1]])["clips"].shape == (2, 1, 4, 32, 43, 3)
 
 

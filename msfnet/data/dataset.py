@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from msfnet.arrays import Indices
 from msfnet.data.cache import FrameCache, default_folder
 from msfnet.data.decode import Plan, read_clips
-from msfnet.data.sampling import TRAIN_SAMPLERS, scored_clips
+from msfnet.data.sampling import scored_clips, train_sampler
 from msfnet.recipe import Data
 from msfnet.types import Clip, Preprocessing, VideoError, VideoItem
 
@@ -80,9 +80,9 @@ class _Videos(Dataset[Sample]):
 class TrainingVideos(_Videos):
     """One random clip of a video at each turn. Indexed by (index, seed), so that a turn can be repeated exactly."""
 
-    def __init__(self, *args: Any, sampling: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, sampling: str, temporal_jitter: float = 0.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.sampler = TRAIN_SAMPLERS[sampling]
+        self.sampler = train_sampler(sampling, temporal_jitter)
 
     def __getitem__(self, turn: tuple[int, int]) -> Sample:
         index, seed = turn

@@ -43,6 +43,25 @@ def segments(video_frames: int, frames: int, rng: np.random.Generator) -> Indice
 TRAIN_SAMPLERS: dict[str, TrainSampler] = {"random-interval": random_interval, "segments": segments}
 
 
+def jittered(
+    video_frames: int, frames: int, rng: np.random.Generator, *, sampler: TrainSampler, jitter: float
+) -> Indices:
+    """A training clip from a random part of the video that is shorter than all of it by up to `jitter`: T.
+
+    So the clip starts elsewhere, and what it shows seems up to 1 / (1 - jitter) times as slow. The part holds enough
+    frames for the clip wherever the video does.
+    """
+    part = max(round(video_frames * (1 - jitter * rng.random())), min(frames, video_frames))
+    start = int(rng.integers(0, video_frames - part + 1))
+    return start + sampler(part, frames, rng)
+
+
+def train_sampler(name: str, jitter: float) -> TrainSampler:
+    """The sampler of that name, within a random part of each video where `jitter` is above zero."""
+    sampler = TRAIN_SAMPLERS[name]
+    return partial(jittered, sampler=sampler, jitter=jitter) if jitter else sampler
+
+
 def even_clips(video_frames: int, frames: int, clips: int) -> Indices:
     """Clips that each spread over the whole video, shifted so that together they fill it evenly: V T.
 

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
-from msfnet.data.transforms import Augmentation, crop_views, mixup, normalise
+from msfnet.data.augment import Augmentation
+from msfnet.data.transforms import crop_views, normalise
 from msfnet.recipe import Recipe
 from msfnet.train.optim import lr_factor, make_optimizer
 
@@ -35,7 +36,7 @@ class Classifier(L.LightningModule):
     that were read in part; a batch goes on without the former. `repeated` holds those shorter than the clip.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, classes: Sequence[str]) -> None:
         super().__init__()
         # Batches come from uint8 frames with the channels last; kernels laid out alike spare every layer a copy.
         self.model = model
@@ -44,8 +45,7 @@ class Classifier(L.LightningModule):
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
         self.recipe = recipe
         self.preprocessing = recipe.preprocessing()
-        data = recipe.data
-        self.augmentation = Augmentation(data.flip, data.contrast, data.crop_scale)
+        self.augmentation = Augmentation(recipe, classes)
         self.train_loss, self.train_top1 = MeanMetric(), MeanMetric()
         self.val_loss, self.val_top1 = MeanMetric(), MeanMetric()
         self.failures: dict[int, str] = {}
@@ -63,16 +63,11 @@ class Classifier(L.LightningModule):
         self.repeated |= set(batch["repeated"])
         if len(batch["labels"]) < 2:  # a lone clip gives the norms nothing to go by
             return None
-        generator = self._generator(batch_idx)
-        x = self.augmentation(batch["clips"][:, 0], self.preprocessing, generator)
-        x, share, partners = mixup(x, self.recipe.train.mixup, generator)
-        logits, labels = self.model(x), batch["labels"]
-        smoothing = self.recipe.train.label_smoothing
-        loss = share * F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        if share < 1:
-            loss = loss + (1 - share) * F.cross_entropy(logits, labels[partners], label_smoothing=smoothing)
+        x, targets = self.augmentation(batch["clips"][:, 0], batch["labels"], self._generator(batch_idx))
+        logits = self.model(x)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.train.label_smoothing)
         self.train_loss.update(loss.detach(), len(logits))
-        self.train_top1.update((logits.argmax(1) == labels).float())
+        self.train_top1.update((logits.argmax(1) == targets.argmax(1)).float())
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

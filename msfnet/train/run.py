@@ -27,6 +27,7 @@ from torch import nn
 
 from msfnet import __version__
 from msfnet.data.annotations import Listing, read_manifest
+from msfnet.data.augment import mirrored_classes
 from msfnet.data.dataset import ScoredVideos, TrainingVideos, Turns, make_loader, open_cache
 from msfnet.data.splits import assign_splits
 from msfnet.evaluate import SPLIT, best_device, evaluate
@@ -83,7 +84,7 @@ def _run(listing: Listing, recipe: Recipe, folder: Path, say: Say, *, resume: bo
     model, arguments = _build_model(recipe, classes)
     if recipe.model.init and not resume:
         _warm_start(model, recipe, say)
-    classifier = Classifier(model, recipe)
+    classifier = Classifier(model, recipe, classes)
     weights = Weights(model, recipe.model.name, arguments, classes, recipe.preprocessing(), {})
     history = _History(folder, weights, recipe.train.epochs, say)
     if resume:
@@ -142,7 +143,14 @@ def _fit(
 ) -> None:
     data, preprocessing, batch = recipe.data, recipe.preprocessing(), recipe.train.batch
     cache = open_cache(data, preprocessing)
-    videos = TrainingVideos(parts["train"], classes, preprocessing, cache, sampling=data.train_sampling)
+    videos = TrainingVideos(
+        parts["train"],
+        classes,
+        preprocessing,
+        cache,
+        sampling=data.train_sampling,
+        temporal_jitter=data.temporal_jitter,
+    )
     train_loader = make_loader(videos, batch, data.workers, Turns(len(videos), recipe.train.seed))
     val_loader = None
     if parts["val"]:
@@ -240,6 +248,7 @@ def _start_run(listing: Listing, recipe: Recipe, folder: Path) -> Listing:
         raise UserError(f"expected training videos of at least 2 classes, found {len(trained)}")
     if untrained := sorted(set(listing.classes) - trained):
         raise UserError(f"class {untrained[0]} has no training video, only others; move some to train or leave it out")
+    mirrored_classes(recipe.data.flip_pairs, listing.classes)  # refuses labels that no class has
     if recipe.train.batch < 2:
         raise UserError(f"expected train.batch of 2 or more (norms need several clips), found {recipe.train.batch}")
     if recipe.train.devices not in ("auto", 1):

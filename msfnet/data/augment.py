@@ -1,0 +1,116 @@
+"""Everything random that is done to the pixels of training clips, in batches, on whatever device they lie on.
+
+Each choice is one per clip, never per frame (section 4.2), a function of the generator that is passed in and of
+nothing else: the same on every device, and not moved by what other keys of the recipe turn on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from msfnet.data.crop import crop, draw_windows
+from msfnet.data.mix import mix
+from msfnet.data.randaugment import LUMA, rand_augment
+from msfnet.data.transforms import scaled
+from msfnet.recipe import Recipe
+from msfnet.types import UserError, nearest
+
+# Luma and the two axes of colour that the NTSC standard sends beside it (YIQ), each from red, green and blue.
+YIQ = (LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+
+
+class Augmentation:
+    """What a recipe does to a batch of training clips: crop, flip, RandAugment, colour, mixup and CutMix."""
+
+    def __init__(self, recipe: Recipe, classes: Sequence[str]) -> None:
+        """Raises UserError for flip pairs that `classes` do not hold."""
+        self.data, self.train = recipe.data, recipe.train
+        self.preprocessing = recipe.preprocessing()
+        self.mirrored = torch.tensor(mirrored_classes(recipe.data.flip_pairs, classes))
+
+    def __call__(self, clips: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """uint8 N T H W 3 and labels N -> float N 3 T size size, normalised, and targets N K: shares of the classes.
+
+        `generator` lives on the CPU.
+        """
+        draws = torch.rand(9, len(clips), generator=generator)
+        of_crop, of_flip, of_colour = draws[[0, 1, 2, 5]], draws[3], draws[[4, 6, 7, 8]]
+        with torch.autocast(clips.device.type, enabled=False):
+            clips = self._crop(clips, of_crop)
+            if self.data.flip:
+                clips, labels = self._flip(clips, labels, of_flip < 0.5)
+            clips = rand_augment(clips, *self.data.randaugment, generator)
+            x = self._recolour(clips, of_colour)
+            targets = F.one_hot(labels, len(self.mirrored)).float()
+            return mix(x, targets, self.train.mixup, self.train.cutmix, generator)
+
+    def _crop(self, clips: Tensor, draws: Tensor) -> Tensor:
+        frame_px, size_px = (clips.shape[2], clips.shape[3]), self.preprocessing.size_px
+        windows = draw_windows(draws, frame_px, size_px, self.data.crop_scale, self.data.crop_aspect)
+        return crop(clips, windows, size_px)
+
+    def _flip(self, clips: Tensor, labels: Tensor, turned: Tensor) -> tuple[Tensor, Tensor]:
+        """Mirror the clips that are `turned` N; their labels become those of the mirrored classes."""
+        turned = turned.to(clips.device)
+        clips = torch.where(turned[:, None, None, None, None], clips.flip(3), clips)
+        return clips, torch.where(turned, self.mirrored.to(labels.device)[labels], labels)
+
+    def _recolour(self, clips: Tensor, draws: Tensor) -> Tensor:
+        """Jitter contrast, brightness, saturation and hue, and normalise: N T H W 3 -> float N 3 T H W.
+
+        Levels are not cut off at black and white: all of it is one linear map of a clip's colours.
+        """
+        data, x = self.data, clips.float()
+        strengths = torch.tensor([data.contrast, data.brightness, data.saturation, data.hue])
+        contrast, brightness, saturation, hue = strengths[:, None] * (2 * draws - 1)  # each N
+        if data.saturation or data.hue:
+            chroma = chroma_map(1 + saturation, 2 * math.pi * hue).to(x.device)
+            x = (x.flatten(1, 3) @ chroma.mT).view(x.shape)
+        gain = ((1 + brightness) * (1 + contrast))[:, None].to(x.device)  # N 1
+        pivot = (1 + brightness)[:, None].to(x.device) * _means(x) if data.contrast else 0
+        contrast = contrast[:, None].to(x.device)
+        mean, std = (x.new_tensor(v) for v in (self.preprocessing.mean, self.preprocessing.std))
+        return scaled(x, gain / (255 * std), (-contrast * pivot / 255 - mean) / std)
+
+
+def mirrored_classes(pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -> list[int]:
+    """For each class the number of the one that its clips show when they are mirrored: its own, or its pair's.
+
+    Raises UserError for a label that no class has or that stands in two places.
+    """
+    swapped = list(range(len(classes)))
+    labels = [label for pair in pairs for label in pair]
+    for label in labels:
+        if label not in classes:
+            raise UserError(f"data.flip_pairs: no class {label!r}; {nearest(label, classes)}")
+        if labels.count(label) > 1:
+            raise UserError(f"data.flip_pairs: expected each class once, found {label!r} {labels.count(label)} times")
+    for one, other in pairs:
+        swapped[classes.index(one)], swapped[classes.index(other)] = classes.index(other), classes.index(one)
+    return swapped
+
+
+def chroma_map(saturation: Tensor, angle: Tensor) -> Tensor:
+    """What scales colourfulness by N and turns hues by N radians: matrices N 3 3 on red, green and blue.
+
+    Greys and luma stay as they are.
+    """
+    along, aside = saturation * angle.cos(), saturation * angle.sin()
+    turn = torch.zeros(len(angle), 3, 3)
+    turn[:, 0, 0] = 1
+    turn[:, 1, 1], turn[:, 1, 2] = along, -aside
+    turn[:, 2, 1], turn[:, 2, 2] = aside, along
+    yiq = torch.tensor(YIQ)
+    return torch.linalg.inv(yiq) @ turn @ yiq
+
+
+def _means(x: Tensor) -> Tensor:
+    """The mean of each clip's channels: N T H W 3 -> N 3."""
+    n, frames, height, width, _ = x.shape
+    by_column = x.reshape(n, frames * height, width * 3).mean(1)  # whole rows at a time, as in `scaled`
+    return by_column.view(n, width, 3).mean(1)

@@ -1,0 +1,210 @@
+"""RandAugment (Cubuk et al., 2020) of clips: some operations drawn for each clip, the same for all its frames.
+
+What an operation measures (extremes, histogram, mean) it measures over the whole clip, so that nothing flickers. Each
+takes uint8 clips N T S S 3 and their strengths N from -1 to 1, and returns uint8 clips; the sign says which way it
+goes, where there are two. Ranges are those of AutoAugment. What depends on a pixel's level alone is a table of 256.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Operation = Callable[[Tensor, Tensor], Tensor]
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+GREY = 128  # shown where an operation moves the frame's edge into sight
+STRONGEST = 10  # magnitude
+
+
+def rand_augment(clips: Tensor, operations: int, magnitude: float, generator: torch.Generator) -> Tensor:
+    """Apply so many operations, drawn for each clip with their directions: uint8 N T S S 3 -> the same.
+
+    `magnitude` goes from 0 to 10. `generator` lives on the CPU.
+    """
+    for _ in range(operations):
+        chosen = torch.randint(len(OPERATIONS), (len(clips),), generator=generator)
+        signs = 2 * torch.randint(2, (len(clips),), generator=generator) - 1
+        strengths = signs * magnitude / STRONGEST
+        clips = _apply_each(clips, chosen, strengths)
+    return clips
+
+
+def _apply_each(clips: Tensor, chosen: Tensor, strengths: Tensor) -> Tensor:
+    """Each operation to all the clips at once that drew it: `chosen` and `strengths` N on the CPU."""
+    augmented = clips.clone()
+    for number, operation in enumerate(OPERATIONS.values()):
+        members = torch.nonzero(chosen == number).flatten()
+        if len(members):
+            there = members.to(clips.device)
+            augmented[there] = operation(clips[there], strengths[members].to(clips.device))
+    return augmented
+
+
+def identity(clips: Tensor, strengths: Tensor) -> Tensor:
+    return clips
+
+
+# By a table of levels
+
+
+def autocontrast(clips: Tensor, strengths: Tensor) -> Tensor:
+    """Stretch each channel from its lowest and highest level to 0 and 255."""
+    low, high = (extreme((1, 2, 3)).long()[..., None] for extreme in (clips.amin, clips.amax))  # N 3 1
+    stretched = (_levels(clips) - low) * 255 // (high - low).clamp(min=1)
+    return _look_up(clips, torch.where(high > low, stretched, _levels(clips)))
+
+
+def equalize(clips: Tensor, strengths: Tensor) -> Tensor:
+    """Spread each channel's levels so that all ranges of them are about equally common."""
+    counts = torch.bincount(_cells(clips).flatten(), minlength=len(clips) * 3 * 256).view(-1, 3, 256)
+    highest = clips.amax((1, 2, 3)).long()[..., None]  # N 3 1
+    step = (counts.sum(2, keepdim=True) - counts.gather(2, highest)) // 255
+    below = counts.cumsum(2) - counts
+    spread = (below + step // 2) // step.clamp(min=1)
+    return _look_up(clips, torch.where(step > 0, spread, _levels(clips)))
+
+
+def posterize(clips: Tensor, strengths: Tensor) -> Tensor:
+    """Drop up to four of a level's eight bits."""
+    step = 2 ** (4 * strengths.abs()).round().long()[:, None, None]
+    return _look_up(clips, _levels(clips) // step * step)
+
+
+def solarize(clips: Tensor, strengths: Tensor) -> Tensor:
+    """Invert the levels above a threshold that falls from 256 to 0."""
+    threshold = 256 * (1 - strengths.abs())[:, None, None]
+    levels = _levels(clips)
+    return _look_up(clips, torch.where(levels >= threshold, 255 - levels, levels))
+
+
+def brightness(clips: Tensor, strengths: Tensor) -> Tensor:
+    return _look_up(clips, _levels(clips) * _factors(strengths)[:, None, None])
+
+
+def contrast(clips: Tensor, strengths: Tensor) -> Tensor:
+    """Levels towards or away from the mean luma."""
+    mean = _luma(clips.float().mean((1, 2, 3)))[..., None]  # N 1 1
+    return _look_up(clips, mean + (_levels(clips) - mean) * _factors(strengths)[:, None, None])
+
+
+# By blending with another picture
+
+
+def colour(clips: Tensor, strengths: Tensor) -> Tensor:
+    """Each pixel towards or away from the grey of its luma."""
+    x = clips.float()
+    grey = _luma(x)
+    return _to_levels(grey + (x - grey) * _factors(strengths)[:, None, None, None, None])
+
+
+def sharpness(clips: Tensor, strengths: Tensor) -> Tensor:
+    """Each pixel but those on the edge towards or away from a mean of its neighbourhood."""
+    x = clips.float()
+    three_rows = x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]
+    neighbourhood = three_rows[..., :-2, :] + three_rows[..., 1:-1, :] + three_rows[..., 2:, :]
+    smooth = x.clone()
+    inside = smooth[:, :, 1:-1, 1:-1]
+    inside.mul_(4).add_(neighbourhood).div_(13)  # the pixel itself counts five times
+    return _to_levels(torch.lerp(smooth, x, _factors(strengths)[:, None, None, None, None]))
+
+
+# By moving pixels
+
+
+def rotate(clips: Tensor, strengths: Tensor) -> Tensor:
+    """By up to 30 degrees."""
+    angle = strengths * math.pi / 6
+    return _move(clips, angle.cos(), -angle.sin(), angle.sin(), angle.cos())
+
+
+def shear_x(clips: Tensor, strengths: Tensor) -> Tensor:
+    """Sideways by up to 0.3 of the height."""
+    return _move(clips, x_of_y=0.3 * strengths)
+
+
+def shear_y(clips: Tensor, strengths: Tensor) -> Tensor:
+    return _move(clips, y_of_x=0.3 * strengths)
+
+
+def translate_x(clips: Tensor, strengths: Tensor) -> Tensor:
+    """By up to 0.45 of the width."""
+    return _move(clips, x=0.9 * strengths)
+
+
+def translate_y(clips: Tensor, strengths: Tensor) -> Tensor:
+    return _move(clips, y=0.9 * strengths)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "identity": identity,
+    "autocontrast": autocontrast,
+    "equalize": equalize,
+    "rotate": rotate,
+    "solarize": solarize,
+    "colour": colour,
+    "posterize": posterize,
+    "contrast": contrast,
+    "brightness": brightness,
+    "sharpness": sharpness,
+    "shear x": shear_x,
+    "shear y": shear_y,
+    "translate x": translate_x,
+    "translate y": translate_y,
+}
+
+
+# What they share
+
+
+def _factors(strengths: Tensor) -> Tensor:
+    """From 0.1 (hardly anything left of the original) over 1 (the original) to 1.9."""
+    return 1 + 0.9 * strengths
+
+
+def _luma(x: Tensor) -> Tensor:
+    """... 3 -> ... 1"""
+    return (x * x.new_tensor(LUMA)).sum(-1, keepdim=True)
+
+
+def _to_levels(x: Tensor) -> Tensor:
+    return x.round().clamp(0, 255).to(torch.uint8)
+
+
+def _levels(clips: Tensor) -> Tensor:
+    return torch.arange(256, device=clips.device)
+
+
+def _cells(clips: Tensor) -> Tensor:
+    """For each value its place in tables N 3 256, flattened: N T H W 3."""
+    firsts = 256 * torch.arange(len(clips) * 3, device=clips.device, dtype=torch.int32)
+    return clips + firsts.view(-1, 1, 1, 1, 3)
+
+
+def _look_up(clips: Tensor, tables: Tensor) -> Tensor:
+    """Each level replaced by what its clip's and channel's table says: tables N 3 256, or of fewer and expanded."""
+    tables = _to_levels(tables.float()).expand(len(clips), 3, 256)
+    return tables.flatten().index_select(0, _cells(clips).flatten()).view(clips.shape)
+
+
+def _move(
+    clips: Tensor,
+    x_of_x: Tensor | float = 1.0,
+    x_of_y: Tensor | float = 0.0,
+    y_of_x: Tensor | float = 0.0,
+    y_of_y: Tensor | float = 1.0,
+    x: Tensor | float = 0.0,
+    y: Tensor | float = 0.0,
+) -> Tensor:
+    """Take each pixel from where a map leads, bilinear, in coordinates from -1 to 1; beyond the frame all is grey."""
+    n, frames, height, width, _ = clips.shape
+    numbers = (x_of_x, x_of_y, x, y_of_x, y_of_y, y)
+    maps = torch.stack([torch.as_tensor(v, device=clips.device).expand(n) for v in numbers], 1).view(n, 2, 3)
+    grid = F.affine_grid(maps.float(), [n, 1, height, width], align_corners=False)
+    planes = clips.permute(0, 1, 4, 2, 3).reshape(n, frames * 3, height, width).float() - GREY
+    moved = F.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + GREY
+    return _to_levels(moved).view(n, frames, 3, height, width).permute(0, 1, 3, 4, 2)
