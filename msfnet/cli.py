@@ -10,6 +10,7 @@ import csv
 import json
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -163,6 +164,36 @@ def predict(
     if failed:
         say(f"{failed} of {len(paths)} files could not be read")
     return 1 if failed else 0
+
+
+@app.command
+def cache(
+    *,
+    clear: Annotated[bool, Parameter(negative=(), help="Remove all that is kept there, and nothing else.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Show what the cache of decoded frames holds, or clear it. MSFNET_CACHE names another folder than the user's."""
+    from msfnet.data import store
+    from msfnet.data.cache import default_folder
+    from msfnet.recipe import Data
+
+    folder = default_folder()
+    if clear:
+        freed_bytes = store.clear(folder).used_bytes
+        document = json.dumps({"folder": str(folder), "freed_bytes": freed_bytes})
+        print(document if as_json else f"freed {freed_bytes / 2**30:.2f} GB of {folder}")
+        return 0
+    usage, budget_gb = store.usage(folder), Data().cache_gb
+    oldest = datetime.fromtimestamp(usage.oldest_use).isoformat(" ", "seconds") if usage.oldest_use else None
+    if as_json:
+        row = {"entries": usage.entries, "bytes": usage.used_bytes, "budget_bytes": int(budget_gb * 2**30)}
+        print(json.dumps({"folder": str(folder)} | row | {"oldest_use": oldest, "damaged": usage.damaged}))
+        return 0
+    print(f"folder      {folder}")
+    print(f"entries     {usage.entries:,}, {usage.damaged} found damaged and dropped so far")
+    print(f"size        {usage.used_bytes / 2**30:.2f} GB of {budget_gb:g} GB (data.cache_gb)")
+    print(f"oldest use  {oldest or '-'}")
+    return 0
 
 
 def _csv_rows(prediction: Prediction) -> list[tuple[Any, ...]]:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from msfnet import metrics
 from msfnet.data.annotations import Listing, read_data, read_manifest
 from msfnet.data.cache import FrameCache
-from msfnet.data.dataset import ScoredVideos, make_loader
+from msfnet.data.dataset import ScoredVideos, make_loader, open_cache
 from msfnet.data.transforms import crop_views, normalise
 from msfnet.models.checkpoint import load_weights
+from msfnet.recipe import Data
 from msfnet.types import Preprocessing, Scores, UserError, VideoItem, Views
 
 SPLIT = "split.csv"  # in a run folder: the split that it was trained with
@@ -93,7 +94,8 @@ def evaluate_data(
     say(listing.describe())
     items, which = held_out(listing, weights if weights.is_dir() else weights.parent)
     say(f"scoring {len(items)} videos: {which}")
-    return evaluate(loaded.model.to(best_device()), loaded.classes, loaded.preprocessing, items, views=views)
+    model, cache = loaded.model.to(best_device()), open_cache(Data(), loaded.preprocessing, items, say)
+    return evaluate(model, loaded.classes, loaded.preprocessing, items, views=views, cache=cache)
 
 
 def held_out(listing: Listing, run_folder: Path) -> tuple[list[VideoItem], str]:

@@ -83,7 +83,11 @@ class Data(Table):
     cache: str = Field(
         "auto", description="decoded frames on disk: `auto` (the user's cache folder), `off`, or a folder"
     )
-    cache_gb: float = Field(8.0, ge=0, description="nothing more is cached beyond this")
+    cache_gb: float = Field(8.0, ge=0, description="most that is cached; what earlier runs left makes room")
+    cache_frames: Literal["auto", "raw", "jpeg"] = Field(
+        "auto",
+        description="how: `raw`, exact; `jpeg`, lossy (about 40 dB) in a sixth or less; `auto`, raw if it all fits",
+    )
     workers: int = Field(2, ge=0, description="processes that read videos")
 
 

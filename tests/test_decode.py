@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msfnet.data import decode
-from msfnet.data.cache import FrameCache
 from msfnet.data.decode import count_frames, decoded_frames, open_video, read_clips, read_video, timeline
 from msfnet.data.encode import write_video
 from msfnet.data.sampling import even_clips
@@ -330,49 +329,6 @@ def test_broken_image_of_a_folder_is_named(tmp_path):
     (tmp_path / "2.png").unlink()
     with pytest.raises(VideoError, match="no images"):
         read_video(tmp_path, NATIVE)
-
-
-# The cache
-
-
-def test_cache_gives_the_same_frames_and_does_not_open_the_file_again(tmp_path, monkeypatch):
-    video, folder = tmp_path / "a.mkv", tmp_path / "cache"
-    write_lossless(video, moving_square(20))
-    cache = FrameCache(folder, NATIVE, 2**30)
-    first = cache.read_clips(video, every(3))
-    assert len(list(folder.iterdir())) == 1
-    monkeypatch.setattr(av, "open", lambda *a, **k: pytest.fail("decoded again"))
-    assert np.array_equal(cache.read_clips(video, every(3)).frames, first.frames)
-
-
-def test_changed_video_and_other_size_are_other_entries(tmp_path):
-    video, folder = tmp_path / "a.mkv", tmp_path / "cache"
-    write_lossless(video, moving_square(20))
-    FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
-    write_lossless(video, moving_square(9))
-    assert FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1)).video_frames == 9
-    assert FrameCache(folder, (32, 32), 2**30).read_clips(video, every(1)).frames.shape[2:4] == (32, 32)
-    assert len(list(folder.iterdir())) == 3
-
-
-def test_cache_keeps_to_its_budget_and_mends_broken_entries(tmp_path):
-    video, folder = tmp_path / "a.mkv", tmp_path / "cache"
-    write_lossless(video, moving_square(20))
-    assert FrameCache(folder, NATIVE, 1000).read_clips(video, every(1)).video_frames == 20
-    assert list(folder.iterdir()) == []
-    cache = FrameCache(folder, NATIVE, 2**30)
-    cache.read_clips(video, every(1))
-    entry = next(folder.iterdir())
-    entry.write_bytes(entry.read_bytes()[:100])
-    assert np.array_equal(cache.read_clips(video, every(1)).frames[0], moving_square(20))
-
-
-def test_damaged_videos_are_not_cached_and_keep_their_warning(real_data, tmp_path):
-    cache = FrameCache(tmp_path, (86, 64), 2**30)
-    for _ in range(2):
-        clip = cache.read_clips(real_data / "robustness" / "truncated.avi", every(1))
-        assert "damaged" in clip.warning
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_frame_rate_is_written_as_given(tmp_path):

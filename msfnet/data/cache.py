@@ -1,24 +1,32 @@
-"""Decoded frames on disk: each video is decoded and resized once, then its frames are memory-mapped.
+"""Decoded frames on disk: each video is decoded and resized once, and a later epoch reads no video file.
 
-An entry is one array T H W 3 uint8 under a name made of the file's path, size, date and the resize, so that a changed
-file is a new entry. Entries are written under a temporary name and renamed. Damaged and very long videos are not kept.
+An entry is named by the video's content and by what was done to it, so that a renamed video is found again. A small
+record for each path remembers its content, so that only a new or changed file is read through. See `store` for room
+and sharing, `packed` for the bytes of an entry.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from msfnet.arrays import Frames
+from msfnet.data import content
 from msfnet.data.decode import Plan, count_frames, pick, read_clips, read_video
-from msfnet.files import replacing
-from msfnet.types import Clip
+from msfnet.data.packed import Buffer, DamagedEntry, Header, pack, read_header, unpack
+from msfnet.data.store import Store
+from msfnet.types import Clip, VideoError
 
-LONGEST_BYTES = 64 * 2**20  # a longer video is decoded each time: a clip needs few of its frames
+DECODE_VERSION = 1  # raise it when decoding or resizing gives other frames than before: old entries are then left
+LONGEST_BYTES = 64 * 2**20  # of raw frames. A longer video is decoded each time: a clip needs few of its frames
+JPEG_SHARE = 1 / 6  # of the raw bytes that JPEG takes, at most, on real clips of 86 x 64 and 171 x 128
+SAMPLED_VIDEOS = 32
 
 
 def default_folder() -> Path:
@@ -30,53 +38,183 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "msfnet"
 
 
-class FrameCache:
-    """Reads clips as `read_clips` does, decoding a video at most once while there is room for its frames."""
+@dataclass(frozen=True)
+class _Record:
+    """What a path held when it was last looked at."""
 
-    def __init__(self, folder: Path, resize_px: tuple[int, int], budget_bytes: int) -> None:
-        self.folder = folder
+    stamp: list[int]
+    content: str
+
+
+class FrameCache:
+    """Reads clips as `decode.read_clips` does, decoding a video at most once while there is room for its frames.
+
+    A run starts when its cache is made; copies in worker processes belong to it. A run looks at a video's size and date
+    once, and from then on goes by its record: the file may even be away. A video that cannot be read is tried once a
+    run. `codec` is "raw" or "jpeg"; with "jpeg" frames are always those that JPEG gives back, also the first time.
+    """
+
+    def __init__(
+        self, folder: Path, resize_px: tuple[int, int], budget_bytes: int, codec: str = "raw", decoder: str = "pyav"
+    ) -> None:
+        self.store = Store(folder, budget_bytes)
         self.resize_px = resize_px
-        folder.mkdir(parents=True, exist_ok=True)
-        self.room_bytes = budget_bytes - sum(f.stat().st_size for f in folder.glob("*.npy"))
+        self.codec = codec
+        self.decoder = decoder
+        self._unrecorded: dict[str, _Record] = {}  # what there was no room to write down
+        self._left_out: set[str] = set()  # entries that are too long or had no room
 
     def read_clips(self, path: Path, plan: Plan) -> Clip:
         """As `decode.read_clips`, from the cache where it can be."""
-        entry = self._entry(path)
-        frames = _load(entry)
-        if frames is None:
-            width, height = self.resize_px
-            expected_bytes = count_frames(path) * width * height * 3
-            if expected_bytes > min(LONGEST_BYTES, self.room_bytes):
+        name = self._entry_name(path)
+        clip = self._find(name, plan)
+        return clip if clip is not None else self._decode(name, path, plan)
+
+    def _find(self, name: str, plan: Plan) -> Clip | None:
+        """The clip from its entry, None where there is none or it is damaged; VideoError if it failed in this run."""
+        found = self.store.find(name)
+        if found is None:
+            return None
+        try:
+            with found.data:
+                header = read_header(found.data)
+                if header.error and not found.fresh:
+                    return None
+                clip = _clip(found.data, header, plan)
+        except DamagedEntry:
+            self.store.drop(name)
+            return None
+        if not found.fresh:
+            self.store.use(name)
+        return clip
+
+    def _decode(self, name: str, path: Path, plan: Plan) -> Clip:
+        """The clip from the video, which is kept if there is room."""
+        try:
+            if name in self._left_out or not self._has_room(path):
+                self._left_out.add(name)
                 return read_clips(path, plan, self.resize_px)
             video = read_video(path, self.resize_px)
-            frames = video.frames[0]
-            if video.warning:
-                return pick(frames, plan(len(frames)), len(frames), video.warning)
-            self._write(entry, frames)
-        return pick(frames, plan(len(frames)), len(frames))
+        except VideoError as error:
+            if not isinstance(error.__cause__, OSError):  # that may pass; what is in the file will not
+                self._keep(name, path, np.empty((0, *self.resize_px[::-1], 3), np.uint8), error=str(error))
+            raise
+        entry = self._keep(name, path, video.frames[0], warning=video.warning)
+        return _clip(entry, read_header(entry), plan)
 
-    def _entry(self, path: Path) -> Path:
+    def _keep(
+        self, name: str, path: Path, frames: Frames, *, warning: str | None = None, error: str | None = None
+    ) -> bytes:
+        """The packed frames, written under `name` unless there is no room or the file has changed meanwhile."""
+        entry = b"".join(pack(frames, "raw" if error else self.codec, warning=warning, error=error))
+        if not (self._is_unchanged(path) and self.store.write(name, entry)):
+            self._left_out.add(name)
+        return entry
+
+    def _has_room(self, path: Path) -> bool:
+        width, height = self.resize_px
+        raw_bytes = count_frames(path) * width * height * 3
+        expected_bytes = raw_bytes * JPEG_SHARE if self.codec == "jpeg" else raw_bytes
+        return raw_bytes <= LONGEST_BYTES and self.store.could_hold(int(expected_bytes))
+
+    def problems(self) -> list[str]:
+        """Lines for the user: what went wrong with the folder since the run started, in any of its processes."""
+        return [f"cache: {problem}" for problem in self.store.problems()]
+
+    # Which content a path has
+
+    def _entry_name(self, path: Path) -> str:
+        """Raises VideoError where the file is not there and this run has not seen it."""
         try:
-            stat = path.stat()
-            identity = (str(path.resolve()), stat.st_size, stat.st_mtime_ns, self.resize_px)
-        except OSError:
-            identity = (str(path), 0, 0, self.resize_px)  # decoding will say what is wrong with it
-        return self.folder / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:32]}.npy"
+            identity = (self._content(path), self.resize_px, self.codec, self.decoder, DECODE_VERSION)
+        except OSError as error:
+            raise VideoError(f"cannot be read as a video: {error.strerror or error}") from error
+        return f"{content.short_digest(repr(identity))}.frames"
 
-    def _write(self, entry: Path, frames: Frames) -> None:
-        """A full disk or a read-only folder costs the entry, not the run."""
+    def _content(self, path: Path) -> str:
+        """The digest of a file, from its record if this run has seen it or the file is still the same."""
+        name = _record_name(path)
+        record, fresh = self._record(name)
+        if record and fresh:
+            return record.content
+        stamp = content.stamp(path)
+        record = record or self._unrecorded.get(name)
+        if record and record.stamp == stamp:
+            self.store.use(name)
+            return record.content
+        record = _Record(stamp, content.digest(path))
+        if not self.store.write(name, json.dumps(asdict(record)).encode()):
+            self._unrecorded[name] = record
+        return record.content
+
+    def _record(self, name: str) -> tuple[_Record | None, bool]:
+        """A record, None where it is not there or not whole, and whether this run has seen its file."""
+        found = self.store.find(name)
+        if found is None:
+            return None, False
+        with found.data:
+            try:
+                return _Record(**json.loads(found.data[:])), found.fresh
+            except (ValueError, TypeError):
+                return None, False
+
+    def _is_unchanged(self, path: Path) -> bool:
+        """Whether the file that was decoded is the one whose content names the entry."""
+        record, _ = self._record(_record_name(path))
         try:
-            with replacing(entry) as temporary:
-                np.save(temporary, frames)
-            self.room_bytes -= frames.nbytes
+            return record is not None and record.stamp == content.stamp(path)
         except OSError:
-            self.room_bytes = 0
+            return False
 
 
-def _load(entry: Path) -> Frames | None:
-    """The entry's frames, or None when there is none or it is not whole."""
+def _record_name(path: Path) -> str:
+    return f"{content.short_digest(str(path.absolute()))}.path"
+
+
+def _clip(entry: Buffer, header: Header, plan: Plan) -> Clip:
+    """The frames that `plan` wants of an entry; VideoError for the entry of a video that cannot be read."""
+    if header.error:
+        raise VideoError(header.error)
+    video_frames = header.shape[0]
+    wanted, places = np.unique(plan(video_frames), return_inverse=True)
+    return pick(unpack(entry, wanted, header), places, video_frames, header.warning)
+
+
+# Raw or JPEG
+
+
+def choose_codec(asked: str, raw_bytes: int, budget_bytes: int) -> str:
+    """What a recipe's `data.cache_frames` comes to: "auto" is raw frames where those of all videos fit the budget."""
+    if asked != "auto":
+        return asked
+    return "raw" if raw_bytes <= budget_bytes else "jpeg"
+
+
+def estimate_raw_bytes(paths: Sequence[Path], resize_px: tuple[int, int]) -> int:
+    """About how many bytes the frames of all these videos take, from the packets of a few of them.
+
+    Videos that would not be kept, too long or unreadable, count as nothing.
+    """
+    width, height = resize_px
+    sample = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), SAMPLED_VIDEOS)).astype(int)]
+    sampled_bytes = [_count(path) * width * height * 3 for path in sample]
+    kept_bytes = sum(size for size in sampled_bytes if size <= LONGEST_BYTES)
+    return kept_bytes * len(paths) // max(1, len(sample))
+
+
+def _count(path: Path) -> int:
     try:
-        frames: Frames = np.load(entry, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
-        return None
-    return frames
+        return count_frames(path)
+    except VideoError:
+        return 0
+
+
+def describe(n_videos: int, raw_bytes: int, codec: str, budget_bytes: int) -> str:
+    """One line for the user: what will be kept, of how much."""
+    gb = 2**30
+    kept = f"cache: {n_videos:,} videos, about {raw_bytes / gb:.1f} GB raw"
+    if codec == "jpeg":
+        raw_bytes = int(raw_bytes * JPEG_SHARE)
+        kept += f", at most {raw_bytes / gb:.1f} GB as JPEG,"
+    kept += f" of {budget_bytes / gb:g} GB"
+    return kept + ("" if raw_bytes <= budget_bytes else "; what does not fit is decoded each time")

@@ -5,7 +5,7 @@ Workers hand over uint8 frames; crops, flips and normalisation are done in batch
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from msfnet.arrays import Indices
-from msfnet.data.cache import FrameCache, default_folder
+from msfnet.data.cache import FrameCache, choose_codec, default_folder, describe, estimate_raw_bytes
 from msfnet.data.decode import Plan, read_clips
 from msfnet.data.sampling import scored_clips, train_sampler
 from msfnet.recipe import Data
-from msfnet.types import Clip, Preprocessing, VideoError, VideoItem
+from msfnet.types import Clip, Preprocessing, UserError, VideoError, VideoItem
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,26 @@ class Sample:
     warning: str | None = None  # damaged, but read in part
 
 
-def open_cache(data: Data, preprocessing: Preprocessing) -> FrameCache | None:
-    """The cache that a recipe asks for."""
+def open_cache(
+    data: Data, preprocessing: Preprocessing, items: Sequence[VideoItem], say: Callable[[str], None]
+) -> FrameCache | None:
+    """The cache that a recipe asks for, for a run on `items`; says what it will hold, and what is wrong with it.
+
+    Raises UserError when the recipe names a folder that is none.
+    """
     if data.cache == "off":
         return None
     folder = default_folder() if data.cache == "auto" else Path(data.cache)
-    return FrameCache(folder, preprocessing.resize_px, int(data.cache_gb * 2**30))
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"expected a folder for the cache, found the file {folder}; name another or data.cache=off")
+    budget_bytes, paths = int(data.cache_gb * 2**30), sorted({item.path for item in items})
+    raw_bytes = estimate_raw_bytes(paths, preprocessing.resize_px)
+    codec = choose_codec(data.cache_frames, raw_bytes, budget_bytes)
+    cache = FrameCache(folder, preprocessing.resize_px, budget_bytes, codec)
+    say(describe(len(paths), raw_bytes, codec, budget_bytes))
+    for line in cache.problems():
+        say(line)
+    return cache
 
 
 class _Videos(Dataset[Sample]):

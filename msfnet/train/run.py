@@ -28,6 +28,7 @@ from torch import nn
 from msfnet import __version__
 from msfnet.data.annotations import Listing, read_manifest
 from msfnet.data.augment import mirrored_classes
+from msfnet.data.cache import FrameCache
 from msfnet.data.dataset import ScoredVideos, TrainingVideos, Turns, make_loader, open_cache
 from msfnet.data.splits import assign_splits
 from msfnet.evaluate import SPLIT, best_device, evaluate
@@ -91,15 +92,18 @@ def _run(listing: Listing, recipe: Recipe, folder: Path, say: Say, *, resume: bo
         history.keep(_epochs_done(folder))
     choosing = f"choosing the best epoch on {len(parts['val'])}" if parts["val"] else "keeping the last epoch"
     say(f"training {recipe.model.name} on {len(parts['train'])} videos, {choosing}: {folder}")
-    _fit(classifier, recipe, classes, parts, history, resume=resume)
+    cache = open_cache(recipe.data, recipe.preprocessing(), items, say)
+    _fit(classifier, recipe, classes, parts, history, cache, resume=resume)
     problems = _tell_problems(classifier, parts["train"], say)
     best = load_weights(folder)
     scores = None
     if parts["test"]:
-        scores = _score(best, recipe, parts["test"], say)
+        scores = _score(best, recipe, parts["test"], cache, say)
         problems |= scores.failed
         write_text(folder / SCORES, json.dumps(scores.to_dict(), indent=2, ensure_ascii=False))
         save_weights(folder / WEIGHTS, replace(best, notes={**best.notes, "test": scores.video}))
+    for line in cache.problems() if cache else ():
+        say(line)
     write_run_report(
         folder / "report.html",
         title=f"{recipe.model.name} on {len(classes)} classes",
@@ -138,11 +142,11 @@ def _fit(
     classes: tuple[str, ...],
     parts: dict[str, list[VideoItem]],
     history: _History,
+    cache: FrameCache | None,
     *,
     resume: bool,
 ) -> None:
     data, preprocessing, batch = recipe.data, recipe.preprocessing(), recipe.train.batch
-    cache = open_cache(data, preprocessing)
     videos = TrainingVideos(
         parts["train"],
         classes,
@@ -173,14 +177,14 @@ def _tell_problems(classifier: Classifier, items: Sequence[VideoItem], say: Say)
     return failed
 
 
-def _score(weights: Weights, recipe: Recipe, items: Sequence[VideoItem], say: Say) -> Scores:
+def _score(weights: Weights, recipe: Recipe, items: Sequence[VideoItem], cache: FrameCache | None, say: Say) -> Scores:
     """Score the best weights once, with the recipe's views."""
     scores = evaluate(
         weights.model.to(best_device()),
         weights.classes,
         weights.preprocessing,
         items,
-        cache=open_cache(recipe.data, weights.preprocessing),
+        cache=cache,
         workers=recipe.data.workers,
     )
     say(

@@ -1,0 +1,541 @@
+"""The cache of decoded frames: the same frames again without the video, within its budget, whatever happens to it."""
+
+import json
+import multiprocessing
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import moving_square, write_lossless
+
+from msfnet.cli import main
+from msfnet.data import cache as cache_module
+from msfnet.data import content, ledger, store
+from msfnet.data.cache import FrameCache, choose_codec, describe, estimate_raw_bytes
+from msfnet.data.dataset import TrainingVideos, Turns, make_loader, open_cache
+from msfnet.data.decode import read_clips
+from msfnet.data.encode import write_video
+from msfnet.data.packed import read_header
+from msfnet.data.sampling import even_clips
+from msfnet.data.store import Store
+from msfnet.evaluate import evaluate_data
+from msfnet.recipe import Data, Recipe
+from msfnet.types import UserError, VideoError, VideoItem
+
+NATIVE = (64, 48)  # width, height of the videos made here
+ENTRY_BYTES = 64 * 48 * 3 * 20 + 1000  # of a video of 20 frames, about
+
+
+def every(step):
+    return lambda n: np.arange(0, n, step)[None]
+
+
+def entries(folder):
+    return sorted(Path(folder).glob("*.frames"))
+
+
+def make_old(folder, seconds=1000):
+    """As if all in the folder was used by runs of long ago."""
+    for path in Path(folder).iterdir():
+        stamp = path.stat().st_mtime - seconds
+        os.utime(path, (stamp, stamp))
+
+
+def past_the_tick():
+    """What is used in the very tick of the file system's clock in which a run starts may have been used before it."""
+    time.sleep(0.02)
+
+
+def size_bytes(folder):
+    return sum(path.stat().st_size for path in Path(folder).iterdir())
+
+
+@pytest.fixture
+def video(tmp_path):
+    write_lossless(tmp_path / "a.mkv", moving_square(20))
+    return tmp_path / "a.mkv"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "cache"
+
+
+# The same frames
+
+
+@pytest.mark.parametrize("codec", ["raw", "jpeg"])
+def test_frames_are_the_decoders_and_the_same_each_time(video, folder, codec):
+    def plan(n):
+        return even_clips(n, 8, 2)
+
+    direct = read_clips(video, plan, NATIVE)
+    first = FrameCache(folder, NATIVE, 2**30, codec).read_clips(video, plan)
+    again = FrameCache(folder, NATIVE, 2**30, codec).read_clips(video, plan)
+    assert np.array_equal(first.frames, again.frames)
+    assert np.abs(first.frames.astype(int) - direct.frames).mean() <= (0 if codec == "raw" else 3)
+    assert (again.video_frames, again.repeated, again.warning) == (20, False, None)
+    assert len(entries(folder)) == 1
+
+
+def test_short_videos_are_named_as_such(tmp_path, folder):
+    write_lossless(tmp_path / "a.mkv", moving_square(3))
+    for _ in range(2):
+        assert FrameCache(folder, NATIVE, 2**30).read_clips(tmp_path / "a.mkv", lambda n: even_clips(n, 8, 1)).repeated
+
+
+def test_other_content_size_codec_decoder_and_version_are_other_entries(video, folder, monkeypatch):
+    FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
+    assert FrameCache(folder, (32, 32), 2**30).read_clips(video, every(1)).frames.shape[2:4] == (32, 32)
+    FrameCache(folder, NATIVE, 2**30, codec="jpeg").read_clips(video, every(1))
+    FrameCache(folder, NATIVE, 2**30, decoder="other").read_clips(video, every(1))
+    monkeypatch.setattr(cache_module, "DECODE_VERSION", cache_module.DECODE_VERSION + 1)
+    FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
+    write_lossless(video, moving_square(9))
+    assert FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1)).video_frames == 9
+    assert len(entries(folder)) == 6
+
+
+def test_renamed_and_copied_videos_hit_the_same_entry(video, folder, tmp_path, monkeypatch):
+    FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
+    shutil.copy(video, tmp_path / "copy.mkv")
+    video.rename(tmp_path / "renamed.mkv")
+    monkeypatch.setattr(cache_module, "read_video", lambda *a: pytest.fail("decoded again"))
+    for name in ("copy.mkv", "renamed.mkv"):
+        FrameCache(folder, NATIVE, 2**30).read_clips(tmp_path / name, every(1))
+    assert len(entries(folder)) == 1
+
+
+def test_content_of_a_folder_of_images_is_that_of_its_files(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "img_1.jpg").write_bytes(b"one")
+        (tmp_path / name / "img_2.jpg").write_bytes(b"two")
+    before = content.stamp(tmp_path / "a")
+    assert content.digest(tmp_path / "a") == content.digest(tmp_path / "b")
+    (tmp_path / "a" / "img_2.jpg").write_bytes(b"three")
+    assert content.digest(tmp_path / "a") != content.digest(tmp_path / "b")
+    assert content.stamp(tmp_path / "a") != before
+    assert content.digest(tmp_path / "a" / "img_1.jpg") != content.digest(tmp_path / "b" / "img_2.jpg")
+
+
+def test_a_cache_travels_to_workers(video, folder):
+    cache = FrameCache(folder, NATIVE, 2**30)
+    past_the_tick()
+    cache.read_clips(video, every(1))
+    video.unlink()
+    assert pickle.loads(pickle.dumps(cache)).read_clips(video, every(1)).video_frames == 20
+
+
+# No video is read twice
+
+
+def hide(root):
+    root.rename(root.with_name("hidden"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_second_epoch_reads_no_video(tmp_path, folder, workers):
+    """Also not one that another worker read, one that is damaged, or one that is no video."""
+    root = tmp_path / "videos"
+    root.mkdir()
+    for i in range(5):
+        write_video(root / f"{i}.avi", moving_square(10 + i), 10, codec="mpeg4")
+    write_video(root / "0.avi", moving_square(60), 10, codec="mpeg4")
+    whole = (root / "0.avi").read_bytes()
+    (root / "0.avi").write_bytes(whole[: len(whole) * 4 // 5])
+    (root / "1.avi").write_bytes(b"no video")
+    items = [VideoItem(root / f"{i}.avi", "a") for i in range(5)]
+    preprocessing = Recipe(data=Data(size=32, frames=4)).preprocessing()
+    cache = FrameCache(folder, preprocessing.resize_px, 2**30)
+    videos = TrainingVideos(items, ["a"], preprocessing, cache, sampling="random-interval")
+    turns = Turns(len(items), seed=0)
+    loader = make_loader(videos, 2, workers, turns)
+    past_the_tick()
+    first = list(loader)
+    hide(root)
+    for epoch in (1, 2):
+        turns.set_epoch(epoch)
+        batches = list(loader)
+        assert sorted(i for b in batches for i in b["indices"]) == [0, 2, 3, 4]
+        assert [f for b in batches for f in b["failures"]] == [f for b in first for f in b["failures"]]
+        assert [i for b in batches for i, text in b["warnings"] if "damaged" in text] == [0]
+
+
+def test_a_new_run_misses_a_video_that_is_gone_and_reads_none_that_is_there(video, folder, tmp_path):
+    write_lossless(tmp_path / "b.mkv", moving_square(5))
+    for path in (video, tmp_path / "b.mkv"):
+        FrameCache(folder, NATIVE, 2**30).read_clips(path, every(1))
+    make_old(folder)
+    video.unlink()
+    stat = (tmp_path / "b.mkv").stat()
+    (tmp_path / "b.mkv").write_bytes(bytes(stat.st_size))
+    os.utime(tmp_path / "b.mkv", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    cache = FrameCache(folder, NATIVE, 2**30)
+    with pytest.raises(VideoError, match="No such file"):
+        cache.read_clips(video, every(1))
+    assert np.array_equal(cache.read_clips(tmp_path / "b.mkv", every(1)).frames[0], moving_square(5))
+
+
+def test_what_cannot_be_read_is_tried_once_a_run(tmp_path, folder, monkeypatch):
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    tried = []
+    count = cache_module.count_packets
+    monkeypatch.setattr(cache_module, "count_packets", lambda path: tried.append(path) or count(path))
+    for run in (1, 2):
+        cache = FrameCache(folder, NATIVE, 2**30)
+        past_the_tick()
+        for _ in range(3):
+            with pytest.raises(VideoError, match="cannot be read as a video"):
+                pickle.loads(pickle.dumps(cache)).read_clips(tmp_path / "a.mp4", every(1))
+        assert len(tried) == run
+        make_old(folder)
+
+
+def test_damaged_videos_are_cached_with_their_warning(real_data, folder):
+    path = real_data / "robustness" / "truncated.avi"
+    direct = read_clips(path, every(1), (86, 64))
+    for _ in range(2):
+        clip = FrameCache(folder, (86, 64), 2**30).read_clips(path, every(1))
+        assert clip.warning == direct.warning
+        assert np.array_equal(clip.frames, direct.frames)
+    assert [read_header(entry.read_bytes()).warning for entry in entries(folder)] == [direct.warning]
+
+
+def test_very_long_videos_are_decoded_each_time(video, folder, monkeypatch):
+    monkeypatch.setattr(cache_module, "LONGEST_BYTES", ENTRY_BYTES - 10_000)
+    cache = FrameCache(folder, NATIVE, 2**30)
+    for _ in range(2):
+        assert np.array_equal(cache.read_clips(video, every(3)).frames[0], moving_square(20)[::3])
+    assert entries(folder) == []
+
+
+def test_a_video_that_changes_while_it_is_decoded_is_not_kept(video, folder, monkeypatch):
+    read = cache_module.read_video
+
+    def change_and_read(path, resize_px):
+        write_lossless(path, moving_square(7))
+        return read(path, resize_px)
+
+    monkeypatch.setattr(cache_module, "read_video", change_and_read)
+    assert FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1)).video_frames == 7
+    assert entries(folder) == []
+
+
+# Damage
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 1.0])
+@pytest.mark.parametrize("harm", ["flip", "cut"])
+def test_damaged_entries_are_dropped_decoded_anew_and_counted(video, folder, share, harm):
+    FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
+    (entry,) = entries(folder)
+    whole = bytearray(entry.read_bytes())
+    position = int(share * (len(whole) - 1))
+    if harm == "flip":
+        whole[position] ^= 1
+    entry.write_bytes(whole if harm == "flip" else whole[:position])
+    cache = FrameCache(folder, NATIVE, 2**30)
+    for _ in range(2):
+        assert np.array_equal(cache.read_clips(video, every(1)).frames[0], moving_square(20))
+    assert len(entries(folder)) == 1
+    if position or harm == "flip":  # an empty file is as good as none
+        assert cache.problems() == ["cache: 1 damaged entries were dropped and decoded anew"]
+        assert store.usage(folder).damaged == 1
+    assert FrameCache(folder, NATIVE, 2**30).problems() == []
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[1]", b'{"stamp": 1}', b"\xff\xfe"])
+def test_damaged_records_and_ledgers_are_written_anew(video, folder, text):
+    FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
+    for path in [*folder.glob("*.path"), folder / ledger.LEDGER]:
+        path.write_bytes(text)
+    cache = FrameCache(folder, NATIVE, 2**30)
+    assert cache.read_clips(video, every(1)).video_frames == 20
+    with ledger.opened(folder) as books:
+        assert books.used_bytes == ledger.added_up(folder)
+
+
+def test_a_writer_that_is_killed_leaves_no_half_entry_and_no_lock(folder):
+    code = """
+import sys
+from pathlib import Path
+from msfnet.data.store import Store
+from msfnet.evaluate import evaluate_data
+store = Store(Path(sys.argv[1]), 2**30)
+for i in range(100):
+    store.write(f"{i % 2:040x}.frames", bytes([i]) * 8_000_000)
+"""
+    for _ in range(2):
+        writer = subprocess.Popen([sys.executable, "-c", code, str(folder)])
+        while not list(folder.glob(f".part-{writer.pid}-*")):
+            assert writer.poll() is None
+        writer.kill()
+        writer.wait()
+        for entry in entries(folder):
+            data = entry.read_bytes()
+            assert data == data[:1] * 8_000_000
+    left = [path for path in folder.iterdir() if ledger.is_temporary(path)]
+    assert left
+    assert Store(folder, 2**30).write(names(3)[2], b"next")
+    make_old(folder, ledger.STALE_SECONDS + 10)
+    Store(folder, 2**30)
+    assert not any(path.exists() for path in left)
+    with ledger.opened(folder) as books:
+        assert books.used_bytes == ledger.added_up(folder)
+
+
+# Room
+
+
+def names(n):
+    return [f"{i:040x}.frames" for i in range(n)]
+
+
+def test_eviction_takes_the_least_recently_used_of_earlier_runs_first(folder):
+    before = Store(folder, 10**6)
+    for i, name in enumerate(names(4)):
+        before.write(name, bytes(1000))
+        os.utime(folder / name, (1e9 + i, 1e9 + i))
+    os.utime(folder / names(4)[0], (2e9 - 1e8, 1.7e9))
+    run = Store(folder, 4000 + ledger.LEDGER_BYTES)
+    past_the_tick()
+    run.use(names(4)[2])
+    evicted = []
+    for i in range(5):
+        kept = run.write(f"{100 + i:040x}.frames", bytes(1000))
+        there = {path.name for path in entries(folder)}
+        evicted.append((kept, [k for k, name in enumerate(names(4)) if name not in there]))
+        assert size_bytes(folder) <= run.budget_bytes
+    assert evicted == [(True, [1]), (True, [1, 3]), (True, [0, 1, 3]), (False, [0, 1, 3]), (False, [0, 1, 3])]
+
+
+def test_old_files_of_the_former_format_make_room_too(folder):
+    folder.mkdir()
+    (folder / ("a" * 32 + ".npy")).write_bytes(bytes(3000))
+    make_old(folder)
+    assert Store(folder, 3000).write(names(1)[0], bytes(1000))
+    assert [path.name for path in folder.iterdir() if path.suffix == ".npy"] == []
+
+
+def test_nothing_is_evicted_for_what_can_never_fit(folder):
+    Store(folder, 10**6).write(names(1)[0], bytes(1000))
+    make_old(folder)
+    small = Store(folder, 2000)
+    assert not small.could_hold(2001)
+    assert not small.write(names(2)[1], bytes(2001))
+    assert len(entries(folder)) == 1
+
+
+def test_what_does_not_fit_is_decoded_each_time(video, tmp_path, folder):
+    write_lossless(tmp_path / "b.mkv", moving_square(20, step=5))
+    cache = FrameCache(folder, NATIVE, ENTRY_BYTES + 3000)
+    for _ in range(2):
+        for path, step in ((video, 2), (tmp_path / "b.mkv", 5)):
+            assert np.array_equal(cache.read_clips(path, every(1)).frames[0], moving_square(20, step=step))
+    assert len(entries(folder)) == 1
+    assert size_bytes(folder) <= ENTRY_BYTES + 3000
+    assert FrameCache(folder, NATIVE, 0).read_clips(video, every(1)).video_frames == 20
+    assert len(entries(folder)) == 1
+
+
+WRITE_MANY = """
+start.wait()
+for i in range(first, first + 40):
+    if store.write(f"{i:040x}.frames", bytes(500 + 13 * (i % 50))):
+        with kept.get_lock():
+            kept.value += 1
+"""
+
+
+def test_several_processes_keep_to_the_budget_together(folder):
+    """Spawned, as workers are on Windows and macOS; the folder is weighed while they write."""
+    context = multiprocessing.get_context("spawn")
+    shared = Store(folder, 30_000)
+    kept, start = context.Value("i", 0), context.Event()
+    given = {"kept": kept, "start": start, "store": shared}
+    jobs = [context.Process(target=exec, args=(WRITE_MANY, given | {"first": 40 * k})) for k in range(3)]
+    for job in jobs:
+        job.start()
+    start.set()
+    largest_bytes = 0
+    while any(job.is_alive() for job in jobs):
+        with ledger.opened(folder):
+            largest_bytes = max(largest_bytes, size_bytes(folder))
+    for job in jobs:
+        job.join()
+        assert job.exitcode == 0
+    assert 25_000 < largest_bytes <= 30_000
+    assert kept.value == len(entries(folder)) > 20
+    with ledger.opened(folder) as books:
+        assert books.used_bytes == ledger.added_up(folder)
+    assert {path.suffix for path in folder.iterdir()} == {".frames", ".json"}
+
+
+def test_two_processes_that_decode_the_same_video_do_no_harm(video, folder):
+    copies = [FrameCache(folder, NATIVE, 2**30) for _ in range(2)]
+    names_ = {copy._entry_name(video) for copy in copies}
+    clips = [copy._decode(*names_, video, every(1)) for copy in copies]
+    assert np.array_equal(clips[0].frames, clips[1].frames)
+    with ledger.opened(folder) as books:
+        assert books.used_bytes == ledger.added_up(folder)
+    assert len(entries(folder)) == 1
+
+
+# Folders that cannot be used
+
+
+def test_a_folder_that_is_lost_midway_costs_entries_and_not_the_run(video, tmp_path, folder):
+    cache = FrameCache(folder, NATIVE, 2**30)
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+    write_lossless(tmp_path / "b.mkv", moving_square(9))
+    for path, n_frames in ((video, 20), (tmp_path / "b.mkv", 9), (video, 20)):
+        assert cache.read_clips(path, every(1)).video_frames == n_frames
+    (line,) = cache.problems()
+    assert line.startswith(f"cache: {folder} cannot be written")
+
+
+def test_a_disk_that_is_full_costs_entries_and_not_the_run(video, folder):
+    """The system itself refuses to write: no file may be larger than 10,000 bytes."""
+    pytest.importorskip("resource")
+    code = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from msfnet.data.cache import FrameCache
+cache = FrameCache(Path(sys.argv[1]), (64, 48), 2**30)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+for _ in range(2):
+    assert cache.read_clips(Path(sys.argv[2]), lambda n: np.arange(n)[None]).video_frames == 20
+print(*cache.problems(), sep="\\n")
+"""
+    said = subprocess.check_output([sys.executable, "-c", code, str(folder), str(video)], text=True).splitlines()
+    assert said == [
+        f"cache: 1 entries could not be written to {folder}",
+        f"cache: {folder} cannot be written (File too large)",
+    ]
+    assert entries(folder) == []
+    assert not any(ledger.is_temporary(path) for path in folder.iterdir())
+    with ledger.opened(folder) as books:
+        assert books.used_bytes == ledger.added_up(folder)
+
+
+def test_a_folder_that_cannot_be_written_is_read_all_the_same(video, folder, monkeypatch):
+    FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
+    (folder / ledger.LEDGER).unlink()
+    (folder / ledger.LEDGER).mkdir()  # refuses as a read-only folder does, also to an administrator
+    monkeypatch.setattr(cache_module, "read_video", lambda *a: pytest.fail("decoded again"))
+    cache = FrameCache(folder, NATIVE, 2**30)
+    assert np.array_equal(cache.read_clips(video, every(1)).frames[0], moving_square(20))
+    assert "cannot be written" in cache.problems()[0]
+
+
+# What a run decides and says
+
+
+@pytest.mark.parametrize(
+    ("asked", "raw_bytes", "budget_bytes", "codec"),
+    [
+        ("auto", 0, 0, "raw"),
+        ("auto", 100, 100, "raw"),
+        ("auto", 101, 100, "jpeg"),
+        ("auto", 10**15, 100, "jpeg"),
+        ("raw", 101, 100, "raw"),
+        ("jpeg", 1, 100, "jpeg"),
+    ],
+)
+def test_codec_follows_the_budget(asked, raw_bytes, budget_bytes, codec):
+    assert choose_codec(asked, raw_bytes, budget_bytes) == codec
+
+
+@pytest.mark.parametrize(
+    ("raw_gb", "codec", "line"),
+    [
+        (1.3, "raw", "cache: 1,293 videos, about 1.3 GB raw of 8 GB"),
+        (12, "jpeg", "cache: 1,293 videos, about 12.0 GB raw, at most 2.0 GB as JPEG, of 8 GB"),
+        (12, "raw", "cache: 1,293 videos, about 12.0 GB raw of 8 GB; what does not fit is decoded each time"),
+    ],
+)
+def test_one_line_says_what_will_be_kept(raw_gb, codec, line):
+    assert describe(1293, int(raw_gb * 2**30), codec, 8 * 2**30) == line
+
+
+def test_raw_size_is_estimated_from_a_few_videos(tmp_path, monkeypatch):
+    for i in range(4):
+        write_lossless(tmp_path / f"{i}.mkv", moving_square(10 + i))
+    paths = sorted(tmp_path.iterdir())
+    frame_bytes = 64 * 48 * 3
+    assert estimate_raw_bytes(paths, NATIVE) == (10 + 11 + 12 + 13) * frame_bytes
+    assert estimate_raw_bytes(paths * 100, NATIVE) == pytest.approx(100 * 46 * frame_bytes, rel=0.1)
+    assert estimate_raw_bytes([*paths, tmp_path / "gone.mkv"], NATIVE) == 46 * frame_bytes
+    assert estimate_raw_bytes([], NATIVE) == 0
+    monkeypatch.setattr(cache_module, "LONGEST_BYTES", 12 * frame_bytes)
+    assert estimate_raw_bytes(paths, NATIVE) == (10 + 11 + 12) * frame_bytes
+
+
+def test_a_recipe_opens_the_cache_it_asks_for(video, folder, tmp_path):
+    items, preprocessing, said = [VideoItem(video, "a")], Recipe().preprocessing(), []
+    assert open_cache(Data(cache="off"), preprocessing, items, said.append) is None
+    cache = open_cache(Data(cache=str(folder), cache_gb=0.5), preprocessing, items, said.append)
+    assert (cache.store.folder, cache.store.budget_bytes, cache.codec) == (folder, 2**29, "raw")
+    assert said == ["cache: 1 videos, about 0.0 GB raw of 0.5 GB"]
+    assert open_cache(Data(cache=str(folder), cache_gb=0.001), preprocessing, items, said.append).codec == "jpeg"
+    with pytest.raises(UserError, match="expected a folder for the cache, found the file"):
+        open_cache(Data(cache=str(video)), preprocessing, items, said.append)
+
+
+def test_evaluate_fills_the_cache_and_reads_from_it(tiny_run, video_folder, folder, monkeypatch):
+    monkeypatch.setenv("MSFNET_CACHE", str(folder))
+    said = []
+    first = evaluate_data(tiny_run, video_folder, lists=None, split=1, views=None, say=said.append)
+    assert any(line.startswith(f"cache: {first.n_videos} videos") for line in said)
+    assert len(entries(folder)) == first.n_videos
+    monkeypatch.setattr(cache_module, "read_video", lambda *a: pytest.fail("decoded again"))
+    again = evaluate_data(tiny_run, video_folder, lists=None, split=1, views=None, say=said.append)
+    assert again.to_dict() == first.to_dict()
+
+
+# The command
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_the_command_shows_and_clears_what_is_ours(video, folder, capsys, monkeypatch):
+    monkeypatch.setenv("MSFNET_CACHE", str(folder))
+    empty = json.loads(run(capsys, "cache", "--json"))
+    assert (empty["entries"], empty["bytes"], empty["oldest_use"]) == (0, 0, None)
+    FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
+    (folder / ("b" * 32 + ".npy")).write_bytes(bytes(100))
+    (folder / f".part-77-{'0' * 40}.frames").write_bytes(bytes(100))
+    (folder / "notes.npy").write_text("the user's own")
+    os.utime(folder / ("b" * 32 + ".npy"), (1e9, 1e9))
+    shown = json.loads(run(capsys, "cache", "--json"))
+    assert shown["folder"] == str(folder)
+    assert (shown["entries"], shown["budget_bytes"], shown["damaged"]) == (2, 8 * 2**30, 0)
+    assert shown["oldest_use"].startswith("2001-09-")
+    assert "entries     2," in run(capsys, "cache")
+    freed = json.loads(run(capsys, "cache", "--clear", "--json"))["freed_bytes"]
+    assert freed == shown["bytes"] > 20 * 64 * 48 * 3
+    assert [path.name for path in folder.iterdir() if path.name != ledger.LEDGER] == ["notes.npy"]
+    assert run(capsys, "cache", "--clear").startswith("freed 0.00 GB")
+
+
+def test_clearing_does_not_disturb_a_run(video, folder):
+    cache = FrameCache(folder, NATIVE, 2**30)
+    for _ in range(2):
+        assert cache.read_clips(video, every(1)).video_frames == 20
+        assert len(entries(folder)) == 1
+        store.clear(folder)
+    assert cache.problems() == []
