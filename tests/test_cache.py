@@ -459,7 +459,7 @@ def test_codec_follows_the_budget(asked, raw_bytes, budget_bytes, codec):
     ("raw_gb", "codec", "line"),
     [
         (1.3, "raw", "cache: 1,293 videos, about 1.3 GB raw of 8 GB"),
-        (12, "jpeg", "cache: 1,293 videos, about 12.0 GB raw, at most 2.0 GB as JPEG, of 8 GB"),
+        (12, "jpeg", "cache: 1,293 videos, about 12.0 GB raw, about 2.0 GB as JPEG, of 8 GB"),
         (12, "raw", "cache: 1,293 videos, about 12.0 GB raw of 8 GB; what does not fit is decoded each time"),
     ],
 )

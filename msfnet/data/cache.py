@@ -24,8 +24,8 @@ from msfnet.data.store import Store
 from msfnet.types import Clip, VideoError
 
 DECODE_VERSION = 1  # raise it when decoding or resizing gives other frames than before: old entries are then left
-LONGEST_BYTES = 64 * 2**20  # of raw frames. A longer video is decoded each time: a clip needs few of its frames
-JPEG_SHARE = 1 / 6  # of the raw bytes that JPEG takes, at most, on real clips of 86 x 64 and 171 x 128
+LONGEST_BYTES = 64 * 2**20  # of raw frames; a longer video is decoded each time: a clip needs few of its frames
+JPEG_SHARE = 1 / 6  # of the raw bytes, what JPEG takes: on real clips 1/6 at 86 x 64 px, 1/9 at 171 x 128 px
 SAMPLED_VIDEOS = 32
 
 
@@ -215,6 +215,6 @@ def describe(n_videos: int, raw_bytes: int, codec: str, budget_bytes: int) -> st
     kept = f"cache: {n_videos:,} videos, about {raw_bytes / gb:.1f} GB raw"
     if codec == "jpeg":
         raw_bytes = int(raw_bytes * JPEG_SHARE)
-        kept += f", at most {raw_bytes / gb:.1f} GB as JPEG,"
+        kept += f", about {raw_bytes / gb:.1f} GB as JPEG,"
     kept += f" of {budget_bytes / gb:g} GB"
     return kept + ("" if raw_bytes <= budget_bytes else "; what does not fit is decoded each time")
