@@ -95,7 +95,10 @@ def evaluate_data(
     items, which = held_out(listing, weights if weights.is_dir() else weights.parent)
     say(f"scoring {len(items)} videos: {which}")
     model, cache = loaded.model.to(best_device()), open_cache(Data(), loaded.preprocessing, items, say)
-    return evaluate(model, loaded.classes, loaded.preprocessing, items, views=views, cache=cache)
+    scores = evaluate(model, loaded.classes, loaded.preprocessing, items, views=views, cache=cache)
+    for line in cache.problems() if cache else ():
+        say(line)
+    return scores
 
 
 def held_out(listing: Listing, run_folder: Path) -> tuple[list[VideoItem], str]:
