@@ -37,7 +37,7 @@ def every(step):
 
 
 def entries(folder):
-    return sorted(Path(folder).glob("*.frames"))
+    return sorted(Path(folder).glob("[0-9a-f]*.frames"))
 
 
 def make_old(folder, seconds=1000):
@@ -262,33 +262,38 @@ def test_damaged_records_and_ledgers_are_written_anew(video, folder, text):
         assert books.used_bytes == ledger.added_up(folder)
 
 
-def test_a_writer_that_is_killed_leaves_no_half_entry_and_no_lock(folder):
+@pytest.mark.parametrize(("event", "nth"), [("open", 1), ("open", 2), ("os.rename", 1)])
+def test_a_writer_that_is_killed_leaves_no_half_entry_and_no_lock(folder, event, nth):
+    """Killed outright before it reserves room, before it fills the file, and before the file gets its name."""
     code = """
-import sys
+import os, signal, sys
 from pathlib import Path
 from msfnet.data.store import Store
-from msfnet.evaluate import evaluate_data
-store = Store(Path(sys.argv[1]), 2**30)
-for i in range(100):
-    store.write(f"{i % 2:040x}.frames", bytes([i]) * 8_000_000)
+store = Store(Path(sys.argv[1]), 10**6)
+store.write("0" * 40 + ".frames", b"before")
+times = 0
+def kill(event, arguments):
+    global times
+    if event == sys.argv[2] and ".part-" in str(arguments[0]):
+        times += 1
+        if times == int(sys.argv[3]):
+            os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+sys.addaudithook(kill)
+store.write("0" * 40 + ".frames", bytes(100_000))
+print("not killed")
 """
-    for _ in range(2):
-        writer = subprocess.Popen([sys.executable, "-c", code, str(folder)])
-        while not list(folder.glob(f".part-{writer.pid}-*")):
-            assert writer.poll() is None
-        writer.kill()
-        writer.wait()
-        for entry in entries(folder):
-            data = entry.read_bytes()
-            assert data == data[:1] * 8_000_000
+    writer = subprocess.run([sys.executable, "-c", code, str(folder), event, str(nth)], stdout=subprocess.PIPE)
+    assert (writer.returncode != 0, writer.stdout) == (True, b"")
+    assert [entry.read_bytes() for entry in entries(folder)] == [b"before"]
     left = [path for path in folder.iterdir() if ledger.is_temporary(path)]
-    assert left
-    assert Store(folder, 2**30).write(names(3)[2], b"next")
-    make_old(folder, ledger.STALE_SECONDS + 10)
-    Store(folder, 2**30)
-    assert not any(path.exists() for path in left)
+    assert len(left) == (0 if (event, nth) == ("open", 1) else 1)
+    run = Store(folder, 10**6)
+    assert run.write(names(1)[0], b"after")
     with ledger.opened(folder) as books:
-        assert books.used_bytes == ledger.added_up(folder)
+        assert books.used_bytes == ledger.added_up(folder) >= 100_000 * len(left)
+    make_old(folder, ledger.STALE_SECONDS + 10)
+    Store(folder, 10**6)
+    assert not any(path.exists() for path in left)
 
 
 # Room
