@@ -101,6 +101,36 @@ def train(
 
 
 @app.command
+def shard(
+    data: DataPath,
+    *,
+    out: Annotated[Path, Parameter(help="Folder for the shards.")],
+    lists: Lists = None,
+    split: Split = 1,
+    recipe: Annotated[
+        str, Parameter(help="Recipe, or the recipe.toml of a run, whose frame size is wanted.")
+    ] = "small",
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", help="table.key=value, once for each key.")] = (),
+    shard_mb: Annotated[int, Parameter(help="A shard is closed when it has reached so many MB.")] = 256,
+) -> int:
+    """Pack a data set into shards to stream: tar archives of decoded, resized videos. Started again, it goes on."""
+    from msfnet.data.annotations import read_data
+    from msfnet.data.write_shards import write_shards
+    from msfnet.recipe import load_recipe
+
+    if shard_mb < 1:
+        raise UserError(f"expected --shard-mb of 1 or more, found {shard_mb}")
+    listing, resolved = read_data(data, lists, split), load_recipe(recipe, set_)
+    try:
+        index = write_shards(listing, resolved, data, out, shard_bytes=shard_mb * 2**20, say=say)
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on")
+        return 1
+    print(out)
+    return 1 if index.failed else 0
+
+
+@app.command
 def evaluate(
     weights: WeightsPath,
     data: DataPath,

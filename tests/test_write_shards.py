@@ -1,0 +1,311 @@
+"""Writing shards: every video once and none lost, whatever interrupts; bad ones named; the index says what is there."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+from conftest import TINY
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msfnet.cli import main
+from msfnet.data import write_shards as writing
+from msfnet.data.annotations import read_data
+from msfnet.data.decode import read_video
+from msfnet.data.packed import unpack
+from msfnet.data.shards import INDEX, UNFINISHED, Shard, ShardIndex, is_shards, read_shards
+from msfnet.data.write_shards import in_order, write_shards
+from msfnet.recipe import load_recipe
+from msfnet.types import UserError, VideoItem
+
+RECIPE = load_recipe("small", TINY)
+SMALL_BYTES = 40_000  # three or four of these tiny videos
+
+
+def quiet(line):
+    pass
+
+
+def write(data, out, *, shard_bytes=SMALL_BYTES, recipe=RECIPE, say=quiet):
+    return write_shards(read_data(data), recipe, data, out, shard_bytes=shard_bytes, say=say)
+
+
+def samples(folder):
+    """Split and KEY -> (entry, facts), of every archive, by the standard library."""
+    found = {}
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            files = {member.name: tar.extractfile(member).read() for member in tar}
+        keys = {name.partition(".")[0] for name in files}
+        assert set(files) == {f"{key}.{ending}" for key in keys for ending in ("frames", "json")}
+        for key in keys:
+            assert key not in found
+            found[key] = (files[f"{key}.frames"], json.loads(files[f"{key}.json"]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def shards(video_folder, tmp_path_factory):
+    """A folder of finished shards, and its index as it was when they were written. Not to be changed."""
+    out = tmp_path_factory.mktemp("shards")
+    return out, write(video_folder, out)
+
+
+@pytest.fixture
+def broken_data(video_folder, tmp_path):
+    """The videos, and two that cannot be read."""
+    for path in sorted(video_folder.rglob("*.mp4")):
+        copy = tmp_path / "data" / path.relative_to(video_folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    (tmp_path / "data" / "GoLeft" / "v_GoLeft_g01_c03.mp4").write_bytes(b"no video")
+    (tmp_path / "data" / "GoRight" / "v_GoRight_g09_c01.mp4").write_bytes(b"")
+    return tmp_path / "data"
+
+
+def test_shards_hold_every_video_once_as_it_was_decoded(video_folder, shards):
+    out, index = shards
+    found = samples(out)
+    assert sorted(facts["path"] for _, facts in found.values()) == sorted(
+        path.relative_to(video_folder).as_posix() for path in video_folder.rglob("*.mp4")
+    )
+    for split in ("train", "val", "test"):
+        for number, item in enumerate(index.items(split)):
+            entry, facts = found[f"{split}-{number:08d}"]
+            assert facts == {"label": item.label, "path": item.path.as_posix(), "group": item.group, "split": split}
+            frames = read_video(video_folder / item.path, (43, 32)).frames[0]
+            difference = unpack(entry, np.arange(len(frames))).astype(int) - frames
+            assert np.abs(difference).mean() < 3  # JPEG
+    assert [path.name for path in out.iterdir() if path.suffix != ".tar"] == [INDEX]
+
+
+def test_index_reads_back_and_is_of_the_archives(shards):
+    out, index = shards
+    assert read_shards(str(out)) == index
+    assert read_shards(out.as_uri()).items("train") == index.items("train")
+    assert index.classes == ("GoLeft", "GoRight")
+    assert index.resize_px == (43, 32)
+    for split, archives in index.splits.items():
+        assert [shard.name for shard in archives] == [f"{split}-{i:06d}.tar" for i in range(len(archives))]
+        for shard in archives[:-1]:
+            assert SMALL_BYTES <= shard.size_bytes < 2 * SMALL_BYTES
+    assert len(index.shards("train")) > 2
+    assert {len({item.label for item in shard.items}) for shard in index.shards("train")[:-1]} == {2}  # shuffled
+    assert "20 videos of 2 classes" in index.describe()
+
+
+def test_webdataset_reads_them_by_itself(shards):
+    urls = [{"url": path.as_uri()} for path in sorted(shards[0].glob("*.tar"))]
+    own = samples(shards[0])
+    read = {s["__key__"]: (s["frames"], json.loads(s["json"])) for s in webdataset.tarfile_samples(urls)}
+    assert read == own
+
+
+def test_same_seed_same_bytes_other_seed_other_order(video_folder, shards, tmp_path):
+    def content(folder):
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    write(video_folder, tmp_path / "same", recipe=load_recipe("small", [*TINY, "data.workers=3"]))
+    assert content(tmp_path / "same") == content(shards[0])
+    other = write(video_folder, tmp_path / "other", recipe=load_recipe("small", [*TINY, "train.seed=1"]))
+    assert other.items("train") != shards[1].items("train")
+
+
+def test_bad_videos_are_named_counted_and_listed(broken_data, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["shard", str(broken_data), "--out", str(tmp_path / "out"), *(x for s in TINY for x in ("--set", s))])
+    assert stopped.value.code == 1
+    out, err = capsys.readouterr()
+    assert out.strip() == str(tmp_path / "out")
+    assert "failed: GoLeft/v_GoLeft_g01_c03.mp4: cannot be read as a video" in err.replace("\\", "/")
+    assert "failed: GoRight/v_GoRight_g09_c01.mp4: the file is empty" in err.replace("\\", "/")
+    index = read_shards(str(tmp_path / "out"))
+    assert {item.path.name for item, _ in index.failed} == {"v_GoLeft_g01_c03.mp4", "v_GoRight_g09_c01.mp4"}
+    assert len(samples(tmp_path / "out")) == 20
+    for split in ("train", "val", "test"):
+        reasons = index.reasons(split)
+        assert [item.path for item in index.items(split)[-len(reasons) :]] == [
+            item.path for item, _ in index.failed if item.split == split
+        ] or not reasons
+
+
+def test_command_leaves_whole_shards_and_code_0(video_folder, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["shard", str(video_folder), "--out", str(tmp_path / "out"), "--shard-mb", "1"])
+    assert stopped.value.code == 0
+    assert read_shards(str(tmp_path / "out")).resize_px == load_recipe("small").preprocessing().resize_px
+    with pytest.raises(SystemExit) as stopped:
+        main(["shard", str(video_folder), "--out", str(tmp_path / "no"), "--shard-mb", "0"])
+    assert stopped.value.code == 2
+    assert "--shard-mb of 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("after", [1, 9, 20])
+def test_interrupted_writing_goes_on_without_a_video_twice_or_lost(broken_data, tmp_path, monkeypatch, after):
+    whole = write(broken_data, tmp_path / "whole")
+    decoded = []
+    real = writing.read_video  # of 22 videos it reads all
+
+    def stopping(path, resize_px):
+        if len(decoded) == after:
+            raise KeyboardInterrupt
+        decoded.append(path)
+        return real(path, resize_px)
+
+    monkeypatch.setattr(writing, "read_video", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        write(broken_data, tmp_path / "parts")
+    assert not (tmp_path / "parts" / INDEX).exists()
+    assert not list((tmp_path / "parts").glob(".part-*"))
+    monkeypatch.setattr(writing, "read_video", real)
+    lines = []
+    index = write(broken_data, tmp_path / "parts", say=lines.append)
+    assert index.to_dict() == whole.to_dict()
+    assert samples(tmp_path / "parts") == samples(tmp_path / "whole")
+    assert any(line.startswith("going on after") for line in lines) == (after > 1)
+
+
+def test_killed_writing_goes_on(video_folder, tmp_path):
+    """A real process, killed in the middle of an archive."""
+    script = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[3])\n"
+        "import test_write_shards as t; t.slow_write(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    out = tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-c", script, str(video_folder), str(out), str(Path(__file__).parent)])
+    deadline = time.monotonic() + 60
+    while not list(out.glob("train-000001.tar")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    while not list(out.glob(".part-*.tar")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
+    process.wait()
+    assert list(out.glob(".part-*.tar"))
+    with pytest.raises(UserError, match="are not finished; go on with"):
+        read_shards(str(out))
+    kept = (out / "train-000000.tar").stat().st_mtime_ns
+    write(video_folder, out)
+    assert (out / "train-000000.tar").stat().st_mtime_ns == kept
+    assert len(samples(out)) == 20
+    assert not list(out.glob(".part-*"))
+
+
+def slow_write(data, out):
+    real = writing.read_video
+
+    def slow(path, resize_px):
+        time.sleep(0.1)
+        return real(path, resize_px)
+
+    writing.read_video = slow
+    write(data, out)
+
+
+def test_finished_shards_are_left_and_other_ones_refused(video_folder, shards):
+    out, index = shards
+    dates = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.suffix == ".tar"}
+    assert write(video_folder, out) == index
+    assert {path: path.stat().st_mtime_ns for path in dates} == dates
+    with pytest.raises(UserError, match="holds shards of other videos, or of another split, size or --shard-mb"):
+        write(video_folder, out, shard_bytes=SMALL_BYTES + 1)
+    with pytest.raises(UserError, match="holds shards of other videos"):
+        write(video_folder, out, recipe=load_recipe("small", [*TINY, "data.resize=[44, 32]"]))
+
+
+def test_results_come_in_order_and_few_are_made_ahead():
+    made = []
+
+    def work(path):
+        time.sleep(0.02 if path.name == "0" else 0)
+        made.append(path)
+        return path.name
+
+    paths = [Path(str(i)) for i in range(30)]
+    results = in_order(paths, work, threads=3)
+    assert next(results) == "0"
+    time.sleep(0.05)
+    assert len(made) <= 8
+    assert [*results] == [str(i) for i in range(1, 30)]
+
+
+# The index
+
+
+@given(
+    st.lists(st.tuples(st.text(min_size=1), st.sampled_from("ab"), st.none() | st.text(min_size=1)), max_size=5),
+    st.sampled_from(["train", "val", "test"]),
+)
+def test_any_index_survives_json(videos, split):
+    items = tuple(VideoItem(Path("v") / path.replace("\\", "-"), label, split, group) for path, label, group in videos)
+    shards = {split: (Shard(f"{split}-000000.tar", 10240, items),)}
+    index = ShardIndex("here", "f", ("a", "b"), (43, 32), shards, tuple((item, "broken") for item in items))
+    text = json.dumps(index.to_dict(), ensure_ascii=False)
+    assert ShardIndex.from_dict("here", json.loads(text)) == index
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "expected shards of format 1 in here, found 2; write them again"),
+        ({"splits": {"train": [{"name": "../train-000000.tar", "samples": 0, "bytes": 1, "videos": []}]}}, "is named"),
+        ({"splits": {"train": [{"name": "test-000000.tar", "samples": 0, "bytes": 1, "videos": []}]}}, "is named"),
+        ({"splits": {"train": [{"name": "train-000000.tar", "samples": 3, "bytes": 1, "videos": []}]}}, "3 samples, 0"),
+        (
+            {"splits": {"train": [{"name": "train-000000.tar", "samples": 1, "bytes": 1, "videos": [["v", 7, None]]}]}},
+            "IndexError",
+        ),
+        ({"resize_px": [1]}, "not one that msfnet shard writes"),
+        ({"classes": None}, "not one that msfnet shard writes"),
+    ],
+)
+def test_an_index_that_is_none_is_refused(change, message):
+    values = ShardIndex("here", "f", ("a",), (43, 32)).to_dict() | change
+    with pytest.raises(UserError, match=message):
+        ShardIndex.from_dict("here", values)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\u00ff"])
+def test_a_file_that_is_no_index_is_refused(tmp_path, text):
+    (tmp_path / INDEX).write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"shards\.json"):
+        read_shards(str(tmp_path))
+
+
+def test_what_is_not_whole_is_refused_before_training(shards, tmp_path):
+    for path in shards[0].iterdir():
+        shutil.copy(path, tmp_path)
+    shard = tmp_path / "train-000001.tar"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-512])
+    with pytest.raises(
+        UserError, match=rf"train-000001.tar: expected {len(content)} bytes, found {len(content) - 512}"
+    ):
+        read_shards(str(tmp_path))
+    shard.unlink()
+    with pytest.raises(UserError, match="found no file; copy the shard again"):
+        read_shards(str(tmp_path))
+
+
+def test_shards_are_recognised(tmp_path):
+    assert not is_shards(str(tmp_path))
+    (tmp_path / UNFINISHED).write_text("{}")
+    assert is_shards(str(tmp_path))
+    assert is_shards("s3://bucket/set")
+    assert is_shards("https://host/set")
+    assert not is_shards(r"C:\videos")
+    with pytest.raises(UserError, match="expected shards, found no shards"):
+        read_shards(str(tmp_path / "nowhere"))
+
+
+def test_tar_members_say_nothing_of_the_machine(shards):
+    with tarfile.open(shards[0] / "train-000000.tar") as tar:
+        assert {(m.uid, m.gid, m.uname, m.gname, m.mtime) for m in tar} == {(0, 0, "", "", 0)}
