@@ -1,0 +1,451 @@
+"""Streaming shards: every way to reach them, damage and broken connections, several processes, training and scoring."""
+
+import functools
+import http.server
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+from collections import Counter
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+
+from msfnet.data import stream_shards
+from msfnet.data.annotations import read_data
+from msfnet.data.decode import read_clips
+from msfnet.data.sampling import scored_clips
+from msfnet.data.shards import INDEX, read_shards
+from msfnet.data.stream_shards import ScoredShards, ShardError, TrainingShards, make_shard_loader, read_entries
+from msfnet.data.write_shards import write_shards
+from msfnet.recipe import load_recipe
+from msfnet.types import UserError
+
+RECIPE = load_recipe("small", TINY)
+PREPROCESSING = RECIPE.preprocessing()
+
+
+@pytest.fixture(scope="module")
+def folder(video_folder, tmp_path_factory):
+    """Shards of the twenty videos and of one that cannot be read, which was to be a test video. Not to be changed."""
+    data, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("shards")
+    for part in ("GoLeft", "GoRight"):
+        shutil.copytree(video_folder / part, data / "train" / part)
+    (data / "test").mkdir()
+    for part in ("GoLeft", "GoRight"):
+        (data / "test" / part).mkdir()
+        for path in (data / "train" / part).glob("*_g05_*"):
+            path.rename(data / "test" / part / path.name)
+    (data / "test" / "GoLeft" / "v_GoLeft_g09_c01.mp4").write_bytes(b"no video")
+    recipe = load_recipe("small", [*TINY, "data.val_fraction=0"])
+    write_shards(read_data(data), recipe, data, out, shard_bytes=40_000, say=lambda line: None)
+    return out
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch):
+    monkeypatch.setattr(stream_shards, "RETRY_SECONDS", (0, 0))
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """Serves a folder; `breaks` holds, for names, after how many bytes each further answer breaks off."""
+
+    def __init__(self, folder):
+        self.breaks, self.asked = {}, Counter()
+        super().__init__(("127.0.0.1", 0), functools.partial(_Handler, directory=str(folder)))
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    def copyfile(self, source, outputfile):
+        name = Path(self.path).name
+        self.server.asked[name] += 1
+        breaks = self.server.breaks.get(name)
+        outputfile.write(source.read(breaks.pop(0) if breaks else -1))
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(folder):
+    with _Server(folder) as served:
+        thread = threading.Thread(target=served.serve_forever, args=(0.01,))
+        thread.start()
+        yield served
+        served.shutdown()
+        thread.join()
+
+
+def training(source, **settings):
+    index = read_shards(str(source))
+    settings = {"batch": 4, "seed": 0, "window": 6, "sampling": "random-interval"} | settings
+    return TrainingShards(index, "train", index.classes, PREPROCESSING, **settings)
+
+
+def scored(source, classes=None, **settings):
+    index = read_shards(str(source))
+    return ScoredShards(index, "test", classes or index.classes, PREPROCESSING, **{"batch": 3, "clips": 2} | settings)
+
+
+def content(samples):
+    return [(s.index, s.label, s.error, None if s.frames is None else s.frames.numpy().tobytes()) for s in samples]
+
+
+# What is yielded
+
+
+def test_training_samples_are_clips_of_their_videos(folder, video_folder):
+    videos = training(folder)
+    seen = list(videos)
+    assert len(videos) == 16
+    assert sorted(s.index for s in seen) == list(range(16))
+    for sample in seen:
+        item = videos.items[sample.index]
+        assert sample.label == ["GoLeft", "GoRight"].index(item.label)
+        assert sample.frames.shape == (1, 4, 32, 43, 3)
+        assert not sample.repeated
+        plan = functools.partial(videos._plan, 0, sample.index)
+        clip = read_clips(video_folder / item.label / item.path.name, plan, (43, 32))
+        assert np.abs(sample.frames.numpy().astype(int) - clip.frames).mean() < 3  # JPEG
+
+
+def test_clips_and_order_are_of_seed_and_epoch(folder):
+    def epoch(number, **settings):
+        videos = training(folder, **settings)
+        videos.set_epoch(number)
+        return content(videos)
+
+    assert epoch(0) == epoch(0) != epoch(1)
+    assert epoch(1) == epoch(1)
+    assert epoch(0) != epoch(0, seed=1)
+    whole, other_order = epoch(0), epoch(0, window=1)
+    assert sorted(whole) == sorted(other_order)  # a clip depends on its sample, not on its turn
+    assert whole != other_order
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3")
+@pytest.mark.parametrize("workers", [0, 2, 3])
+def test_loader_yields_planned_batches_and_hears_of_epochs(folder, workers):
+    loader = make_shard_loader(training(folder, batch=3), workers)
+    epochs = []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        batches = list(loader)
+        assert len(batches) == len(loader) == 6
+        assert [len(batch["indices"]) for batch in batches] == [3, 3, 3, 3, 3, 1]
+        assert batches[0]["clips"].shape == (3, 1, 4, 32, 43, 3)
+        epochs.append([batch["indices"] for batch in batches])
+        assert sorted(chain(*epochs[-1])) == list(range(16))
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resumed_reading_goes_on_exactly_and_reads_no_earlier_shard(server, workers):
+    def batches(done):
+        videos = training(server.url, batch=2, window=3)
+        videos.set_epoch(1, done)
+        return [(batch["indices"], batch["clips"]) for batch in make_shard_loader(videos, workers)]
+
+    whole = batches(0)
+    everything = set(server.asked)
+    for done in (2, 6, 14):
+        server.asked.clear()
+        rest = batches(done)
+        assert [indices for indices, _ in rest] == [indices for indices, _ in whole[done // 2 :]]
+        assert all(torch.equal(a, b) for (_, a), (_, b) in zip(rest, whole[done // 2 :], strict=True))
+    assert len(everything) >= 5
+    assert len(server.asked) <= 1 + 1 + max(1, workers)  # the index, and at the end a shard or two for each worker
+
+
+def test_scoring_yields_each_video_once_and_the_failed_as_errors(folder, video_folder):
+    videos = scored(folder)
+    samples = list(videos)
+    assert [s.index for s in samples] == list(range(5)) == list(range(len(videos)))
+    assert [s.error is None for s in samples] == [True] * 4 + [False]
+    assert samples[-1].error.startswith("cannot be read as a video")
+    assert samples[-1].label == 0
+    assert videos.items[-1].path.name == "v_GoLeft_g09_c01.mp4"
+    for sample, item in zip(samples[:4], videos.items, strict=False):
+        plan = functools.partial(scored_clips, PREPROCESSING, 2)
+        clip = read_clips(video_folder / item.label / item.path.name, plan, (43, 32))
+        assert np.abs(sample.frames.numpy().astype(int) - clip.frames).mean() < 3
+    assert [s.label for s in scored(folder, ("GoRight", "Jump"))] == [
+        0 if item.label == "GoRight" else -1 for item in videos.items
+    ]
+
+
+def test_short_videos_repeat_their_last_frame_and_damage_is_told(folder):
+    long = replace(PREPROCESSING, frames=40)
+    index = read_shards(str(folder))
+    samples = list(ScoredShards(index, "test", index.classes, long, batch=2, clips=1))
+    assert all(s.repeated and s.frames.shape == (1, 40, 32, 43, 3) for s in samples[:4])
+    assert torch.equal(samples[0].frames[0, -1], samples[0].frames[0, -2])
+
+
+def test_shards_of_another_size_are_refused(folder):
+    other = load_recipe("small").preprocessing()
+    index = read_shards(str(folder))
+    with pytest.raises(UserError, match=r"expected shards of \d+x\d+ px, found 43x32; write them with"):
+        ScoredShards(index, "test", index.classes, other, batch=2, clips=1)
+
+
+# Ways to the bytes
+
+
+def test_every_way_gives_the_same(folder, server, monkeypatch):
+    """A path, a file: URL, a web server and an S3 command (here a program that prints the file)."""
+    here = [content(training(folder)), content(scored(folder))]
+    show = (
+        "import pathlib, shutil, sys; shutil.copyfileobj(open(sys.argv[1] + sys.argv[2][9:], 'rb'), sys.stdout.buffer)"
+    )
+    command = f'"{sys.executable}" -c "{show}" "{folder.as_posix()}" {{url}}'
+    monkeypatch.setenv("MSFNET_S3_COMMAND", command)
+    for source in (folder.as_uri(), server.url, server.url + "/?key=1", "s3://data"):
+        assert [content(training(source)), content(scored(source))] == here
+    assert command in read_shards("s3://data").describe()
+
+
+def test_an_s3_command_that_fails_or_is_none_is_told_in_one_line(monkeypatch):
+    monkeypatch.setenv("MSFNET_S3_COMMAND", "exit 3; {url}")
+    with pytest.raises(UserError, match=r"cannot read shards\.json of s3://bucket/it's: "):
+        read_shards("s3://bucket/it's")
+    monkeypatch.setenv("MSFNET_S3_COMMAND", "aws s3 cp")
+    with pytest.raises(UserError, match=r"expected {url} in MSFNET_S3_COMMAND"):
+        read_shards("s3://bucket/set")
+
+
+def test_what_cannot_be_reached_is_told_in_one_line(server):
+    with pytest.raises(UserError, match=r"cannot read shards\.json of http.*404"):
+        read_shards(server.url + "/nowhere")
+    with pytest.raises(UserError, match=r"cannot read shards\.json of http://127.0.0.1:9: .*[Rr]efused"):
+        read_shards("http://127.0.0.1:9")
+    with pytest.raises(UserError, match="expected a folder or a URL with http, https, s3, gs or file, found ftp://x/y"):
+        read_shards("ftp://x/y")
+
+
+def test_without_the_library_the_way_to_it_is_told(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    with pytest.raises(UserError, match=r"pip install 'msfnet\[shards\]'"):
+        training(folder)
+
+
+def test_neither_the_package_nor_the_library_reaches_for_the_network():
+    script = (
+        "import socket, sys\n"
+        "def refuse(*args): raise AssertionError(args)\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "import msfnet.data.stream_shards; assert 'webdataset' not in sys.modules\n"
+        "import webdataset; assert not {'torchvision', 'boto3', 'cv2', 'PIL'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+# Broken connections
+
+
+def shard_and_names(source, number=0):
+    shard = read_shards(str(source)).shards("train")[number]
+    return shard, [f"train-{i:08d}.frames" for i in range(len(shard.items))]
+
+
+def test_a_read_that_breaks_goes_on_where_it_broke(server, folder):
+    shard, names = shard_and_names(folder)
+    whole = list(read_entries(str(folder), shard, names))
+    third = third_sample_bytes(folder / shard.name)
+    server.breaks[shard.name] = [100, third, third + 700]
+    assert list(read_entries(server.url, shard, names)) == whole
+    assert server.asked[shard.name] == 4
+    server.breaks[shard.name] = [0, third]
+    assert content(training(server.url)) == content(training(folder))
+
+
+def third_sample_bytes(path):
+    """Where the third sample begins: an archive that breaks off there looks like one that ends."""
+    with tarfile.open(path) as tar:
+        return tar.getmembers()[4].offset
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_read_that_breaks_for_good_fails_in_one_line(server, workers):
+    name = "train-000001.tar"
+    server.breaks[name] = [1000] * 20
+    with pytest.raises(ShardError) as raised:
+        list(make_shard_loader(training(server.url), workers))
+    message = str(raised.value)
+    assert "\n" not in message
+    assert message.startswith(f"{server.url}/{name} breaks off before train-")
+    assert server.asked[name] == 3
+
+
+def test_a_shard_that_has_gone_fails_in_one_line(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    videos = training(copy)
+    (copy / "train-000000.tar").unlink()
+    with pytest.raises(ShardError, match=r"train-000000.tar breaks off before .* at 3 attempts: .*No such file"):
+        list(videos)
+
+
+# Damage
+
+
+def damaged(folder, tmp_path, name, offset_of):
+    """A copy of the shards with one byte of an archive changed: `offset_of` says which, given the archive's members."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    with tarfile.open(copy / name) as tar:
+        offset = offset_of(tar.getmembers())
+    content = bytearray((copy / name).read_bytes())
+    content[offset] ^= 255
+    (copy / name).write_bytes(content)
+    return copy
+
+
+@pytest.mark.parametrize("where", [3, 5000])
+def test_a_damaged_sample_is_an_error_that_names_it(folder, tmp_path, where):
+    """In the entry's header, and in a frame: one of those that are wanted, since all of them are."""
+    copy = damaged(folder, tmp_path, "test-000000.tar", lambda members: members[2].offset_data + where)
+    long = replace(PREPROCESSING, frames=40)
+    index = read_shards(str(copy))
+    samples = list(ScoredShards(index, "test", index.classes, long, batch=2, clips=1))
+    assert [s.index for s in samples if s.error] == [1, 4]
+    assert samples[1].frames is None
+    assert samples[1].label == index.classes.index(index.items("test")[1].label)
+    assert "test-000000.tar, sample test-00000001" in samples[1].error
+
+
+def test_samples_behind_a_damaged_archive_header_are_errors(folder, tmp_path):
+    shard, _ = shard_and_names(folder)
+    copy = damaged(folder, tmp_path, shard.name, lambda members: members[2].offset + 150)
+    samples = {s.index: s for s in training(copy)}
+    assert sorted(samples) == list(range(16))
+    bad = [number for number, sample in samples.items() if sample.error]
+    assert sorted(bad) == list(range(1, len(shard.items)))
+    assert "the archive is damaged: the sample is not in it" in samples[1].error
+
+
+def test_no_byte_of_an_archive_can_be_damaged_unseen_or_crash_it(folder, tmp_path):
+    """Wherever a byte is changed, each sample is as it was or an error."""
+    shard, names = shard_and_names(folder)
+    index = read_shards(str(folder))
+    videos = ScoredShards(index, "train", index.classes, replace(PREPROCESSING, frames=40), batch=2, clips=1)
+    whole = [s[3] for s in content(videos)][: len(names)]
+    original = (folder / shard.name).read_bytes()
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    videos.index = replace(index, source=str(copy))
+    videos.shards = index.shards("train")[:1]
+    rng = np.random.default_rng(0)
+    for offset in [*rng.integers(0, len(original), 40), *rng.integers(0, 512, 10)]:
+        changed = bytearray(original)
+        changed[offset] ^= 1 << int(rng.integers(8))
+        (copy / shard.name).write_bytes(changed)
+        visit = stream_shards.Visit(0, tuple(range(len(names))), tuple(range(len(names))))
+        for sample, frames in zip(videos._read(visit, videos._plan), whole, strict=True):
+            assert sample.error or sample.frames.numpy().tobytes() == frames
+
+
+# Several processes
+
+
+def test_two_processes_read_everything_in_equal_steps(folder):
+    """Two real processes that meet over gloo: uneven shards, equal steps, the union is everything."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import test_stream_shards as t; t.one_rank(sys.argv[2], int(sys.argv[3]), sys.argv[4])"
+    )
+    meeting = (folder.parent / "meeting").as_uri()
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(Path(__file__).parent), str(folder), str(rank), meeting],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    lines = [rank.communicate(timeout=120)[0].splitlines() for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    for epoch in range(2):
+        parts = [[list(map(int, batch.split(","))) for batch in out[epoch].split()] for out in lines]
+        assert [len(part) for part in parts] == [3, 3]
+        assert sorted(chain(*parts[0], *parts[1])) == list(range(16))
+    assert lines[0][2] == lines[1][2] == "16"  # what the ranks counted together
+    scored = [list(map(int, out[3].split())) for out in lines]
+    assert sorted(scored[0] + scored[1]) == list(range(5))
+
+
+def one_rank(folder, rank, meeting):
+    """What each of the two processes does: prints an epoch a line, then a sum over ranks, then what it would score."""
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    videos = training(folder, batch=3, rank=rank, ranks=2)
+    loader = make_shard_loader(videos, 2)
+    for epoch in range(2):
+        videos.set_epoch(epoch)
+        seen = torch.zeros(16)
+        batches = []
+        for batch in loader:
+            batches.append(",".join(map(str, batch["indices"])))
+            seen[batch["indices"]] += 1
+            torch.distributed.barrier()  # with unequal steps this would wait for ever
+        print(" ".join(batches))
+    torch.distributed.all_reduce(seen)
+    print(int((seen == 1).sum()))
+    print(*(sample.index for sample in scored(folder, rank=rank, ranks=2)))
+
+
+# Training and scoring
+
+
+def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
+    """The training loop as it is: a run that is broken off after an epoch and resumed ends where another does."""
+    from msfnet.models.registry import create_model
+    from msfnet.train.engine import Classifier, fit
+
+    def run(name, epochs, resume=False, done=0, workers=0):
+        recipe = load_recipe("small", [*TINY, f"train.epochs={epochs}", "optim.schedule=constant"])
+        torch.manual_seed(0)
+        classifier = Classifier(create_model("r3d18", 2, width=0.125), recipe)
+        videos = training(folder, batch=recipe.train.batch)
+        videos.set_epoch(done)
+        rows = []
+        loaders = make_shard_loader(videos, workers), make_shard_loader(scored(folder, clips=1, batch=4), 0)
+        fit(classifier, *loaders, tmp_path / name, rows.append, resume=resume)
+        assert not classifier.failures
+        return rows, classifier.model.state_dict()
+
+    whole, expected = run("whole", 2)
+    assert [row["epoch"] for row in whole] == [1, 2]
+    assert all(0 < row["train_loss"] < 10 and 0 <= row["val_top1"] <= 0.8 for row in whole)  # one of five is broken
+    first, _ = run("parts", 1)
+    second, found = run("parts", 2, resume=True, done=1)
+    assert [row["train_loss"] for row in first + second] == [row["train_loss"] for row in whole]
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_the_same_network_scores_alike_from_files_and_from_shards(folder, video_folder, tiny_run):
+    from msfnet.evaluate import score_views
+    from msfnet.models.checkpoint import load_weights
+
+    weights = load_weights(tiny_run)
+    videos = scored(folder, weights.classes)
+    for batch in make_shard_loader(videos, 0):
+        for index, clips in zip(batch["indices"], batch["clips"], strict=True):
+            item = videos.items[index]
+            plan = functools.partial(scored_clips, PREPROCESSING, 2)
+            path = video_folder / item.label / item.path.name
+            direct = torch.from_numpy(read_clips(path, plan, (43, 32)).frames)
+            found, expected = (score_views(weights.model, c[None], PREPROCESSING, 1) for c in (clips, direct))
+            assert torch.allclose(found, expected, atol=0.05)
+
+
+def test_the_index_is_all_that_is_needed_to_know_what_there_is(server, folder):
+    index = read_shards(server.url)
+    assert replace(index, source=str(folder)) == read_shards(str(folder))
+    assert server.asked == {INDEX: 1}
