@@ -28,6 +28,10 @@ app = App(
 )
 
 DataPath = Annotated[Path, Parameter(help="Folder of class folders, manifest CSV, or folder of videos with --lists.")]
+DataOrShards = Annotated[
+    str,
+    Parameter(help="Folder of class folders, manifest CSV, folder of videos with --lists, folder or URL of shards."),
+]
 WeightsPath = Annotated[Path, Parameter(help="A .safetensors file or a run folder.")]
 Lists = Annotated[Path | None, Parameter(help="Folder of official lists: UCF101, HMDB51 or Kinetics.")]
 Split = Annotated[int, Parameter(help="Which of several official splits.")]
@@ -66,7 +70,7 @@ def models(*, num_classes: int = 101, as_json: Json = False) -> int:
 
 @app.command
 def train(
-    data: DataPath,
+    data: DataOrShards,
     *,
     recipe: Annotated[str, Parameter(help="A shipped recipe (paper, small) or a TOML file.")] = "small",
     model: Annotated[str | None, Parameter(help="Network, as --set model.name=...")] = None,
@@ -78,6 +82,7 @@ def train(
 ) -> int:
     """Train a network; leaves a run folder with the best weights and a report."""
     from msfnet.data.annotations import read_data
+    from msfnet.data.shards import is_shards, read_shards
     from msfnet.recipe import load_recipe
     from msfnet.train import run
 
@@ -92,7 +97,8 @@ def train(
         if resume:
             result = run.resume(folder, say=say)
         else:
-            result = run.train(read_data(data, lists, split), resolved, folder, say=say)
+            found = read_shards(data) if is_shards(data) else read_data(Path(data), lists, split)
+            result = run.train(found, resolved, folder, say=say)
     except KeyboardInterrupt:
         say(f"stopped; go on with: msfnet train {data} --out {folder} --resume")
         return 1
@@ -133,7 +139,7 @@ def shard(
 @app.command
 def evaluate(
     weights: WeightsPath,
-    data: DataPath,
+    data: DataOrShards,
     *,
     lists: Lists = None,
     split: Split = 1,

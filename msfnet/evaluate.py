@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from msfnet import metrics
 from msfnet.data.annotations import Listing, read_data, read_manifest
-from msfnet.data.cache import FrameCache
-from msfnet.data.dataset import ScoredVideos, make_loader, open_cache
+from msfnet.data.dataset import ScoredVideos, make_loader, open_reader
+from msfnet.data.decoders import Reader
+from msfnet.data.shards import ShardIndex, is_shards, read_shards
+from msfnet.data.stream_shards import ScoredShards, make_shard_loader
 from msfnet.data.transforms import crop_views, normalise
 from msfnet.models.checkpoint import load_weights
 from msfnet.recipe import Data
 from msfnet.types import Preprocessing, Scores, UserError, VideoItem, Views
 
 SPLIT = "split.csv"  # in a run folder: the split that it was trained with
-
-Progress = Callable[[int, int], None]  # done, total
 
 
 def best_device() -> torch.device:
@@ -45,16 +45,20 @@ def evaluate(
     items: Sequence[VideoItem],
     *,
     views: Views | None = None,
-    cache: FrameCache | None = None,
+    reader: Reader | None = None,
+    shards: ShardIndex | None = None,
     batch: int = 8,
     workers: int = 2,
-    progress: Progress | None = None,
+    bad_videos: str = "zero-score",
 ) -> Scores:
     """Score every item once. `views` default to the network's own. The network is put in evaluation mode.
 
-    A video that cannot be read counts as wrong and is named with its reason; none is replaced by another.
+    With `shards`, the split of theirs that the items are of is scored, and read from there.
 
-    Raises UserError when there is nothing to score or a label is not among the network's classes.
+    A video that cannot be read counts as wrong and is named with its reason; none is replaced by another. With
+    `bad_videos` "fail" it ends the evaluation instead.
+
+    Raises UserError then, and when there is nothing to score or a label is not among the network's classes.
     """
     if not items:
         raise UserError("expected videos to evaluate, found none")
@@ -66,37 +70,43 @@ def evaluate(
         )
     views = views or preprocessing.views
     model.eval()
-    videos = ScoredVideos(items, classes, preprocessing, cache, clips=views.clips)
+    if shards:
+        split = items[0].split or "test"
+        streamed = ScoredShards(shards, split, classes, preprocessing, batch=batch, clips=views.clips)
+        items, loader = streamed.items, make_shard_loader(streamed, workers)
+    else:
+        loader = make_loader(ScoredVideos(items, classes, preprocessing, reader, clips=views.clips), batch, workers)
     probabilities: list[npt.NDArray[np.float32]] = []
     order: list[int] = []
     failed: dict[str, str] = {}
     repeated: list[str] = []
-    done = 0
-    for samples in make_loader(videos, batch, workers):
+    for samples in loader:
         failed |= {str(items[index].path): reason for index, reason in samples["failures"]}
+        if failed and bad_videos == "fail":
+            path, reason = next(iter(failed.items()))
+            raise UserError(f"{path}: {reason}; data.bad_scored is fail")
         repeated += [str(items[index].path) for index in samples["repeated"]]
         order += samples["indices"]
         if samples["clips"] is not None:
             probabilities.append(score_views(model, samples["clips"], preprocessing, views.crops).cpu().numpy())
-        done += len(samples["indices"]) + len(samples["failures"])
-        if progress:
-            progress(done, len(items))
     scored = np.concatenate(probabilities) if probabilities else np.zeros((0, 1, len(classes)), np.float32)
     return _scores(scored, order, items, tuple(classes), views, failed, tuple(repeated))
 
 
 def evaluate_data(
-    weights: Path, data: Path, *, lists: Path | None, split: int, views: Views | None, say: Callable[[str], None]
+    weights: Path, data: Path | str, *, lists: Path | None, split: int, views: Views | None, say: Callable[[str], None]
 ) -> Scores:
     """Score a weights file or a run folder on a data set's test videos: see `held_out` for which those are."""
     loaded = load_weights(weights)
-    listing = read_data(data, lists, split)
-    say(listing.describe())
+    shards = read_shards(str(data)) if is_shards(str(data)) else None
+    listing = shards.listing() if shards else read_data(Path(data), lists, split)
+    say((shards or listing).describe())
     items, which = held_out(listing, weights if weights.is_dir() else weights.parent)
     say(f"scoring {len(items)} videos: {which}")
-    model, cache = loaded.model.to(best_device()), open_cache(Data(), loaded.preprocessing, items, say)
-    scores = evaluate(model, loaded.classes, loaded.preprocessing, items, views=views, cache=cache)
-    for line in cache.problems() if cache else ():
+    model, preprocessing = loaded.model.to(best_device()), loaded.preprocessing
+    reader = None if shards else open_reader(Data(), preprocessing, items, say)
+    scores = evaluate(model, loaded.classes, preprocessing, items, views=views, reader=reader, shards=shards)
+    for line in reader.problems() if reader else ():
         say(line)
     return scores
 

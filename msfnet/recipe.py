@@ -88,6 +88,20 @@ class Data(Table):
         "auto",
         description="how: `raw`, exact; `jpeg`, lossy (about 40 dB) in a sixth or less; `auto`, raw if it all fits",
     )
+    decoder: Literal["pyav", "torchcodec", "torchcodec-cuda"] = Field(
+        "pyav", description="what decodes videos; the others need the extra `torchcodec`, and give the same frames"
+    )
+    bad_videos: Literal["skip", "fail"] = Field(
+        "skip", description="training videos that cannot be read: left out, counted and listed; or the run ends"
+    )
+    bad_scored: Literal["zero-score", "fail"] = Field(
+        "zero-score", description="scored videos that cannot be read: counted as wrong and listed; or the run ends"
+    )
+    groups: Literal["keep", "ignore"] = Field(
+        "keep",
+        description="videos of one group (person, scene, source) share a split, also in a split that is given; "
+        "`ignore` draws and takes splits by video, which flatters the score",
+    )
     workers: int = Field(2, ge=0, description="processes that read videos")
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import json
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import torch
 from conftest import TINY
 
+from msfnet.cli import main
 from msfnet.data import stream_shards
 from msfnet.data.annotations import read_data
 from msfnet.data.decode import read_clips
@@ -24,7 +26,10 @@ from msfnet.data.sampling import scored_clips
 from msfnet.data.shards import INDEX, read_shards
 from msfnet.data.stream_shards import ScoredShards, ShardError, TrainingShards, make_shard_loader, read_entries
 from msfnet.data.write_shards import write_shards
+from msfnet.models.checkpoint import load_weights
 from msfnet.recipe import load_recipe
+from msfnet.train.folder import read_history
+from msfnet.train.run import resume, train
 from msfnet.types import UserError
 
 RECIPE = load_recipe("small", TINY)
@@ -422,7 +427,7 @@ def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
 
     whole, expected = run("whole", 2)
     assert [row["epoch"] for row in whole] == [1, 2]
-    assert all(0 < row["train_loss"] < 10 and 0 <= row["val_top1"] <= 0.8 for row in whole)  # one of five is broken
+    assert all(0 < row["train_loss"] < 10 and 0 <= row["val_top1"] < 0.81 for row in whole)  # one of five is broken
     first, _ = run("parts", 1)
     second, found = run("parts", 2, resume=True, done=1)
     assert [row["train_loss"] for row in first + second] == [row["train_loss"] for row in whole]
@@ -431,7 +436,6 @@ def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
 
 def test_the_same_network_scores_alike_from_files_and_from_shards(folder, video_folder, tiny_run):
     from msfnet.evaluate import score_views
-    from msfnet.models.checkpoint import load_weights
 
     weights = load_weights(tiny_run)
     videos = scored(folder, weights.classes)
@@ -449,3 +453,82 @@ def test_the_index_is_all_that_is_needed_to_know_what_there_is(server, folder):
     index = read_shards(server.url)
     assert replace(index, source=str(folder)) == read_shards(str(folder))
     assert server.asked == {INDEX: 1}
+
+
+# The commands
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return stopped.value.code, captured.out, captured.err
+
+
+def test_train_and_evaluate_commands_take_shards(folder, server, tmp_path, capsys):
+    settings = [word for item in TINY for word in ("--set", item)]
+    code, out, err = run(capsys, "train", folder, "--out", tmp_path / "run", "--set", "train.epochs=1", *settings)
+    assert (code, out.strip()) == (1, str(tmp_path / "run"))  # a test video is broken
+    assert "20 videos of 2 classes from" in err
+    assert "training msf_r3d18_fsam on 16 videos" in err
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["n_videos"] == 5
+    assert [reason.split(":")[0] for reason in scores["failed"].values()] == ["cannot be read as a video"]
+    assert scores["per_class"]["GoLeft"]["n"] == 3
+    for source in (folder, server.url):
+        code, out, err = run(capsys, "evaluate", tmp_path / "run", source, "--json")
+        assert code == 1
+        assert "scoring 5 videos: the test split" in err
+        assert json.loads(out) == scores
+    code, _, err = run(capsys, "train", folder, "--out", tmp_path / "other")
+    assert code == 2
+    assert "px, found 43x32; write them with the network's own recipe" in err
+    assert not (tmp_path / "other").exists()
+
+
+def test_videos_that_failed_to_be_packed_are_named_by_the_run(folder, tmp_path):
+    """The shards as they would be had the broken video been one to train on."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / INDEX).write_text(
+        (copy / INDEX).read_text().replace('"split": "test", "reason"', '"split": "train", "reason"')
+    )
+    lines = []
+    result = train(
+        read_shards(str(copy)), load_recipe("small", [*TINY, "train.epochs=1"]), tmp_path / "run", say=lines.append
+    )
+    assert [path.replace("\\", "/") for path in result.problems] == ["test/GoLeft/v_GoLeft_g09_c01.mp4"]
+    assert any(line.startswith("skipped in training: ") for line in lines)
+    assert result.scores.n_videos == 4
+
+
+@pytest.mark.parametrize("kind", ["files", "shards"])
+def test_resumed_runs_with_readers_end_where_uninterrupted_ones_do(folder, video_folder, tmp_path, kind):
+    data = read_shards(str(folder)) if kind == "shards" else read_data(video_folder)
+    recipe = load_recipe("small", [*TINY, "data.workers=2"])
+
+    class StopError(Exception):
+        pass
+
+    def stop(line):
+        if line.startswith("epoch   2/2"):
+            raise StopError
+
+    train(data, recipe, tmp_path / "whole", say=lambda line: None)
+    with pytest.raises(StopError):
+        train(data, recipe, tmp_path / "parts", say=stop)
+    resume(tmp_path / "parts", say=lambda line: None)
+    whole, parts = (load_weights(tmp_path / name).model.state_dict() for name in ("whole", "parts"))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    losses = [[row["train_loss"] for row in read_history(tmp_path / name)] for name in ("whole", "parts")]
+    assert losses[0] == losses[1]
+
+
+def test_a_run_does_not_go_on_with_other_shards(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    train(
+        read_shards(str(copy)), load_recipe("small", [*TINY, "train.epochs=1"]), tmp_path / "run", say=lambda line: None
+    )
+    values = json.loads((copy / INDEX).read_text())
+    (copy / INDEX).write_text(json.dumps(values | {"fingerprint": "other"}))
+    with pytest.raises(UserError, match="holds other shards than those that the run"):
+        resume(tmp_path / "run", say=lambda line: None)

@@ -15,7 +15,8 @@ from msfnet.evaluate import evaluate, evaluate_data, held_out
 from msfnet.models.checkpoint import init_weights, load_weights, save_weights
 from msfnet.models.registry import create_model
 from msfnet.recipe import load_recipe
-from msfnet.train.run import read_history, resume, train
+from msfnet.train.folder import read_history
+from msfnet.train.run import resume, train
 from msfnet.types import UserError, VideoItem, Views
 
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from msfnet.arrays import Frames
 from msfnet.data import content
-from msfnet.data.decode import Plan, count_frames, pick, read_clips, read_video
+from msfnet.data.decode import Plan, count_frames, pick
+from msfnet.data.decoders import DECODERS
 from msfnet.data.packed import Buffer, DamagedEntry, Header, pack, read_header, unpack
 from msfnet.data.store import Store
 from msfnet.types import Clip, VideoError
@@ -93,8 +94,8 @@ class FrameCache:
         try:
             if name in self._left_out or not self._has_room(path):
                 self._left_out.add(name)
-                return read_clips(path, plan, self.resize_px)
-            video = read_video(path, self.resize_px)
+                return DECODERS[self.decoder].read_clips(path, plan, self.resize_px)
+            video = DECODERS[self.decoder].read_video(path, self.resize_px)
         except VideoError as error:
             if not isinstance(error.__cause__, OSError):  # that may pass; what is in the file will not
                 self._keep(name, path, np.empty((0, *self.resize_px[::-1], 3), np.uint8), error=str(error))

@@ -5,6 +5,7 @@ Workers hand over uint8 frames; crops, flips and normalisation are done in batch
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +18,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from msfnet.arrays import Indices
+from msfnet.data import decode_torchcodec
 from msfnet.data.cache import FrameCache, choose_codec, default_folder, describe, estimate_raw_bytes
-from msfnet.data.decode import Plan, read_clips
+from msfnet.data.decode import Plan
+from msfnet.data.decoders import DirectReader, Reader
 from msfnet.data.sampling import scored_clips, train_sampler
 from msfnet.recipe import Data
-from msfnet.types import Clip, Preprocessing, UserError, VideoError, VideoItem
+from msfnet.types import Preprocessing, UserError, VideoError, VideoItem
 
 
 @dataclass(frozen=True)
@@ -34,24 +37,27 @@ class Sample:
     error: str | None = None
     repeated: bool = False  # shorter than the clip
     warning: str | None = None  # damaged, but read in part
+    read_seconds: float = 0.0  # what finding, decoding and resizing its frames took
 
 
-def open_cache(
+def open_reader(
     data: Data, preprocessing: Preprocessing, items: Sequence[VideoItem], say: Callable[[str], None]
-) -> FrameCache | None:
-    """The cache that a recipe asks for, for a run on `items`; says what it will hold, and what is wrong with it.
+) -> Reader:
+    """The decoder and cache that a recipe asks for, for a run on `items`; says what will be kept, and what is wrong.
 
-    Raises UserError when the recipe names a folder that is none.
+    Raises UserError when the recipe names a folder that is none or a decoder that cannot start.
     """
+    if data.decoder != "pyav":
+        decode_torchcodec.require(cuda=data.decoder == "torchcodec-cuda", workers=data.workers)
     if data.cache == "off":
-        return None
+        return DirectReader(preprocessing.resize_px, data.decoder)
     folder = default_folder() if data.cache == "auto" else Path(data.cache)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"expected a folder for the cache, found the file {folder}; name another or data.cache=off")
     budget_bytes, paths = int(data.cache_gb * 2**30), sorted({item.path for item in items})
     raw_bytes = estimate_raw_bytes(paths, preprocessing.resize_px)
     codec = choose_codec(data.cache_frames, raw_bytes, budget_bytes)
-    cache = FrameCache(folder, preprocessing.resize_px, budget_bytes, codec)
+    cache = FrameCache(folder, preprocessing.resize_px, budget_bytes, codec, data.decoder)
     say(describe(len(paths), raw_bytes, codec, budget_bytes))
     for line in cache.problems():
         say(line)
@@ -66,29 +72,25 @@ class _Videos(Dataset[Sample]):
         items: Sequence[VideoItem],
         classes: Sequence[str],
         preprocessing: Preprocessing,
-        cache: FrameCache | None = None,
+        reader: Reader | None = None,
     ) -> None:
         self.items = list(items)
         self.labels = [classes.index(item.label) if item.label in classes else -1 for item in items]
         self.preprocessing = preprocessing
-        self.cache = cache
+        self.reader = reader or DirectReader(preprocessing.resize_px)
 
     def __len__(self) -> int:
         return len(self.items)
 
     def read(self, index: int, plan: Plan) -> Sample:
-        label = self.labels[index]
+        label, started = self.labels[index], time.perf_counter()
         try:
-            clip = self._clip(self.items[index].path, plan)
+            clip = self.reader.read_clips(self.items[index].path, plan)
         except VideoError as error:
-            return Sample(index, label, None, str(error))
+            return Sample(index, label, None, str(error), read_seconds=time.perf_counter() - started)
         frames = torch.from_numpy(np.ascontiguousarray(clip.frames))
-        return Sample(index, label, frames, repeated=clip.repeated, warning=clip.warning)
-
-    def _clip(self, path: Path, plan: Plan) -> Clip:
-        if self.cache is not None:
-            return self.cache.read_clips(path, plan)
-        return read_clips(path, plan, self.preprocessing.resize_px)
+        seconds = time.perf_counter() - started
+        return Sample(index, label, frames, repeated=clip.repeated, warning=clip.warning, read_seconds=seconds)
 
 
 class TrainingVideos(_Videos):
@@ -140,7 +142,7 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     """A batch of the samples that were read: clips N V T H W 3 (None when there is none), labels N, indices N.
 
     `failures` holds (index, reason) of the others, `warnings` the same of damaged videos that were read in part,
-    `repeated` the indices of videos shorter than the clip.
+    `repeated` the indices of videos shorter than the clip, `read_seconds` what reading all of them took.
     """
     good = [s for s in samples if s.frames is not None]
     return {
@@ -150,6 +152,7 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
         "failures": [(s.index, s.error) for s in samples if s.frames is None],
         "warnings": [(s.index, s.warning) for s in good if s.warning],
         "repeated": [s.index for s in good if s.repeated],
+        "read_seconds": sum(s.read_seconds for s in samples),
     }
 
 

@@ -18,8 +18,8 @@ from msfnet.data.decode import Plan, choose_frames, pick
 from msfnet.types import Clip, UserError
 
 
-def require() -> None:
-    """Raises UserError when torchcodec is not there, or cannot find the FFmpeg libraries that it needs."""
+def require(*, cuda: bool, workers: int) -> None:
+    """Raises UserError when torchcodec is not there, or cannot find the FFmpeg libraries or the GPU that it needs."""
     if find_spec("torchcodec") is None:
         raise UserError("data.decoder torchcodec is not installed; pip install 'msfnet[torchcodec]', or use pyav")
     try:

@@ -1,4 +1,4 @@
-"""The decoders that a recipe can name: different programs, the same frames."""
+"""Where clips come from: the decoders that a recipe can name, different programs that give the same frames."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from msfnet.data import decode, decode_torchcodec
 from msfnet.data.decode import Plan
@@ -29,3 +30,27 @@ DECODERS = {
         partial(decode_torchcodec.read_clips, device="cuda"), partial(decode_torchcodec.read_video, device="cuda")
     ),
 }
+
+
+class Reader(Protocol):
+    """What data sets read videos by: a decoder, or a cache in front of one."""
+
+    def read_clips(self, path: Path, plan: Plan) -> Clip:
+        """As `decode.read_clips`, at the reader's own size."""
+
+    def problems(self) -> list[str]:
+        """Lines for the user: what went wrong other than in single videos."""
+
+
+@dataclass(frozen=True)
+class DirectReader:
+    """Decodes a video each time that it is read."""
+
+    resize_px: tuple[int, int]
+    decoder: str = "pyav"
+
+    def read_clips(self, path: Path, plan: Plan) -> Clip:
+        return DECODERS[self.decoder].read_clips(path, plan, self.resize_px)
+
+    def problems(self) -> list[str]:
+        return []

@@ -22,6 +22,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname, urlopen
 
+from msfnet.data.annotations import Listing
 from msfnet.types import UserError, VideoItem
 
 INDEX, UNFINISHED = "shards.json", "unfinished.json"
@@ -64,6 +65,10 @@ class ShardIndex:
     def reasons(self, split: str) -> list[str]:
         """Why each failed video of a split is in no shard, in the order of `items`."""
         return [reason for item, reason in self.failed if item.split == split]
+
+    def listing(self) -> Listing:
+        """All videos, each split in the order of `items`."""
+        return Listing(tuple(item for split in SPLIT_ORDER for item in self.items(split)), "shards")
 
     def describe(self) -> str:
         """One line: what there is and what is missing."""
@@ -192,6 +197,12 @@ def local_folder(source: str) -> Path | None:
         return Path(source)
     parts = urlsplit(source)
     return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
+
+
+def absolute(source: str) -> str:
+    """The same place, from whatever folder it is named."""
+    folder = local_folder(source)
+    return str(folder.resolve()) if folder is not None else source
 
 
 def locate(source: str, name: str) -> str:

@@ -8,29 +8,30 @@ from dataclasses import replace
 
 import numpy as np
 
-from msfnet.types import VideoItem
+from msfnet.types import UserError, VideoItem
 
 TEST_FRACTION = 0.2  # of a data set that comes without a split
 
 
-def hold_out(items: Sequence[VideoItem], fraction: float, seed: int) -> set[VideoItem]:
+def hold_out(items: Sequence[VideoItem], fraction: float, seed: int, groups: str = "keep") -> set[VideoItem]:
     """About `fraction` of the items of every class, whole groups at a time, leaving each class something behind.
 
     Groups are taken in random order as long as they bring the classes' shares nearer to the fraction (least
-    squares). An item without a group is a group of its own.
+    squares). An item without a group is a group of its own, and with `groups` "ignore" every item is.
     """
     if not fraction:
         return set()
-    groups: dict[str, list[VideoItem]] = defaultdict(list)
+    members: dict[str, list[VideoItem]] = defaultdict(list)
     for item in sorted(items, key=lambda item: str(item.path)):
-        groups[f"group {item.group}" if item.group else f"video {item.path}"].append(item)
+        together = item.group if groups == "keep" else None
+        members[f"group {together}" if together else f"video {item.path}"].append(item)
     size = Counter(item.label for item in items)
     wanted = {label: max(1.0, fraction * n) for label, n in size.items()}
     held: Counter[str] = Counter()
     chosen: set[VideoItem] = set()
-    names = list(groups)
+    names = list(members)
     for position in np.random.default_rng(seed).permutation(len(names)):
-        group = groups[names[position]]
+        group = members[names[position]]
         added = Counter(item.label for item in group)
         gain = sum((wanted[k] - held[k]) ** 2 - (wanted[k] - held[k] - n) ** 2 for k, n in added.items())
         if gain >= 0 and all(held[k] + n < size[k] for k, n in added.items()):
@@ -39,18 +40,39 @@ def hold_out(items: Sequence[VideoItem], fraction: float, seed: int) -> set[Vide
     return chosen
 
 
-def assign_splits(items: Sequence[VideoItem], val_fraction: float, seed: int) -> list[VideoItem]:
+def assign_splits(items: Sequence[VideoItem], val_fraction: float, seed: int, groups: str = "keep") -> list[VideoItem]:
     """Give every item a split: drawn where there is none, and a part of train as val where there is no val.
 
     Items with a split keep it, but for those that move from train to val; those without one in a data set that has
-    splits train.
+    splits train. With `groups` "ignore" videos of one group may be drawn into different splits.
     """
     if all(item.split is None for item in items):
-        test = hold_out(items, TEST_FRACTION, seed)
+        test = hold_out(items, TEST_FRACTION, seed, groups)
         items = [replace(item, split="test" if item in test else "train") for item in items]
     else:
         items = [item if item.split else replace(item, split="train") for item in items]
     if not any(item.split == "val" for item in items):
-        val = hold_out([item for item in items if item.split == "train"], val_fraction, seed + 1)
+        val = hold_out([item for item in items if item.split == "train"], val_fraction, seed + 1, groups)
         items = [replace(item, split="val") if item in val else item for item in items]
     return list(items)
+
+
+def parted_groups(items: Sequence[VideoItem]) -> dict[tuple[str, str], set[str]]:
+    """(label, group) of which some videos train and others are scored -> the splits that it is in."""
+    splits: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for item in items:
+        if item.group and item.split:
+            splits[item.label, item.group].add(item.split)
+    return {key: found for key, found in splits.items() if "train" in found and len(found) > 1}
+
+
+def refuse_leaks(items: Sequence[VideoItem]) -> None:
+    """Raises UserError when videos of one group lie on both sides of the split."""
+    parted = parted_groups(items)
+    if parted:
+        (label, group), splits = next(iter(parted.items()))
+        raise UserError(
+            f"the split parts {len(parted)} groups (first: {group} of {label}, in {' and '.join(sorted(splits))}): clips "
+            "of one scene on both sides make scores look better than they are; remove the split column to have one drawn "
+            "by group, or --set data.groups=ignore to take it all the same"
+        )

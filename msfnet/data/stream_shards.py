@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from msfnet.arrays import Indices
 from msfnet.data.dataset import Sample, collate
 from msfnet.data.packed import DamagedEntry, read_header, unpack
-from msfnet.data.sampling import TRAIN_SAMPLERS, scored_clips
+from msfnet.data.sampling import scored_clips, train_sampler
 from msfnet.data.shard_plan import (
     Reader,
     Route,
@@ -50,6 +50,15 @@ class ShardError(UserError):
         super().__init__(text.strip().rpartition(f"{type(self).__name__}: ")[2])
 
 
+def check_size(index: ShardIndex, preprocessing: Preprocessing) -> None:
+    """Raises UserError when the shards hold frames of another size than the network's."""
+    if index.resize_px != preprocessing.resize_px:
+        raise UserError(
+            f"{index.source}: expected shards of {_by(preprocessing.resize_px)} px, found {_by(index.resize_px)}; "
+            "write them with the network's own recipe: msfnet shard --recipe RUN/recipe.toml"
+        )
+
+
 class _Shards(IterableDataset[Sample]):
     """What both data sets share: passing through the shards of a route, and yielding samples in its order.
 
@@ -68,11 +77,7 @@ class _Shards(IterableDataset[Sample]):
         ranks: int = 1,
     ) -> None:
         webdataset()
-        if index.resize_px != preprocessing.resize_px:
-            raise UserError(
-                f"{index.source}: expected shards of {_by(preprocessing.resize_px)} px, found {_by(index.resize_px)}; "
-                "write them with the network's own recipe: msfnet shard --recipe RUN/recipe.toml"
-            )
+        check_size(index, preprocessing)
         self.index, self.split, self.preprocessing = index, split, preprocessing
         self.batch, self.rank, self.ranks = batch, rank, ranks
         self.shards = index.shards(split)
@@ -131,9 +136,17 @@ class TrainingShards(_Shards):
     Tell it the epoch with `set_epoch`. Every rank yields equally many: see `shard_plan` for the rule.
     """
 
-    def __init__(self, *args: Any, sampling: str, seed: int, window: int = SHUFFLE_WINDOW, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        sampling: str,
+        seed: int,
+        temporal_jitter: float = 0.0,
+        window: int = SHUFFLE_WINDOW,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.sampler, self.seed, self.window = TRAIN_SAMPLERS[sampling], seed, window
+        self.sampler, self.seed, self.window = train_sampler(sampling, temporal_jitter), seed, window
         # In memory that workers share: those that live on from epoch to epoch must hear of the next.
         self._moment = torch.zeros(2, dtype=torch.int64).share_memory_()
 

@@ -25,15 +25,27 @@ from msfnet.recipe import Recipe
 from msfnet.train.optim import lr_factor, make_optimizer
 
 EpochRow = dict[str, float]
+# Parts of an epoch: waiting for batches, moving them to the device, augmenting, the network; and what reading took in
+# all processes, most of it while the network was at work.
+TIMED = ("wait", "transfer", "augment", "network", "read")
 OnEpoch = Callable[[EpochRow], None]
 CHECKPOINT = "checkpoint.ckpt"  # in the run folder's last/
+
+
+class BadVideoError(Exception):
+    """A training video that cannot be read, in a run whose recipe says to fail then; `index` is its number."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(reason)
+        self.index = index
 
 
 class Classifier(L.LightningModule):
     """A network in training: augments each batch on its device, and keeps account of what could not be read.
 
     `failures` maps indices of training videos that could not be read to the reason, `warnings` those of damaged ones
-    that were read in part; a batch goes on without the former. `repeated` holds those shorter than the clip.
+    that were read in part; a batch goes on without the former. `repeated` holds those shorter than the clip. `seconds`
+    says where the time of the present epoch went.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, classes: Sequence[str]) -> None:
@@ -51,19 +63,37 @@ class Classifier(L.LightningModule):
         self.failures: dict[int, str] = {}
         self.warnings: dict[int, str] = {}
         self.repeated: set[int] = set()
+        self.seconds = dict.fromkeys(TIMED, 0.0)
 
     def _generator(self, batch_idx: int) -> torch.Generator:
         """Random choices of one batch: a pure function of seed, epoch and batch, so that a resumed run repeats them."""
         moment = (self.recipe.train.seed * 10_007 + self.current_epoch) * 1_000_003 + batch_idx
         return torch.Generator().manual_seed(moment)
 
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        """Adds to `seconds` what the block takes, on a GPU until the work it queued is done."""
+        started = time.monotonic()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.seconds[part] += time.monotonic() - started
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        with self._timed("transfer"):
+            return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor | None:
         self.failures |= dict(batch["failures"])
         self.warnings |= dict(batch["warnings"])
         self.repeated |= set(batch["repeated"])
+        self.seconds["read"] += batch["read_seconds"]
+        if self.failures and self.recipe.data.bad_videos == "fail":
+            raise BadVideoError(*next(iter(self.failures.items())))
         if len(batch["labels"]) < 2:  # a lone clip gives the norms nothing to go by
             return None
-        x, targets = self.augmentation(batch["clips"][:, 0], batch["labels"], self._generator(batch_idx))
+        with self._timed("augment"):
+            x, targets = self.augmentation(batch["clips"][:, 0], batch["labels"], self._generator(batch_idx))
         logits = self.model(x)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.recipe.train.label_smoothing)
         self.train_loss.update(loss.detach(), len(logits))
@@ -96,12 +126,27 @@ class EpochRows(Callback):
 
     def __init__(self, on_epoch: OnEpoch) -> None:
         self.on_epoch = on_epoch
-        self.started = time.monotonic()
+        self.started = self.moment = time.monotonic()
         self.lr = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.started = time.monotonic()
+        assert isinstance(pl_module, Classifier)
+        pl_module.seconds = dict.fromkeys(TIMED, 0.0)
+        self.started = self.moment = time.monotonic()
         self.lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
+        self._count(pl_module, "wait")
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *outputs: Any) -> None:
+        self._count(pl_module, "network")
+
+    def _count(self, pl_module: L.LightningModule, part: str) -> None:
+        """The time since the last count is that of `part`."""
+        assert isinstance(pl_module, Classifier)
+        now = time.monotonic()
+        pl_module.seconds[part] += now - self.moment
+        self.moment = now
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
@@ -111,6 +156,10 @@ class EpochRows(Callback):
             if metric.update_called:
                 row[name] = float(metric.compute())
             metric.reset()
+        seconds = pl_module.seconds
+        seconds["wait"] -= seconds["transfer"]  # which happened within it, as augmenting did within the network's time
+        seconds["network"] -= seconds["augment"]
+        row |= {f"{part}_seconds": seconds[part] for part in TIMED}
         row["seconds"] = time.monotonic() - self.started
         self.on_epoch(row)
 

@@ -1,49 +1,32 @@
-"""A run folder from start to end: recipe, split, training, best weights, final score, report.
-
-The folder holds recipe.toml, split.csv, environment.json, metrics.csv, weights.safetensors (best), last/ (to resume),
-scores.json and report.html.
-"""
+"""A run from start to end: recipe, split, training, best weights, final score, report; see `folder` for its files."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import json
-import os
-import platform
-import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 import torch
 from torch import nn
 
-from msfnet import __version__
-from msfnet.data.annotations import Listing, read_manifest
+from msfnet.data.annotations import Listing
 from msfnet.data.augment import mirrored_classes
-from msfnet.data.cache import FrameCache
-from msfnet.data.dataset import ScoredVideos, TrainingVideos, Turns, make_loader, open_cache
-from msfnet.data.splits import assign_splits
-from msfnet.evaluate import SPLIT, best_device, evaluate
+from msfnet.data.shards import ShardIndex
+from msfnet.data.splits import assign_splits, refuse_leaks
+from msfnet.data.stream_shards import check_size
+from msfnet.evaluate import best_device, evaluate
 from msfnet.files import write_text
 from msfnet.models.checkpoint import WEIGHTS, Weights, init_weights, load_weights, save_weights
 from msfnet.models.registry import create_model
-from msfnet.recipe import Recipe, load_recipe
+from msfnet.recipe import Recipe
 from msfnet.report import write_run_report
-from msfnet.train.engine import CHECKPOINT, Classifier, EpochRow, fit
+from msfnet.train.engine import BadVideoError, Classifier, fit
+from msfnet.train.folder import SCORES, History, Say, epochs_done, holds_run, read_folder, start_folder
+from msfnet.train.videos import RunVideos
 from msfnet.types import Scores, UserError, VideoItem
-
-Say = Callable[[str], None]
-
-RECIPE, METRICS, ENVIRONMENT, SCORES = "recipe.toml", "metrics.csv", "environment.json", "scores.json"
-COLUMNS = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "seconds")
 
 
 @dataclass(frozen=True)
@@ -61,12 +44,13 @@ def new_run_folder(name: str) -> Path:
     return next(folder for folder in folders if not folder.exists())
 
 
-def train(listing: Listing, recipe: Recipe, folder: Path, *, say: Say) -> RunResult:
-    """Train the recipe's network on a data set and leave everything in `folder`.
+def train(data: Listing | ShardIndex, recipe: Recipe, folder: Path, *, say: Say) -> RunResult:
+    """Train the recipe's network on a data set, of files or of shards, and leave everything in `folder`.
 
     Raises UserError when the folder holds a run already or the data cannot be trained on.
     """
-    return _run(_start_run(listing, recipe, folder), recipe, folder, say, resume=False)
+    listing, shards = (data.listing(), data) if isinstance(data, ShardIndex) else (data, None)
+    return _run(_start_run(listing, shards, recipe, folder), shards, recipe, folder, say, resume=False)
 
 
 def resume(folder: Path, *, say: Say) -> RunResult:
@@ -74,35 +58,36 @@ def resume(folder: Path, *, say: Say) -> RunResult:
 
     Raises UserError when there is nothing to go on from.
     """
-    recipe, listing = _read_run(folder)
-    return _run(listing, recipe, folder, say, resume=True)
+    recipe, listing, shards = read_folder(folder)
+    return _run(listing, shards, recipe, folder, say, resume=True)
 
 
-def _run(listing: Listing, recipe: Recipe, folder: Path, say: Say, *, resume: bool) -> RunResult:
-    say(listing.describe())
-    items, classes = listing.items, listing.classes
-    parts = {name: [item for item in items if item.split == name] for name in ("train", "val", "test")}
+def _run(
+    listing: Listing, shards: ShardIndex | None, recipe: Recipe, folder: Path, say: Say, *, resume: bool
+) -> RunResult:
+    say((shards or listing).describe())
+    videos = RunVideos.of(listing, shards, recipe, say)
+    parts, classes = videos.parts, videos.classes
     model, arguments = _build_model(recipe, classes)
     if recipe.model.init and not resume:
         _warm_start(model, recipe, say)
     classifier = Classifier(model, recipe, classes)
     weights = Weights(model, recipe.model.name, arguments, classes, recipe.preprocessing(), {})
-    history = _History(folder, weights, recipe.train.epochs, say)
+    history = History(folder, weights, recipe.train.epochs, say)
     if resume:
-        history.keep(_epochs_done(folder))
+        history.keep(epochs_done(folder))
     choosing = f"choosing the best epoch on {len(parts['val'])}" if parts["val"] else "keeping the last epoch"
     say(f"training {recipe.model.name} on {len(parts['train'])} videos, {choosing}: {folder}")
-    cache = open_cache(recipe.data, recipe.preprocessing(), items, say)
-    _fit(classifier, recipe, classes, parts, history, cache, resume=resume)
+    _fit(classifier, videos, history, resume=resume)
     problems = _tell_problems(classifier, parts["train"], say)
     best = load_weights(folder)
     scores = None
     if parts["test"]:
-        scores = _score(best, recipe, parts["test"], cache, say)
+        scores = _score(best, videos, say)
         problems |= scores.failed
         write_text(folder / SCORES, json.dumps(scores.to_dict(), indent=2, ensure_ascii=False))
         save_weights(folder / WEIGHTS, replace(best, notes={**best.notes, "test": scores.video}))
-    for line in cache.problems() if cache else ():
+    for line in videos.reader.problems() if videos.reader else ():
         say(line)
     write_run_report(
         folder / "report.html",
@@ -136,33 +121,18 @@ def _warm_start(model: nn.Module, recipe: Recipe, say: Say) -> None:
     say(f"started from {recipe.model.init}; {left}")
 
 
-def _fit(
-    classifier: Classifier,
-    recipe: Recipe,
-    classes: tuple[str, ...],
-    parts: dict[str, list[VideoItem]],
-    history: _History,
-    cache: FrameCache | None,
-    *,
-    resume: bool,
-) -> None:
-    data, preprocessing, batch = recipe.data, recipe.preprocessing(), recipe.train.batch
-    videos = TrainingVideos(
-        parts["train"],
-        classes,
-        preprocessing,
-        cache,
-        sampling=data.train_sampling,
-        temporal_jitter=data.temporal_jitter,
-    )
-    train_loader = make_loader(videos, batch, data.workers, Turns(len(videos), recipe.train.seed))
-    val_loader = None
-    if parts["val"]:
-        val_videos = ScoredVideos(parts["val"], classes, preprocessing, cache, clips=1)
-        val_loader = make_loader(val_videos, batch, data.workers)
-    fit(classifier, train_loader, val_loader, history.folder / "last", history.add, resume=resume)
-    if len(classifier.failures) == len(videos):
-        raise UserError(f"none of the {len(videos)} training videos could be read; see msfnet predict for the reasons")
+def _fit(classifier: Classifier, videos: RunVideos, history: History, *, resume: bool) -> None:
+    train_loader, val_loader = videos.loaders()
+    classifier.failures |= videos.unpacked()
+    if resume:  # the trainer tells the epoch too late for workers that read ahead
+        train_loader.sampler.set_epoch(epochs_done(history.folder))  # type: ignore[attr-defined]
+    try:
+        fit(classifier, train_loader, val_loader, history.folder / "last", history.add, resume=resume)
+    except BadVideoError as error:
+        raise UserError(f"{videos.parts['train'][error.index].path}: {error}; data.bad_videos is fail") from error
+    n_videos = len(videos.parts["train"])
+    if len(classifier.failures) == n_videos:
+        raise UserError(f"none of the {n_videos} training videos could be read; see msfnet doctor for the reasons")
 
 
 def _tell_problems(classifier: Classifier, items: Sequence[VideoItem], say: Say) -> dict[str, str]:
@@ -177,15 +147,18 @@ def _tell_problems(classifier: Classifier, items: Sequence[VideoItem], say: Say)
     return failed
 
 
-def _score(weights: Weights, recipe: Recipe, items: Sequence[VideoItem], cache: FrameCache | None, say: Say) -> Scores:
+def _score(weights: Weights, videos: RunVideos, say: Say) -> Scores:
     """Score the best weights once, with the recipe's views."""
+    data = videos.recipe.data
     scores = evaluate(
         weights.model.to(best_device()),
         weights.classes,
         weights.preprocessing,
-        items,
-        cache=cache,
-        workers=recipe.data.workers,
+        videos.parts["test"],
+        reader=videos.reader,
+        workers=data.workers,
+        shards=videos.shards,
+        bad_videos=data.bad_scored,
     )
     say(
         f"test: {scores.n_videos} videos, clip top-1 {scores.clip['top1']:.1%}, video top-1 {scores.video['top1']:.1%} "
@@ -194,59 +167,18 @@ def _score(weights: Weights, recipe: Recipe, items: Sequence[VideoItem], cache: 
     return scores
 
 
-class _History:
-    """metrics.csv, row by row, and the best weights as they come: highest validation top-1, else the last epoch."""
-
-    def __init__(self, folder: Path, weights: Weights, epochs: int, say: Say) -> None:
-        self.folder, self.weights, self.epochs, self.say = folder, weights, epochs, say
-        self.rows: list[EpochRow] = []
-        self.started = time.monotonic()
-        self.first = 0
-
-    def keep(self, epochs: int) -> None:
-        """Go on from so many epochs of the metrics.csv that is there."""
-        self.rows = read_history(self.folder)[:epochs]
-        self.first = len(self.rows)
-
-    def add(self, row: EpochRow) -> None:
-        best = max((r["val_top1"] for r in self.rows if "val_top1" in r), default=-1.0)
-        if row.get("val_top1", 1.0) >= best:
-            notes = {"version": __version__, "epoch": int(row["epoch"])}
-            if "val_top1" in row:
-                notes |= {"val_top1": row["val_top1"]}
-            save_weights(self.folder / WEIGHTS, replace(self.weights, notes=notes))
-        self.rows.append(row)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: int(v) if k == "epoch" else f"{v:.6g}" for k, v in kept.items()} for kept in self.rows)
-        write_text(self.folder / METRICS, text.getvalue())
-        self._tell(row)
-
-    def _tell(self, row: EpochRow) -> None:
-        done = len(self.rows)
-        per_epoch = (time.monotonic() - self.started) / (done - self.first)
-        line = f"epoch {done:3d}/{self.epochs}  loss {row.get('train_loss', float('nan')):.3f}"
-        line += f"  train {row.get('train_top1', 0):6.1%}"
-        if "val_top1" in row:
-            line += f"  val {row['val_top1']:6.1%}"
-        self.say(f"{line}  {row['seconds']:.0f} s, {per_epoch * (self.epochs - done) / 60:.0f} min to go")
-
-
-# Files of the run folder
-
-
-def read_history(folder: Path) -> list[EpochRow]:
-    """The rows of a run's metrics.csv; a number that an epoch does not have is left out."""
-    with (folder / METRICS).open(encoding="utf-8", newline="") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-
-
-def _start_run(listing: Listing, recipe: Recipe, folder: Path) -> Listing:
+def _start_run(listing: Listing, shards: ShardIndex | None, recipe: Recipe, folder: Path) -> Listing:
     """Refuse what cannot be trained, then make the folder; returns the listing with every item's split."""
-    if (folder / WEIGHTS).exists() or (folder / "last").exists():
+    if holds_run(folder):
         raise UserError(f"{folder} holds a run already; go on with --resume, or choose another --out")
-    items = assign_splits(listing.items, recipe.data.val_fraction, recipe.train.seed)
+    if shards:  # whose split was drawn when they were written
+        check_size(shards, recipe.preprocessing())
+        items = list(listing.items)
+    else:
+        data = recipe.data
+        if data.groups == "keep" and not listing.official:  # on official splits others report their scores
+            refuse_leaks(listing.items)
+        items = assign_splits(listing.items, data.val_fraction, recipe.train.seed, data.groups)
     trained = {item.label for item in items if item.split == "train"}
     if len(trained) < 2:
         raise UserError(f"expected training videos of at least 2 classes, found {len(trained)}")
@@ -264,61 +196,8 @@ def _start_run(listing: Listing, recipe: Recipe, folder: Path) -> Listing:
         )
     with torch.device("meta"):  # a network that cannot be made is refused before anything is written
         create_model(recipe.model.name, len(trained), **_model_arguments(recipe))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / SPLIT, _split_csv(items))
-    write_text(folder / ENVIRONMENT, json.dumps(_environment(recipe, items), indent=2))
-    write_text(folder / RECIPE, recipe.to_toml())
+    start_folder(folder, recipe, items, shards)
     return replace(listing, items=tuple(items))
-
-
-def _read_run(folder: Path) -> tuple[Recipe, Listing]:
-    if not (folder / RECIPE).is_file() or not (folder / "last" / CHECKPOINT).is_file():
-        raise UserError(f"expected a run to resume in {folder}, found no finished epoch there; train without --resume")
-    return load_recipe(str(folder / RECIPE)), read_manifest(folder / SPLIT)
-
-
-def _epochs_done(folder: Path) -> int:
-    checkpoint = torch.load(folder / "last" / CHECKPOINT, map_location="cpu", weights_only=True)
-    return int(checkpoint["epoch"]) + 1
-
-
-def _split_csv(items: Sequence[VideoItem]) -> str:
-    """The split as a manifest of absolute paths."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label", "split", "group"))
-    writer.writerows((item.path.resolve(), item.label, item.split, item.group or "") for item in items)
-    return text.getvalue()
-
-
-def _environment(recipe: Recipe, items: Sequence[VideoItem]) -> dict[str, Any]:
-    """What is needed to tell two runs apart: versions, machine, commit, seed, data."""
-    described = sorted(f"{item.label}/{item.path.name} {item.split} {item.path.stat().st_size}" for item in items)
-    return {
-        "msfnet": __version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "av": av.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "seed": recipe.train.seed,
-        "videos": len(items),
-        "data_fingerprint": hashlib.sha256("\n".join(described).encode()).hexdigest(),
-    }
-
-
-def _commit() -> str | None:
-    """The commit of msfnet's own source, where it runs from a clone."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _facts(recipe: Recipe, best: Weights, parts: dict[str, list[VideoItem]]) -> dict[str, str]:
