@@ -1,49 +1,103 @@
 """Every form of DATA, and what is said when it is none."""
 
 import csv
-from collections import Counter
+import io
+import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from listed import alike, file_names, kinds, line_ends, make_video, marks, told, touch, write_list
 
-from msfnet.data.annotations import (
-    read_data,
-    read_hmdb51,
-    read_hmdb51_original,
-    read_kinetics,
-    read_manifest,
-    read_ucf101,
-    ucf_group,
-)
+from msfnet.data.annotations import Listing, is_video, read_data, read_manifest, ucf_group
 from msfnet.types import UserError
 
 
-def touch(root, *names):
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
+def test_names_that_are_also_found_here(tmp_path):
+    assert is_video(tmp_path / "a.mp4")
+    assert ucf_group(tmp_path / "v_A_g01_c01.avi") == "g01"
+
+
+# Class folders
 
 
 def test_class_folders(tmp_path):
     touch(tmp_path, "Run/a.mp4", "Run/deep/b.AVI", "Sit down/v_Sit_g03_c01.avi", "Run/notes.txt", "Run/.hidden.mp4")
+    touch(tmp_path, "Run/clip/img_00001.jpg", "Run/clip/img_00002.jpg", "Run/cover.jpg", "__MACOSX/Run/a.mp4")
+    touch(tmp_path, "Sit down/0wR5jVB-WPk_000417_000427/1.png")
     listing = read_data(tmp_path)
     assert listing.classes == ("Run", "Sit down")
     assert {(i.path.name, i.label, i.split, i.group) for i in listing.items} == {
         ("a.mp4", "Run", None, None),
         ("b.AVI", "Run", None, None),
+        ("clip", "Run", None, None),
         ("v_Sit_g03_c01.avi", "Sit down", None, "g03"),
+        ("0wR5jVB-WPk_000417_000427", "Sit down", None, "0wR5jVB-WPk"),
     }
+    assert listing.notes == ()
 
 
 def test_class_folders_under_split_folders(tmp_path):
-    touch(tmp_path, "train/Run/a.mp4", "validation/Run/b.mp4", "Test/Sit/c.mp4")
-    assert {(i.path.name, i.split) for i in read_data(tmp_path).items} == {
-        ("a.mp4", "train"),
-        ("b.mp4", "val"),
-        ("c.mp4", "test"),
+    touch(tmp_path, "train/Run/a.mp4", "validation/Run/b.mp4", "Test/Sit/c/1.jpg")
+    assert told(read_data(tmp_path)) == {
+        (tmp_path / "train/Run/a.mp4", "Run", "train"),
+        (tmp_path / "validation/Run/b.mp4", "Run", "val"),
+        (tmp_path / "Test/Sit/c", "Sit", "test"),
     }
+
+
+labelled = st.lists(
+    st.tuples(file_names, file_names, kinds),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda video: (alike(video[0]), alike(video[1])),
+).filter(lambda videos: len({alike(label) for label, _, _ in videos}) == len({label for label, _, _ in videos}))
+
+
+@settings(max_examples=30)
+@given(labelled, st.sampled_from(["", "train", "Validation", "test"]))
+def test_class_folders_keep_any_name_and_label(tmp_path_factory, videos, split):
+    root = tmp_path_factory.mktemp("classes")
+    part = {"": None, "Validation": "val"}.get(split, split)
+    paths = {(make_video(root / split / label, name, kind), label, part) for label, name, kind in videos}
+    assert told(read_data(root)) == paths
+
+
+def test_videos_beside_the_class_folders_are_left_out_and_said(tmp_path):
+    touch(tmp_path, "Run/a.mp4", "b.mp4", "c.mp4")
+    assert (
+        f"2 videos in {tmp_path} are in no class folder and left out (first: b.mp4)" in read_data(tmp_path).describe()
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "found none; is this the right folder"),
+        (["a.mp4"], "found none; 1 videos in .* are in no class folder and left out .first: a.mp4."),
+        (["Run/a.mp4", "Empty/notes.txt"], "class folder .*Empty has no video"),
+        (
+            ["Run/a.mp4", "clip/1.jpg"],
+            "class folder .*clip holds images alone; put the frames of each video in a folder",
+        ),
+        (["train/Run/a.mp4", "val/Run/b.mp4", "Sit/c.mp4"], "found train beside Sit in .*; move one of them"),
+    ],
+)
+def test_wrong_folders(tmp_path, names, message):
+    touch(tmp_path, *names)
+    with pytest.raises(UserError, match=message):
+        read_data(tmp_path)
+
+
+def test_data_that_is_nothing_or_one_video(tmp_path):
+    with pytest.raises(UserError, match="found nothing at"):
+        read_data(tmp_path / "nowhere")
+    touch(tmp_path, "a.mp4")
+    with pytest.raises(UserError, match=r"found the video .*a.mp4; is it one for msfnet predict"):
+        read_data(tmp_path / "a.mp4")
+
+
+# Manifests
 
 
 def test_manifest_with_one_split_and_with_several(tmp_path):
@@ -60,109 +114,65 @@ def test_manifest_with_one_split_and_with_several(tmp_path):
     assert [i.split for i in read_data(tmp_path / "m.csv", split=2).items] == ["test", None]
 
 
-names = st.text(
-    st.characters(codec="utf-8", exclude_categories=("Cs", "Cc"), exclude_characters="/\\\x00"), min_size=1, max_size=20
-).filter(lambda name: name.strip(". ") and name.strip() == name)
-
-
-@given(st.lists(st.tuples(names, names), min_size=1, max_size=5, unique_by=lambda row: row[0].lower()))
-def test_manifest_keeps_any_name_and_label(tmp_path_factory, rows):
-    root = tmp_path_factory.mktemp("manifest")
-    expected = {}
-    with (root / "m.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("path", "label"))
-        for name, label in rows:
-            try:
-                (root / f"{name}.mp4").write_bytes(b"x")
-            except OSError:
-                continue  # a name that this file system does not take
-            writer.writerow((f"{name}.mp4", label))
-            expected[root / f"{name}.mp4"] = label
-    assert {i.path: i.label for i in read_manifest(root / "m.csv").items} == expected
-
-
-def test_ucf101_lists_with_crlf_and_other_endings(tmp_path):
-    lists = tmp_path / "lists"
-    lists.mkdir()
-    (lists / "classInd.txt").write_bytes(b"1 Run\r\n2 Sit\r\n")
-    (lists / "trainlist01.txt").write_bytes(b"Run/v_Run_g08_c01.avi 1\r\nSit/v_Sit_g09_c01.avi 2\r\n")
-    (lists / "testlist01.txt").write_bytes(b"Run/v_Run_g01_c01.avi\r\n\r\n")
-    touch(tmp_path, "videos/Run/v_Run_g08_c01.mp4", "videos/v_Run_g01_c01.avi")
-    listing = read_data(tmp_path / "videos", lists)
-    assert [(i.label, i.split, i.group) for i in listing.items] == [("Run", "train", "g08"), ("Run", "test", "g01")]
-    assert listing.missing == ("Sit/v_Sit_g09_c01",)
-    assert listing.classes == ("Run",)
-
-
-def test_official_ucf101_lists(real_data):
-    for split, (train, test) in {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}.items():
-        entries = read_ucf101(real_data / "annotations" / "ucf101_official", split)
-        assert Counter(e.split for e in entries) == {"train": train, "test": test}
-        assert len({e.label for e in entries}) == 101
-
-
-@pytest.mark.parametrize("split", [1, 2, 3])
-def test_lists_and_manifest_of_the_real_clips_agree(real_data, split):
-    clips = real_data / "ucf101-18"
-    by_list = read_data(clips, real_data / "annotations" / "ucf101_official", split)
-    by_manifest = read_data(clips, split=split)
-    assert {(i.path, i.label, i.split) for i in by_list.items} == {
-        (i.path, i.label, i.split) for i in by_manifest.items
-    }
-
-
-def test_hmdb51_public_lists(real_data):
-    entries = read_hmdb51(real_data / "annotations" / "hmdb51", 1)
-    assert len({e.label for e in entries}) == 51
-    assert Counter(e.split for e in entries) == {"train": 3570, "test": 1530}
-
-
-def test_hmdb51_original_lists(tmp_path):
-    (tmp_path / "brush_hair_test_split1.txt").write_text("a b.avi 1 \nc#1.avi 2 \nunused.avi 0 \n")
-    assert [(e.stem.replace("\\", "/"), e.label, e.split) for e in read_hmdb51_original(tmp_path, 1)] == [
-        ("brush_hair/a b", "brush_hair", "train"),
-        ("brush_hair/c#1", "brush_hair", "test"),
-    ]
-
-
-def test_kinetics_csv(real_data):
-    entries = read_kinetics(real_data / "annotations" / "kinetics400", 1)
-    assert len(entries) == 2000
-    assert entries[0].stem == "abseiling/0wR5jVB-WPk_000417_000427"
-    assert {e.split for e in entries} == {"val"}
-
-
-def test_kinetics_videos_are_found_by_id_and_time(tmp_path):
-    (tmp_path / "val.csv").write_text(
-        "label,youtube_id,time_start,time_end,split,is_cc\nair drumming,x-_9,7,17,val,0\n"
-    )
-    touch(tmp_path, "v/anything/x-_9_000007_000017.mkv")
-    assert [(i.label, i.split) for i in read_data(tmp_path / "v", tmp_path).items] == [("air drumming", "val")]
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda root: root / "nowhere", "found nothing at"),
-        (lambda root: root, "found none"),
-        (
-            lambda root: (touch(root, "Run/a.mp4"), (root / "Empty").mkdir(), root)[-1],
-            "class folder .*Empty has no video",
-        ),
-    ],
+@settings(max_examples=30)
+@given(
+    videos=labelled,
+    delimiter=st.sampled_from(",;\t"),
+    end=line_ends,
+    mark=marks,
+    form=st.sampled_from(["relative", "absolute", "backslash"]),
 )
-def test_wrong_folders(tmp_path, make, message):
-    with pytest.raises(UserError, match=message):
-        read_data(make(tmp_path))
+def test_manifest_keeps_any_name_and_label(tmp_path_factory, videos, delimiter, end, mark, form):
+    root = tmp_path_factory.mktemp("manifest")
+    text, expected = io.StringIO(), set()
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=end)
+    writer.writerow(("label", "path", "split"))
+    for label, name, kind in videos:
+        path = make_video(root / "data" / label, name, kind)
+        expected.add((path, label, "val"))
+        relative = path.relative_to(root)
+        written = {"relative": relative, "absolute": path, "backslash": str(relative).replace(os.sep, "\\")}[form]
+        writer.writerow((f" {label} ", written, "validation"))
+    (root / "m.csv").write_bytes(mark + text.getvalue().encode())
+    listing = read_manifest(root / "m.csv")
+    assert (told(listing), listing.missing) == (expected, ())
+
+
+def test_manifest_groups_win_over_names(tmp_path):
+    touch(tmp_path, "v_A_g01_c01.avi", "v_A_g01_c02.avi")
+    write_list(tmp_path / "m.csv", ["path,label,group", "v_A_g01_c01.avi,A,mine", "v_A_g01_c02.avi,A,"])
+    assert [item.group for item in read_manifest(tmp_path / "m.csv").items] == ["mine", "g01"]
+
+
+def test_a_path_twice_counts_once_and_is_not_contradicted(tmp_path):
+    touch(tmp_path, "sub/a.mp4")
+    lines = ["path,label,split", "sub/a.mp4,Run,train", r"sub\a.mp4,Run,train", "gone.mp4,Run,", "./gone.mp4,Run,"]
+    write_list(tmp_path / "m.csv", lines)
+    listing = read_manifest(tmp_path / "m.csv")
+    assert (len(listing.items), listing.missing) == (1, ("gone.mp4",))
+    for line in ("sub/../sub/a.mp4,Sit,train", "sub/a.mp4,Run,test"):
+        write_list(tmp_path / "m.csv", [*lines, line])
+        with pytest.raises(
+            UserError, match=r"m.csv, line 6: expected .*a.mp4 as in .*m.csv, line 2 \('Run' in train\)"
+        ):
+            read_manifest(tmp_path / "m.csv")
+    write_list(tmp_path / "m.csv", [*lines, "gone.mp4,Sit,"])
+    with pytest.raises(
+        UserError, match=r"m.csv, line 6: expected .*gone.mp4 as in .*m.csv, line 4 \('Run'\), found 'Sit'"
+    ):
+        read_manifest(tmp_path / "m.csv")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("file,class\na.mp4,Run\n", "columns path and label, found file, class"),
+        ("", "columns path and label, found "),
         ("path,label,split\na.mp4,Run,dev\n", "line 2: expected split train, val or test, found 'dev'"),
-        ("path,label\na.mp4,\n", "line 2: expected a path and a label"),
+        ("path,label\na.mp4, \n", "line 2: expected a path and a label"),
+        ("path,label\n,Run\n", "line 2: expected a path and a label"),
+        ("path,label\na.mp4,Run, fast\n", "line 2: expected 2 values .path, label., found 3"),
+        ('path,label\na.mp4,"Run\nfast"\n', "line 2: expected a label of one line, found 'Run.nfast'; is a quote not"),
         ("path,label,split1\na.mp4,Run,train\n", "a split among split1, found --split 2"),
         ("path,label\nb.mp4,Run\n", "all 1 listed videos are missing"),
     ],
@@ -174,15 +184,46 @@ def test_wrong_manifests(tmp_path, text, message):
         read_data(tmp_path / "m.csv", split=2)
 
 
-def test_wrong_lists(tmp_path, real_data):
-    with pytest.raises(UserError, match="found none of them"):
-        read_data(tmp_path, tmp_path)
-    with pytest.raises(UserError, match="is --split right"):
-        read_data(tmp_path, real_data / "annotations" / "ucf101_official", 4)
+def test_manifest_in_another_encoding(tmp_path):
+    (tmp_path / "m.csv").write_bytes("path,label\na.mp4,Plongée\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"m.csv, line 2: expected UTF-8 text, found byte 0xe9; save the file as UTF-8"):
+        read_data(tmp_path / "m.csv")
 
 
-@pytest.mark.parametrize(
-    ("name", "group"), [("v_Archery_g01_c02.avi", "g01"), ("x/v_A_B_g25_c1.mp4", "g25"), ("video_g1.mp4", None)]
-)
-def test_ucf_group(tmp_path, name, group):
-    assert ucf_group(tmp_path / name) == group
+# Official lists: where their videos lie
+
+
+def test_videos_are_found_whatever_their_ending_and_folder(tmp_path):
+    write_list(tmp_path / "classInd.txt", ["1 Run", "2 Sit"], "\r\n")
+    write_list(tmp_path / "trainlist01.txt", ["Run/v_Run_g08_c01.avi 1", "Sit/v_Sit_g09_c01.avi 2"], "\r\n")
+    write_list(tmp_path / "testlist01.txt", ["Run/v_Run_g01_c01.avi", ""], "\r\n")
+    touch(tmp_path, "videos/Run/v_Run_g08_c01.mp4", "videos/v_Run_g01_c01/img_00001.jpg")
+    listing = read_data(tmp_path / "videos", tmp_path)
+    assert [(i.label, i.split, i.group) for i in listing.items] == [("Run", "train", "g08"), ("Run", "test", "g01")]
+    assert listing.missing == ("Sit/v_Sit_g09_c01",)
+    assert listing.classes == ("Run",)
+
+
+def test_the_nearest_of_several_files_is_taken(tmp_path):
+    write_list(tmp_path / "Sit down_test_split1.txt", ["a.avi 1", "b.avi 2", "c.avi 2"])
+    touch(tmp_path, "v/Sit down/a.mp4", "v/a.mp4", "v/sit_down/a.mp4")
+    touch(tmp_path, "v/b.mp4", "v/sit_down/b.mp4")
+    touch(tmp_path, "v/x/train/c.mp4", "v/x/validation/c.mp4", "v/y/test/c.mp4")
+    assert [item.path.relative_to(tmp_path / "v").as_posix() for item in read_data(tmp_path / "v", tmp_path).items] == [
+        "Sit down/a.mp4",
+        "sit_down/b.mp4",
+        "y/test/c.mp4",
+    ]
+
+
+def test_accents_in_one_character_or_two_are_the_same(tmp_path):
+    write_list(tmp_path / "Cafe\u0301_test_split1.txt", ["caf\u00e9.avi 1"])
+    touch(tmp_path, "v/Caf\u00e9/cafe\u0301.mp4")
+    assert len(read_data(tmp_path / "v", tmp_path).items) == 1
+
+
+def test_description_is_one_line():
+    listing = Listing((), "lists", ("gone.mp4",), ("first note", "second note"))
+    assert listing.describe() == (
+        "0 videos of 0 classes from lists (); 1 listed videos are not there (first: gone.mp4); first note; second note"
+    )

@@ -1,16 +1,11 @@
 """What counts as a video on disk, and in which order its frames come."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from listed import touch
 
 from msfnet.data.frame_folders import frame_files, is_frame_folder, is_hidden, is_video, videos_below
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"x")
 
 
 @pytest.mark.parametrize(
@@ -47,6 +42,7 @@ def test_frames_come_in_natural_order(tmp_path):
     assert [path.name for path in frame_files(tmp_path)] == names
 
 
+@settings(max_examples=30)
 @given(
     numbers=st.lists(st.integers(0, 10**12), min_size=1, max_size=20, unique=True),
     prefix=st.sampled_from(["", "img_", "v2_frame", "é ", "10."]),

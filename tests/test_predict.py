@@ -66,6 +66,25 @@ def test_find_sources(tmp_path):
     assert len(find_sources([str(tmp_path / "a.mp4"), str(tmp_path / "*.mp4")])) == 1
 
 
+def test_a_folder_of_images_is_one_source(tmp_path):
+    for name in (
+        "clip/img_1.jpg",
+        "clip/img_2.jpg",
+        "clip/times",
+        "sub/other/1.png",
+        "a.mp4",
+        ".git/HEAD",
+        "cover/x.mp4",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "cover" / "x.jpg").write_bytes(b"")
+    assert find_sources([str(tmp_path / "clip")]) == [tmp_path / "clip"]
+    found = [path.relative_to(tmp_path).as_posix() for path in find_sources([str(tmp_path)])]
+    assert found == ["a.mp4", "clip", "cover/x.mp4", "sub/other"]
+    assert find_sources([str(tmp_path / "c*")]) == [tmp_path / "clip"]
+
+
 @pytest.mark.parametrize("source", ["nowhere.mp4", "*.nothing", "nowhere/"])
 def test_sources_that_name_nothing(source):
     with pytest.raises(UserError, match="expected a video, a folder with videos or a glob"):

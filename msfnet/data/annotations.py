@@ -5,24 +5,23 @@ The format is recognised, not asked for. Text in, VideoItems out: no video is op
 
 from __future__ import annotations
 
-import csv
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
-from msfnet.data.frame_folders import VIDEO_SUFFIXES, is_hidden, is_video, videos_below
+from msfnet.data.frame_folders import VIDEO_SUFFIXES, is_frame_folder, is_hidden, is_video, videos_below
+from msfnet.data.lists import read_lists
+from msfnet.data.locate import locate
+from msfnet.data.names import SPLIT_FOLDERS, group_of, split_named, ucf_group
+from msfnet.data.tables import Row, SaidBefore, read_columns, read_table
 from msfnet.types import UserError, VideoItem
 
-__all__ = ["Listing", "is_video", "read_data", "read_manifest", "ucf_group"]
+__all__ = ["MANIFEST", "Listing", "is_video", "read_data", "read_manifest", "ucf_group"]
 
-SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
-SPLIT_NAMES = SPLIT_FOLDERS | {"training": "train", "validate": "val", "testing": "test"}
 MANIFEST = "manifest.csv"
-
-_UCF_GROUP = re.compile(r"^v_.+_g(\d+)_c\d+$")
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Listing:
     items: tuple[VideoItem, ...]
     source: str  # "class folders", "manifest", ...
     missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what else there is to say, as of lists without labels
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ class Listing:
         line = f"{len(self.items)} videos of {len(self.classes)} classes from {self.source} ({counted})"
         if self.missing:
             line += f"; {len(self.missing)} listed videos are not there (first: {self.missing[0]})"
-        return line
+        return "; ".join((line, *self.notes))
 
 
 def read_data(data: Path, lists: Path | None = None, split: int = 1) -> Listing:
@@ -59,7 +59,11 @@ def read_data(data: Path, lists: Path | None = None, split: int = 1) -> Listing:
     if not data.exists():
         raise UserError(f"expected a folder of videos or a manifest, found nothing at {data}")
     if lists is not None:
-        listing = _read_lists(data, lists, split)
+        listing = _read_listed(data, lists, split)
+    elif is_video(data) and data.is_file():
+        raise UserError(
+            f"expected a folder of videos or a manifest, found the video {data}; is it one for msfnet predict?"
+        )
     elif data.is_file():
         listing = read_manifest(data, split)
     elif (data / MANIFEST).is_file():
@@ -67,15 +71,10 @@ def read_data(data: Path, lists: Path | None = None, split: int = 1) -> Listing:
     else:
         listing = _read_folders(data)
     if not listing.items:
-        hint = f"; all {len(listing.missing)} listed videos are missing" if listing.missing else ""
-        raise UserError(f"expected videos under {data}, found none{hint}; is this the right folder?")
+        missing = [f"all {len(listing.missing)} listed videos are missing"] if listing.missing else []
+        found = "; ".join(("found none", *missing, *listing.notes))
+        raise UserError(f"expected videos under {data}, {found}; is this the right folder?")
     return listing
-
-
-def ucf_group(path: Path) -> str | None:
-    """The group in a UCF101 name (v_Archery_g01_c02 -> g01): clips of one group show one person or scene."""
-    match = _UCF_GROUP.match(path.stem)
-    return f"g{match[1]}" if match else None
 
 
 # Class folders
@@ -88,180 +87,102 @@ def _folders(path: Path) -> list[Path]:
 def _read_folders(root: Path) -> Listing:
     folders = _folders(root)
     split_folders = [f for f in folders if f.name.lower() in SPLIT_FOLDERS]
+    if len(split_folders) < len(folders) and len(split_folders) > 1:
+        other = next(f for f in folders if f not in split_folders)
+        raise UserError(
+            f"expected only folders like train, val and test, or only classes, found {split_folders[0].name} beside "
+            f"{other.name} in {root}; move one of them"
+        )
     if split_folders and len(split_folders) == len(folders):
         parts: list[tuple[str | None, Path]] = [(SPLIT_FOLDERS[f.name.lower()], f) for f in split_folders]
     else:
         parts = [(None, root)]
     items = [item for split, folder in parts for item in _read_classes(folder, split)]
-    return Listing(tuple(items), "class folders")
+    notes = [note for _, folder in parts if (note := _note_loose(folder))]
+    return Listing(tuple(items), "class folders", notes=tuple(notes))
 
 
 def _read_classes(root: Path, split: str | None) -> Iterator[VideoItem]:
     for folder in _folders(root):
         videos = videos_below(folder)
+        if not videos and is_frame_folder(folder):
+            raise UserError(
+                f"class folder {folder} holds images alone; put the frames of each video in a folder of its own"
+            )
         if not videos:
             raise UserError(
-                f"class folder {folder} has no video (expected files ending in {', '.join(sorted(VIDEO_SUFFIXES))}); "
-                "add some or remove the folder"
+                f"class folder {folder} has no video (expected files ending in {', '.join(sorted(VIDEO_SUFFIXES))}, or "
+                "folders of images); add some or remove the folder"
             )
         for path in videos:
-            yield VideoItem(path, folder.name, split, ucf_group(path))
+            yield VideoItem(path, folder.name, split, group_of(path, folder.name))
+
+
+def _note_loose(folder: Path) -> str | None:
+    """What to say of videos that lie beside the class folders, not in one."""
+    loose = sorted(p.name for p in folder.iterdir() if is_video(p) and p.is_file())
+    return f"{len(loose)} videos in {folder} are in no class folder and left out (first: {loose[0]})" if loose else None
 
 
 # Manifests
 
 
 def read_manifest(path: Path, split: int = 1) -> Listing:
-    """A CSV with columns path and label, and if there split (or split1, split2, ...) and group."""
-    with _open_text(path) as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        for needed in ("path", "label"):
-            if needed not in columns:
-                raise UserError(f"{path}: expected a CSV with columns path and label, found {', '.join(columns)}")
-        numbered = [column for column in columns if re.fullmatch(r"split\d+", column)]
-        split_column = f"split{split}" if numbered else "split"
-        if numbered and split_column not in columns:
-            raise UserError(f"{path}: expected a split among {', '.join(numbered)}, found --split {split}")
-        items, missing = [], []
-        for row in reader:
-            line = f"{path}, line {reader.line_num}"
-            if not row["path"] or not row["label"]:
-                raise UserError(f"{line}: expected a path and a label, found {row['path']!r} and {row['label']!r}")
-            video = path.parent / row["path"]
-            if not video.is_file():
-                missing.append(row["path"])
-                continue
-            items.append(
-                VideoItem(
-                    video, row["label"], _split_name(row.get(split_column), line), row.get("group") or ucf_group(video)
-                )
-            )
+    """A CSV with columns path and label, and if there split (or split1, split2, ...) and group.
+
+    A video may be a file or a frame folder, with its path absolute or from the manifest's own folder.
+    """
+    split_column = _split_column(path, split)
+    said_before = SaidBefore()
+    items, missing = [], []
+    for row in read_table(path):
+        listed, label = row.values["path"], _label(row)
+        part = split_named(row.values.get(split_column, ""), row.where)
+        video = _existing(path.parent, listed)
+        if said_before(os.path.normcase(os.path.normpath(video or path.parent / listed)), label, part, row.where):
+            continue
+        if video is None:
+            missing.append(listed)
+            continue
+        group = row.values.get("group", "").strip() or group_of(video, label)
+        items.append(VideoItem(video, label, part, group))
     return Listing(tuple(items), "manifest", tuple(missing))
 
 
-def _split_name(text: str | None, where: str) -> str | None:
-    if not text:
-        return None
-    if text.strip().lower() not in SPLIT_NAMES:
-        raise UserError(f"{where}: expected split train, val or test, found {text!r}")
-    return SPLIT_NAMES[text.strip().lower()]
+def _split_column(path: Path, split: int) -> str:
+    columns = read_columns(path)
+    if not {"path", "label"} <= set(columns):
+        raise UserError(f"{path}: expected a CSV with columns path and label, found {', '.join(columns)}")
+    numbered = [column for column in columns if re.fullmatch(r"split\d+", column)]
+    if numbered and f"split{split}" not in numbered:
+        raise UserError(f"{path}: expected a split among {', '.join(numbered)}, found --split {split}")
+    return f"split{split}" if numbered else "split"
 
 
-def _open_text(path: Path) -> TextIO:
-    """A text file whatever its line ends, with or without a byte order mark."""
-    return path.open(encoding="utf-8-sig", newline="")
+def _label(row: Row) -> str:
+    label = row.values["label"].strip()
+    if not row.values["path"].strip() or not label:
+        raise UserError(f"{row.where}: expected a path and a label, found {row.values['path']!r} and {label!r}")
+    if "\n" in label or "\r" in label:
+        raise UserError(f"{row.where}: expected a label of one line, found {label!r}; is a quote not closed?")
+    return label
+
+
+def _existing(folder: Path, listed: str) -> Path | None:
+    """The video that a manifest names: as it is written, else without outer spaces, else with / for Windows' \\."""
+    for name in (listed, listed.strip(), listed.strip().replace("\\", "/")):
+        if (folder / name).is_file() or is_frame_folder(folder / name):
+            return folder / name
+    return None
 
 
 # Official lists
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A line of an official list: the video's path without its ending, its label and split."""
-
-    stem: str
-    label: str
-    split: str
-
-
-def _read_lists(root: Path, lists: Path, split: int) -> Listing:
-    if not lists.is_dir():
-        raise UserError(f"expected --lists to be a folder of official lists, found {lists}")
-    for source, (pattern, reader) in LIST_FORMATS.items():
-        if any(lists.glob(pattern)):
-            return _locate(root, reader(lists, split), source)
-    raise UserError(
-        f"expected the lists of UCF101 (trainlist01.txt), HMDB51 (*_split_1.txt or *_test_split1.txt) or Kinetics "
-        f"(*.csv with youtube_id) in {lists}, found none of them"
-    )
-
-
-def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise UserError(f"expected the list {path}, found no such file; is --split right?")
-    return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-
-
-def read_ucf101(lists: Path, split: int) -> list[Entry]:
-    """`Class/v_Class_g01_c01.avi 1` in trainlist0N.txt, the same without a number in testlist0N.txt."""
-    entries = []
-    for part in ("train", "test"):
-        for line in _lines(lists / f"{part}list{split:02d}.txt"):
-            name = re.sub(r"\s+\d+$", "", line)
-            entries.append(Entry(str(Path(name).with_suffix("")), Path(name).parent.name, part))
-    return entries
-
-
-def read_hmdb51(lists: Path, split: int) -> list[Entry]:
-    """`class/name 10` in hmdb51_vid_train_split_N.txt and ..._val_split_N.txt: N is the class number, from zero.
-
-    HMDB51 has no validation set: its "val" list is the official test list.
-    """
-    entries = []
-    for part in ("train", "val"):
-        for path in sorted(lists.glob(f"*{part}_split_{split}.txt")) or [
-            lists / f"hmdb51_vid_{part}_split_{split}.txt"
-        ]:
-            for line in _lines(path):
-                name = re.sub(r"\s+\d+$", "", line)
-                entries.append(Entry(name, Path(name).parent.name, "train" if part == "train" else "test"))
-    return entries
-
-
-def read_hmdb51_original(lists: Path, split: int) -> list[Entry]:
-    """`name.avi 1` in class_test_splitN.txt: 1 is train, 2 is test, 0 is in neither."""
-    paths = sorted(lists.glob(f"*_test_split{split}.txt"))
-    if not paths:
-        raise UserError(f"expected lists named CLASS_test_split{split}.txt in {lists}, found none; is --split right?")
-    entries = []
-    for path in paths:
-        label = path.name.removesuffix(f"_test_split{split}.txt")
-        for line in _lines(path):
-            name, _, number = line.rpartition(" ")
-            if number in ("1", "2"):
-                stem = str(Path(label) / Path(name.strip()).stem)
-                entries.append(Entry(stem, label, "train" if number == "1" else "test"))
-    return entries
-
-
-def read_kinetics(lists: Path, split: int) -> list[Entry]:
-    """CSV with label, youtube_id, time_start, time_end and split; the files are ID_000010_000020.*."""
-    entries = []
-    for path in sorted(lists.glob("*.csv")):
-        with _open_text(path) as file:
-            reader = csv.DictReader(file)
-            if "youtube_id" not in (reader.fieldnames or []):
-                continue
-            for row in reader:
-                times = [int(float(row[key])) for key in ("time_start", "time_end")]
-                stem = f"{row['youtube_id']}_{times[0]:06d}_{times[1]:06d}"
-                part = _split_name(row.get("split"), f"{path}, line {reader.line_num}") or "train"
-                entries.append(Entry(f"{row['label']}/{stem}", row["label"], part))
-    return entries
-
-
-LIST_FORMATS: dict[str, tuple[str, Callable[[Path, int], list[Entry]]]] = {
-    "UCF101 lists": ("trainlist*.txt", read_ucf101),
-    "HMDB51 lists": ("*_split_*.txt", read_hmdb51),
-    "HMDB51 per-class lists": ("*_test_split*.txt", read_hmdb51_original),
-    "Kinetics lists": ("*.csv", read_kinetics),
-}
-
-
-def _locate(root: Path, entries: list[Entry], source: str) -> Listing:
-    """Match list entries with the files below `root`: by folder and name, whatever the ending, else by name alone."""
-    by_name: dict[str, list[Path]] = {}
-    for path in videos_below(root):
-        by_name.setdefault(path.stem, []).append(path)
-    items, missing = [], []
-    for entry in entries:
-        stem = Path(entry.stem)
-        paths = by_name.get(stem.name, [])
-        same_folder = [p for p in paths if p.parent.name == stem.parent.name]
-        found = same_folder or paths
-        if not found:
-            missing.append(entry.stem)
-            continue
-        items.append(VideoItem(found[0], entry.label, entry.split, ucf_group(found[0])))
-    return Listing(tuple(items), source, tuple(missing))
+def _read_listed(root: Path, lists: Path, split: int) -> Listing:
+    found = read_lists(lists, split)
+    items, missing, left_out = locate(root, found.entries)
+    notes = list(found.notes)
+    if left_out:
+        notes.append(f"{len(left_out)} videos are listed under several labels or splits and left out: {left_out[0]}")
+    return Listing(tuple(items), found.source, tuple(missing), tuple(notes))
