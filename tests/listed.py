@@ -19,7 +19,7 @@ def is_plain_name(name):
 
 file_names = st.text(
     st.characters(codec="utf-8", categories=("L", "N", "P", "S", "Z"), exclude_characters=FORBIDDEN)
-    | st.sampled_from("aB _,;'#&é語(" + ('"' if os.name != "nt" else "")),
+    | st.sampled_from("aB _,;'#&é語(\u2028" + ('"' if os.name != "nt" else "")),
     min_size=1,
     max_size=12,
 ).filter(is_plain_name)

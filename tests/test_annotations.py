@@ -54,7 +54,7 @@ labelled = st.lists(
 ).filter(lambda videos: len({alike(label) for label, _, _ in videos}) == len({label for label, _, _ in videos}))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(labelled, st.sampled_from(["", "train", "Validation", "test"]))
 def test_class_folders_keep_any_name_and_label(tmp_path_factory, videos, split):
     root = tmp_path_factory.mktemp("classes")
@@ -114,7 +114,7 @@ def test_manifest_with_one_split_and_with_several(tmp_path):
     assert [i.split for i in read_data(tmp_path / "m.csv", split=2).items] == ["test", None]
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     videos=labelled,
     delimiter=st.sampled_from(",;\t"),

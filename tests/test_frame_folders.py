@@ -42,7 +42,7 @@ def test_frames_come_in_natural_order(tmp_path):
     assert [path.name for path in frame_files(tmp_path)] == names
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     numbers=st.lists(st.integers(0, 10**12), min_size=1, max_size=20, unique=True),
     prefix=st.sampled_from(["", "img_", "v2_frame", "é ", "10."]),
