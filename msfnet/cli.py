@@ -33,7 +33,9 @@ DataOrShards = Annotated[
     Parameter(help="Folder of class folders, manifest CSV, folder of videos with --lists, folder or URL of shards."),
 ]
 WeightsPath = Annotated[Path, Parameter(help="A .safetensors file or a run folder.")]
-Lists = Annotated[Path | None, Parameter(help="Folder of official lists: UCF101, HMDB51 or Kinetics.")]
+Lists = Annotated[
+    Path | None, Parameter(help="Folder of official lists: UCF101, HMDB51, Kinetics, Something-Something or Jester.")
+]
 Split = Annotated[int, Parameter(help="Which of several official splits.")]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]
 ViewsText = Annotated[str | None, Parameter(help="CLIPSxCROPS averaged for each video; default: as trained.")]

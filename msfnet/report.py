@@ -67,7 +67,8 @@ def write_run_report(
 ) -> None:
     """The page of a run: what it was, how it learned, how it scored, and every file that gave trouble."""
     tiles = score_tiles(scores) if scores else {}
-    sections = [Section("The run", rows=facts), Section("Learning", figure=plot_history(history)), *extra]
+    sections = [Section("The run", rows=facts), Section("Learning", figure=plot_history(history))]
+    sections += [*time_sections(history), *extra]
     if scores:
         sections += score_sections(scores)
     if problems:
@@ -75,6 +76,46 @@ def write_run_report(
             Section("Files that could not be read", "Skipped in training, counted as wrong in scores.", rows=problems)
         )
     write_page(path, title, tiles, sections)
+
+
+# Parts of a training epoch, as the columns of its history name them, and what to do when one takes much of it.
+PARTS = {
+    "network": ("the network", ""),
+    "wait": (
+        "waiting for videos to be read and decoded",
+        "raise data.workers, or data.cache_gb until all frames are kept",
+    ),
+    "augment": ("augmentation", "turn off what the recipe can spare, or train on a GPU"),
+    "transfer": ("moving batches to the device", "use fewer frames or pixels"),
+}
+SLOW_SHARE = 0.03  # of an epoch: what data may cost before the page says what to do
+
+
+def time_shares(history: Rows) -> dict[str, float]:
+    """Where the time of all epochs went: part -> share of what was counted. Empty when nothing was."""
+    seconds = {part: sum(row.get(f"{part}_seconds", 0.0) for row in history) for part in PARTS}
+    total = sum(seconds.values())
+    return {part: s / total for part, s in seconds.items()} if total else {}
+
+
+def bottleneck(shares: Mapping[str, float]) -> str:
+    """One sentence: whether the network had to wait for its data, for what most of all, and what helps."""
+    part = max(("wait", "augment", "transfer"), key=lambda p: shares[p])
+    what, remedy = PARTS[part]
+    if shares[part] < SLOW_SHARE:
+        return f"The network hardly waited: {what} took {shares[part]:.1%} of the time."
+    return f"What the network waited for most was {what}, {shares[part]:.0%} of the time: {remedy}."
+
+
+def time_sections(history: Rows) -> list[Section]:
+    """Waiting, augmentation and transfer against the network's own time. Nothing for a history without times."""
+    shares = time_shares(history)
+    if not shares:
+        return []
+    read_seconds = sum(row.get("read_seconds", 0.0) for row in history)
+    lead = f"{bottleneck(shares)} Reading and decoding took {read_seconds:.0f} s in all processes, mostly meanwhile."
+    bars = {PARTS[part][0]: (f"{share:.1%}", share) for part, share in shares.items()}
+    return [Section("Where the time went", lead, bars=bars)]
 
 
 def write_scores_report(path: Path, title: str, scores: Scores) -> None:

@@ -32,6 +32,7 @@ class Listing:
     source: str  # "class folders", "manifest", ...
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what else there is to say, as of lists without labels
+    official: bool = False  # its split is the one that others report their scores on
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -185,4 +186,4 @@ def _read_listed(root: Path, lists: Path, split: int) -> Listing:
     notes = list(found.notes)
     if left_out:
         notes.append(f"{len(left_out)} videos are listed under several labels or splits and left out: {left_out[0]}")
-    return Listing(tuple(items), found.source, tuple(missing), tuple(notes))
+    return Listing(tuple(items), found.source, tuple(missing), tuple(notes), official=True)

@@ -72,7 +72,7 @@ def refuse_leaks(items: Sequence[VideoItem]) -> None:
     if parted:
         (label, group), splits = next(iter(parted.items()))
         raise UserError(
-            f"the split parts {len(parted)} groups (first: {group} of {label}, in {' and '.join(sorted(splits))}): clips "
-            "of one scene on both sides make scores look better than they are; remove the split column to have one drawn "
+            f"the split parts {len(parted)} groups (first: {group} of {label}, in {' and '.join(sorted(splits))}): "
+            "clips of one scene on both sides make scores look better; remove the split to have one drawn "
             "by group, or --set data.groups=ignore to take it all the same"
         )
