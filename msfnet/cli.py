@@ -139,6 +139,39 @@ def shard(
 
 
 @app.command
+def doctor(
+    data: DataPath,
+    *,
+    lists: Lists = None,
+    split: Split = 1,
+    out: Annotated[Path | None, Parameter(help="Manifest to write of the videos worth training on.")] = None,
+    report: Annotated[Path | None, Parameter(help="Folder for report.html and doctor.json.")] = None,
+    recipe: Annotated[str, Parameter(help="Recipe whose clips and cost are meant.")] = "small",
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", help="table.key=value, once for each key.")] = (),
+    as_json: Json = False,
+) -> int:
+    """Decode every video; name what is bad, short, black, a copy or in two splits; say what training will cost."""
+    from msfnet.doctor.page import write_doctor_page
+    from msfnet.doctor.run import examine, write_clean_manifest
+    from msfnet.recipe import load_recipe
+
+    try:
+        examination = examine(data, lists, split, load_recipe(recipe, set_), say=say)
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on from here")
+        return 1
+    text = json.dumps(examination.to_dict(), indent=2, ensure_ascii=False)
+    if report:
+        report.mkdir(parents=True, exist_ok=True)
+        write_doctor_page(report / "report.html", examination)
+        write_text(report / "doctor.json", text)
+    print(text if as_json else examination.to_text())
+    if out:
+        say(write_clean_manifest(out, examination))
+    return 1 if examination.problems else 0
+
+
+@app.command
 def evaluate(
     weights: WeightsPath,
     data: DataOrShards,

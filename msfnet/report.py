@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from msfnet.arrays import Frames
@@ -23,24 +24,45 @@ INK, TRAIN_COLOUR, VAL_COLOUR = "#1d2330", "#9db7e8", "#2f6fde"
 
 
 @dataclass(frozen=True)
+class Table:
+    """Rows of as many cells as there are columns."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
 class Section:
-    """One part of a page: any of a sentence, a picture, a table and a table of bars (shares from 0 to 1)."""
+    """One part of a page: any of a sentence, a picture, a table and a table of bars (shares from 0 to 1).
+
+    `pictures` are shown one below the other, each over its caption: caption -> H W 3.
+    """
 
     title: str
     lead: str = ""
     figure: Figure | None = None
     rows: Mapping[str, str] = field(default_factory=dict)
     bars: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    table: Table | None = None
+    pictures: Mapping[str, Frames] = field(default_factory=dict)
 
     def to_template(self) -> dict[str, object]:
         bars = {key: {"text": text, "share": share} for key, (text, share) in self.bars.items()}
         picture = base64.b64encode(to_png(self.figure)).decode() if self.figure else None
-        return {"title": self.title, "lead": self.lead, "picture": picture, "rows": self.rows, "bars": bars}
+        pictures = {caption: base64.b64encode(to_jpeg(frame)).decode() for caption, frame in self.pictures.items()}
+        parts = {"picture": picture, "rows": self.rows, "bars": bars, "table": self.table, "pictures": pictures}
+        return {"title": self.title, "lead": self.lead, **parts}
 
 
 def to_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    return buffer.getvalue()
+
+
+def to_jpeg(frame: Frames) -> bytes:
+    buffer = io.BytesIO()
+    imsave(buffer, np.ascontiguousarray(frame), format="jpeg", pil_kwargs={"quality": 85})
     return buffer.getvalue()
 
 

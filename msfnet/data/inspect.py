@@ -1,0 +1,236 @@
+"""The facts of one video file, found by decoding every frame of it: what it is, and whether it is what it claims.
+
+Knows no label and no other file. A file that cannot be used gets facts with an error; nothing is raised.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from msfnet.arrays import Frames
+from msfnet.data.decode import _decoded as decoded_frames
+from msfnet.data.decode import _open as open_video
+from msfnet.data.likeness import THUMB_PX, Likeness, Thumbs, compare, signature
+from msfnet.types import VideoError
+
+Beat = Callable[[], None]
+
+MOST_THUMBS = 4096  # of a longer video, every second, fourth, ... frame is looked at
+COMPARED_SECONDS = 20.0  # of two videos that may be the same
+DARK_LUMA, STILL_LUMA = 24, 1  # of 255; real clips have cells of 90 and more, and change by 2.6 and more
+LISTING_FPS = 25  # images in a folder have no times of their own
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What is known of one file. Sizes are as stored, before `rotation_degrees`; luma goes from 0 to 255.
+
+    `claimed_frames` is the header's word (0: it has none), `frames` how many were decoded. `brightest_luma` is that
+    of the brightest sixteenth by sixteenth of any frame, `motion_luma` the largest deviation of one such cell over
+    time. `signature` (base64) is compared with other videos'; a video without motion has none. Damage that left some
+    frames is a `warning`.
+    """
+
+    path: str
+    size_bytes: int
+    digest: str = ""
+    codec: str = ""
+    pixel_format: str = ""
+    width_px: int = 0
+    height_px: int = 0
+    fps: float = 0.0
+    constant_fps: bool = True
+    claimed_frames: int = 0
+    frames: int = 0
+    rotation_degrees: int = 0
+    duration_seconds: float = 0.0
+    mean_luma: float = 0.0
+    brightest_luma: float = 0.0
+    motion_luma: float = 0.0
+    signature: str = ""
+    cpu_seconds: float = 0.0
+    error: str | None = None
+    warning: str | None = None
+
+    @property
+    def black(self) -> bool:
+        return not self.error and self.brightest_luma < DARK_LUMA
+
+    @property
+    def still(self) -> bool:
+        return not self.error and not self.black and self.frames > 1 and self.motion_luma < STILL_LUMA
+
+
+def inspect_video(path: Path, beat: Beat) -> VideoFacts:
+    """Decode all of a file, or of a folder of images, and say what it is. `beat` is called at every frame."""
+    started = time.process_time()
+    facts = VideoFacts(str(path), 0)
+    try:
+        files = _files(path)
+        facts = replace(facts, size_bytes=sum(file.stat().st_size for file in files), digest=_digest(files, beat))
+        facts = _look(path, facts, beat)
+    except (VideoError, OSError) as error:
+        reason = str(error) if isinstance(error, VideoError) else f"cannot be read: {error.strerror or error}"
+        facts = replace(facts, error=reason)
+    return replace(facts, cpu_seconds=time.process_time() - started)
+
+
+def compare_videos(paths: tuple[Path, Path], beat: Beat) -> Likeness | None:
+    """How alike the first seconds of two videos are; None when that cannot be told."""
+    watches = []
+    for path in paths:
+        watch = _Watch()
+        with _source(path) as (_, frames, _problems):
+            for frame in frames:
+                beat()
+                watch.add(frame)
+                if watch.times[-1] - watch.times[0] > COMPARED_SECONDS:
+                    break
+        watches.append(watch)
+    return compare(watches[0].thumbs(), watches[1].thumbs())
+
+
+def decoded_signature(facts: VideoFacts) -> bytes:
+    return base64.b64decode(facts.signature)
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+
+
+def _digest(files: list[Path], beat: Beat) -> str:
+    """Of the content alone: the same file has the same digest under any name."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+                beat()
+    return digest.hexdigest()
+
+
+@contextmanager
+def _source(path: Path) -> Iterator[tuple[VideoStream | None, Iterator[VideoFrame], list[str]]]:
+    """The frames of a file with its stream, or of a folder of images (no stream); damage goes to the list."""
+    problems: list[str] = []
+    if path.is_dir():
+        yield None, _images(path, problems), problems
+        return
+    with open_video(path) as (container, stream):
+        yield stream, decoded_frames(container, stream, problems), problems
+
+
+def _images(folder: Path, problems: list[str]) -> Iterator[VideoFrame]:
+    for file in _files(folder):
+        try:
+            with open_video(file) as (container, stream):
+                yield next(decoded_frames(container, stream, problems))
+        except (VideoError, StopIteration) as error:
+            problems.append(f"{file.name}: {error}")
+
+
+def _look(path: Path, facts: VideoFacts, beat: Beat) -> VideoFacts:
+    watch = _Watch()
+    with _source(path) as (stream, frames, problems):
+        for frame in frames:
+            beat()
+            watch.add(frame)
+        if not watch.times:
+            raise VideoError("no frame can be decoded" + (f": {problems[0]}" if problems else ""))
+        thumbs = watch.thumbs()
+        facts = _picture_facts(facts, watch, thumbs)
+        claimed = stream.frames if stream else 0
+        rate = float(stream.average_rate or 0) if stream else 0.0
+        tick = float(stream.time_base or 0) if stream else 0.0
+        codec = stream.codec_context.name if stream else "images"
+    warning = None
+    if claimed > len(watch.times):
+        warning = f"the file is damaged: its header promises {claimed} frames, {len(watch.times)} could be read"
+    elif problems:
+        warning = f"the file is damaged: {problems[0]}"
+    fps, constant = _frame_rate(np.array(watch.times), rate, tick)
+    duration = len(watch.times) / fps if fps else 0.0
+    return replace(
+        facts,
+        codec=codec,
+        claimed_frames=claimed,
+        fps=round(fps, 3),
+        constant_fps=constant,
+        duration_seconds=round(duration, 3),
+        warning=warning,
+    )
+
+
+def _picture_facts(facts: VideoFacts, watch: _Watch, thumbs: Thumbs) -> VideoFacts:
+    """What the frames themselves say."""
+    cells = thumbs.pictures.reshape(-1, 16, THUMB_PX // 16, 16, THUMB_PX // 16).mean((2, 4), dtype=np.float32)
+    facts = replace(
+        facts,
+        frames=len(watch.times),
+        width_px=watch.width_px,
+        height_px=watch.height_px,
+        pixel_format=watch.pixel_format,
+        rotation_degrees=watch.rotation_degrees,
+        mean_luma=round(float(cells.mean()), 1),
+        brightest_luma=round(float(cells.max()), 1),
+        motion_luma=round(float(cells.std(0).max()), 2),
+    )
+    if facts.black or facts.still:
+        return facts
+    return replace(facts, signature=base64.b64encode(signature(thumbs)).decode())
+
+
+def _frame_rate(times: npt.NDArray[np.float64], header_fps: float, tick_seconds: float) -> tuple[float, bool]:
+    """Frames a second as they are shown, and whether all intervals are the same but for rounding to ticks."""
+    steps = np.diff(np.sort(times))
+    if not len(steps) or not steps.sum():
+        return header_fps, True
+    fps = 1 / float(steps.mean())
+    constant = bool(steps.max() - steps.min() <= max(2.01 * tick_seconds, 0.05 * float(np.median(steps))))
+    return fps, constant
+
+
+class _Watch:
+    """What is kept of the frames that go by: the time of each, and a small grey picture of every so many."""
+
+    def __init__(self) -> None:
+        self.reformatter = VideoReformatter()
+        self.times: list[float] = []  # seconds
+        self.kept: list[tuple[float, Frames]] = []
+        self.every = 1
+        self.width_px = self.height_px = self.rotation_degrees = 0
+        self.pixel_format = ""
+
+    def add(self, frame: VideoFrame) -> None:
+        if not self.times:
+            self.width_px, self.height_px = frame.width, frame.height
+            self.rotation_degrees, self.pixel_format = frame.rotation % 360, frame.format.name
+        index = len(self.times)
+        self.times.append(index / LISTING_FPS if frame.time is None else frame.time)
+        if index % self.every == 0:
+            self.kept.append((self.times[-1], self._thumb(frame)))
+        if len(self.kept) > MOST_THUMBS:
+            self.kept = self.kept[::2]
+            self.every *= 2
+
+    def _thumb(self, frame: VideoFrame) -> Frames:
+        """The upright frame in grey: 32 32."""
+        small = self.reformatter.reformat(frame, THUMB_PX, THUMB_PX, "gray", interpolation="AREA")
+        grey: Frames = small.to_ndarray()  # type: ignore[assignment]
+        return np.rot90(grey, round(frame.rotation / 90) % 4)
+
+    def thumbs(self) -> Thumbs:
+        ordered = sorted(self.kept, key=lambda pair: pair[0])
+        return Thumbs(np.stack([thumb for _, thumb in ordered]), np.array([at for at, _ in ordered]))
