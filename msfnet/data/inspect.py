@@ -30,7 +30,7 @@ Beat = Callable[[], None]
 MOST_THUMBS = 4096  # of a longer video, every second, fourth, ... frame is looked at
 COMPARED_SECONDS = 20.0  # of two videos that may be the same
 DARK_LUMA, STILL_LUMA = 24, 1  # of 255; real clips have cells of 90 and more, and change by 2.6 and more
-LISTING_FPS = 25  # images in a folder have no times of their own
+IMAGES_FPS = 25  # of the images in a folder, which have no times of their own
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def compare_videos(paths: tuple[Path, Path], beat: Beat) -> Likeness | None:
     """How alike the first seconds of two videos are; None when that cannot be told."""
     watches = []
     for path in paths:
-        watch = _Watch()
+        watch = _Watch(timed=path.is_file())
         with _source(path) as (_, frames, _problems):
             for frame in frames:
                 beat()
@@ -134,15 +134,17 @@ def _source(path: Path) -> Iterator[tuple[VideoStream | None, Iterator[VideoFram
 
 def _images(folder: Path, problems: list[str]) -> Iterator[VideoFrame]:
     for file in _files(folder):
+        own: list[str] = []
         try:
             with open_video(file) as (container, stream):
-                yield next(decoded_frames(container, stream, problems))
-        except (VideoError, StopIteration) as error:
-            problems.append(f"{file.name}: {error}")
+                yield from decoded_frames(container, stream, own)
+        except VideoError as error:
+            own.append(str(error))
+        problems += [f"{file.name}: {problem}" for problem in own]
 
 
 def _look(path: Path, facts: VideoFacts, beat: Beat) -> VideoFacts:
-    watch = _Watch()
+    watch = _Watch(timed=path.is_file())
     with _source(path) as (stream, frames, problems):
         for frame in frames:
             beat()
@@ -205,7 +207,8 @@ def _frame_rate(times: npt.NDArray[np.float64], header_fps: float, tick_seconds:
 class _Watch:
     """What is kept of the frames that go by: the time of each, and a small grey picture of every so many."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, timed: bool) -> None:
+        self.timed = timed
         self.reformatter = VideoReformatter()
         self.times: list[float] = []  # seconds
         self.kept: list[tuple[float, Frames]] = []
@@ -218,7 +221,8 @@ class _Watch:
             self.width_px, self.height_px = frame.width, frame.height
             self.rotation_degrees, self.pixel_format = frame.rotation % 360, frame.format.name
         index = len(self.times)
-        self.times.append(index / LISTING_FPS if frame.time is None else frame.time)
+        time_seconds = frame.time if self.timed else None
+        self.times.append(index / IMAGES_FPS if time_seconds is None else time_seconds)
         if index % self.every == 0:
             self.kept.append((self.times[-1], self._thumb(frame)))
         if len(self.kept) > MOST_THUMBS:

@@ -30,7 +30,7 @@ class Journal:
     def _open(self, path: Path) -> TextIO:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            text = path.read_text("utf-8") if path.exists() else ""
+            text = path.read_text("utf-8", errors="replace") if path.exists() else ""
             file = path.open("a", encoding="utf-8", newline="\n")
         except OSError as error:
             raise UserError(

@@ -59,7 +59,7 @@ def _reduced(pictures: Frames, side_px: int) -> Array:
 
 def signature(thumbs: Thumbs) -> bytes:
     """The motion of 16 parts of a video and its mean picture, 8 x 8 px each, as signed bytes; b"" of too little."""
-    if len(thumbs.pictures) < FEWEST_FRAMES:
+    if len(thumbs.pictures) < FEWEST_FRAMES or thumbs.times_seconds[0] == thumbs.times_seconds[-1]:
         return b""
     parts = _part_means(thumbs)
     mean = parts.mean(0)

@@ -1,0 +1,103 @@
+"""Copies are found whatever was done to them, and nothing else is: on made scenes and on real clips."""
+
+import numpy as np
+import pytest
+from conftest import write_lossless
+from scenes import scene, shrunk
+
+from msfnet.data.encode import write_video
+from msfnet.data.inspect import compare_videos, decoded_signature, inspect_video
+from msfnet.data.likeness import SEGMENTS, SIGNATURE_PX, Thumbs, candidates, compare, signature
+
+
+def silent():
+    pass
+
+
+def same(a, b):
+    """What both steps say of two files."""
+    signatures = [decoded_signature(inspect_video(path, silent)) for path in (a, b)]
+    likeness = compare_videos((a, b), silent)
+    return bool(candidates(signatures)) and likeness is not None and likeness.same_content
+
+
+def thumbs(frames, fps=10.0):
+    """Thumbs of frames T H W 3 of 64 x 64 px."""
+    grey = frames.mean(3).reshape(len(frames), 32, 2, 32, 2).mean((2, 4))
+    return Thumbs(grey.astype(np.uint8), np.arange(len(frames)) / fps)
+
+
+COPIES = {
+    "half": lambda path, frames: write_video(path.with_suffix(".mp4"), shrunk(frames), 20),
+    "mpeg4": lambda path, frames: write_video(path.with_suffix(".avi"), frames, 20, codec="mpeg4"),
+    "mjpeg": lambda path, frames: write_video(
+        path.with_suffix(".mkv"), frames, 20, codec="mjpeg", pixel_format="yuvj420p"
+    ),
+    "half the rate": lambda path, frames: write_video(path.with_suffix(".mp4"), frames[::2], 10),
+    "twice the rate": lambda path, frames: write_video(path.with_suffix(".mp4"), frames.repeat(2, 0), 40),
+    "darker": lambda path, frames: write_lossless(path.with_suffix(".mkv"), (frames * 0.7 + 9).astype(np.uint8), 20),
+    "end cut off": lambda path, frames: write_lossless(path.with_suffix(".mkv"), frames[:-2], 20),
+}
+
+
+@pytest.mark.parametrize("what", COPIES)
+def test_copies_of_made_scenes_are_found(tmp_path, what):
+    frames = scene(3, 48, 96, 128)
+    write_video(tmp_path / "original.mp4", frames, 20)
+    COPIES[what](tmp_path / "copy", frames)
+    assert same(tmp_path / "original.mp4", next(tmp_path.glob("copy.*")))
+
+
+def test_another_motion_in_the_same_scene_is_no_copy(tmp_path):
+    write_lossless(tmp_path / "a.mkv", scene(3))
+    for motion in range(10, 15):
+        write_lossless(tmp_path / "b.mkv", scene(3, motion=motion))
+        assert not same(tmp_path / "a.mkv", tmp_path / "b.mkv")
+
+
+def test_scenes_are_not_near_each_other():
+    signatures = [signature(thumbs(scene(seed, 24, 64, 64))) for seed in range(60)]
+    assert candidates(signatures) == []
+
+
+def test_candidates_do_not_depend_on_the_block_and_leave_out_the_empty():
+    rng = np.random.default_rng(0)
+    base = rng.integers(-100, 100, (6, (SEGMENTS + 1) * SIGNATURE_PX**2))
+    near = np.concatenate([base, base + rng.integers(-20, 20, base.shape), base[:2]]).clip(-127, 127)
+    signatures = [row.astype(np.int8).tobytes() for row in near]
+    signatures.insert(3, b"")
+    expected = {(0, 7), (1, 8), (2, 9), (4, 10), (5, 11), (6, 12), (0, 13), (7, 13), (1, 14), (8, 14)}
+    for block in (1, 4, 512):
+        found = candidates(signatures, block)
+        assert len(found) == len(set(found))
+        assert set(found) == expected
+
+
+def test_too_little_to_tell():
+    few = thumbs(scene(1, 3, 64, 64))
+    assert signature(few) == b""
+    assert compare(thumbs(scene(1, 2, 64, 64)), few) is None
+    assert candidates([]) == []
+    constant = Thumbs(np.full((9, 32, 32), 7, np.uint8), np.arange(9.0))
+    assert not compare(constant, constant).same_content
+
+
+def test_a_shift_in_time_is_found():
+    frames = scene(5, 60, 64, 64)
+    likeness = compare(thumbs(frames[:50], 25), thumbs(frames[4:54], 25))
+    assert likeness.correlation > 0.99
+    assert abs(likeness.shift_seconds) == pytest.approx(0.16, abs=0.021)
+
+
+@pytest.mark.slow
+def test_real_clips_of_one_group_are_no_copies_and_their_originals_are(real_data):
+    """One person each, almost without motion or in even repetition; the originals are of another size, rate and codec."""
+    clips = real_data / "ucf101-18"
+    groups = [clips.glob("PlayingPiano/*_g03_*"), clips.glob("JumpingJack/*_g03_*"), clips.glob("PushUps/*_g24_*")]
+    for group in groups:
+        paths = sorted(group)
+        assert len(paths) >= 4
+        assert not any(same(a, b) for i, a in enumerate(paths) for b in paths[:i])
+    for original in (real_data / "ucf101-original").glob("*.avi"):
+        label = original.name.split("_")[1]
+        assert same(original, clips / label / f"{original.stem}.mp4")
