@@ -156,7 +156,8 @@ def doctor(
     from msfnet.recipe import load_recipe
 
     try:
-        examination = examine(data, lists, split, load_recipe(recipe, set_), say=say)
+        settings = load_recipe(recipe, set_)
+        examination = examine(data, lists, split, settings, say=say, needs_classes=out is not None)
     except KeyboardInterrupt:
         say("stopped; the same command goes on from here")
         return 1

@@ -21,5 +21,7 @@ def scene(seed, n_frames=24, height=48, width=64, motion=None):
     return frames.astype(np.uint8)
 
 
-def shrunk(frames, by=2):
-    return np.ascontiguousarray(frames[:, ::by, ::by])
+def shrunk(frames):
+    """Half as wide and high, the mean of each four pixels."""
+    t, height, width, _ = frames.shape
+    return frames.reshape(t, height // 2, 2, width // 2, 2, 3).mean((2, 4)).astype(np.uint8)

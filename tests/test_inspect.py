@@ -154,3 +154,13 @@ def test_facts_of_hostile_files(real_data):
                 *expected[3:],
             ), name
             assert bool(facts.warning) == name.startswith("truncated")
+
+
+def test_a_matroska_file_that_just_ends_is_damaged(tmp_path):
+    write_lossless(tmp_path / "a.mkv", scene(1, 40))
+    assert facts_of(tmp_path / "a.mkv").warning is None
+    data = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "b.mkv").write_bytes(data[: len(data) // 2])
+    facts = facts_of(tmp_path / "b.mkv")
+    assert 5 < facts.frames < 35
+    assert facts.warning.startswith("the file is damaged: ")

@@ -91,7 +91,7 @@ def test_a_shift_in_time_is_found():
 
 @pytest.mark.slow
 def test_real_clips_of_one_group_are_no_copies_and_their_originals_are(real_data):
-    """One person each, almost without motion or in even repetition; the originals are of another size, rate and codec."""
+    """One person each, almost without motion or in even repetition; the originals have another size, rate and codec."""
     clips = real_data / "ucf101-18"
     groups = [clips.glob("PlayingPiano/*_g03_*"), clips.glob("JumpingJack/*_g03_*"), clips.glob("PushUps/*_g24_*")]
     for group in groups:

@@ -29,7 +29,7 @@ Beat = Callable[[], None]
 
 MOST_THUMBS = 4096  # of a longer video, every second, fourth, ... frame is looked at
 COMPARED_SECONDS = 20.0  # of two videos that may be the same
-DARK_LUMA, STILL_LUMA = 24, 1  # of 255; real clips have cells of 90 and more, and change by 2.6 and more
+DARK_LUMA, STILL_LUMA = 24, 1.5  # of 255; real clips have cells of 90 and more, and change by 2.6 and more
 IMAGES_FPS = 25  # of the images in a folder, which have no times of their own
 
 
@@ -157,13 +157,18 @@ def _look(path: Path, facts: VideoFacts, beat: Beat) -> VideoFacts:
         rate = float(stream.average_rate or 0) if stream else 0.0
         tick = float(stream.time_base or 0) if stream else 0.0
         codec = stream.codec_context.name if stream else "images"
+        claimed_seconds = _claimed_seconds(stream) if stream else 0.0
+    fps, constant = _frame_rate(np.array(watch.times), rate, tick)
+    duration = len(watch.times) / fps if fps else 0.0
     warning = None
     if claimed > len(watch.times):
         warning = f"the file is damaged: its header promises {claimed} frames, {len(watch.times)} could be read"
     elif problems:
         warning = f"the file is damaged: {problems[0]}"
-    fps, constant = _frame_rate(np.array(watch.times), rate, tick)
-    duration = len(watch.times) / fps if fps else 0.0
+    elif claimed_seconds > 1.05 * duration + 0.25:
+        warning = (
+            f"the file is damaged: its header promises {claimed_seconds:.2f} seconds, {duration:.2f} could be read"
+        )
     return replace(
         facts,
         codec=codec,
@@ -173,6 +178,15 @@ def _look(path: Path, facts: VideoFacts, beat: Beat) -> VideoFacts:
         duration_seconds=round(duration, 3),
         warning=warning,
     )
+
+
+def _claimed_seconds(stream: VideoStream) -> float:
+    """How long a Matroska file says that its video is (0: it does not); it counts no frames, and just ends if cut."""
+    try:
+        hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    except ValueError:
+        return 0.0
 
 
 def _picture_facts(facts: VideoFacts, watch: _Watch, thumbs: Thumbs) -> VideoFacts:

@@ -97,7 +97,7 @@ def _copies(
 ) -> Iterator[Problem]:
     for cluster in _clusters(items, facts, alike):
         labels = {items[i].label for i in cluster}
-        kept, *rest = sorted(cluster, key=lambda i: _rank(items[i], facts[items[i].path]))
+        kept, *rest = sorted(cluster, key=lambda i: _rank(items[i], facts[items[i].path]))  # the first of equals
         if len(labels) > 1:
             for i in cluster:
                 other = next(j for j in cluster if items[j].label != items[i].label)
@@ -131,10 +131,10 @@ def _clusters(
     return [cluster for cluster in together.values() if len(cluster) > 1]
 
 
-def _rank(item: VideoItem, facts: VideoFacts) -> tuple[int, bool, int, int, str]:
+def _rank(item: VideoItem, facts: VideoFacts) -> tuple[int, bool, int, int]:
     """The copy to keep comes first: of the test split, whole, of many pixels and bytes."""
     pixels = facts.width_px * facts.height_px
-    return _PRECEDENCE.index(item.split), bool(facts.warning), -pixels, -facts.size_bytes, str(item.path)
+    return _PRECEDENCE.index(item.split), bool(facts.warning), -pixels, -facts.size_bytes
 
 
 def _copy(

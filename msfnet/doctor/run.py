@@ -85,12 +85,17 @@ class Examination:
         return [*lines, f"wrong: {counted}" if counted else "nothing is wrong"]
 
 
-def examine(data: Path, lists: Path | None, split: int, recipe: Recipe, *, say: Say) -> Examination:
+def examine(
+    data: Path, lists: Path | None, split: int, recipe: Recipe, *, say: Say, needs_classes: bool = False
+) -> Examination:
     """Decode every video of a data set and judge it. Interrupted and called again, it decodes only the rest.
 
-    `data` may also be a video, or a folder of files without classes. Raises UserError as `read_data` does.
+    `data` may also be a video, or a folder of files without classes, unless the caller needs them. Raises UserError
+    as `read_data` does.
     """
     listing = _read(data, lists, split)
+    if needs_classes and not any(listing.classes):
+        raise UserError("expected videos with classes for --out, found files without; put them into class folders")
     say(_describe(listing))
     identity = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16]
     with _progress(say) as progress:
@@ -111,7 +116,7 @@ def examine(data: Path, lists: Path | None, split: int, recipe: Recipe, *, say: 
 def write_clean_manifest(path: Path, examination: Examination) -> str:
     """Write the videos worth training on as a manifest, and say what was left out. Paths are relative to its folder.
 
-    Raises UserError when there are no classes, or nothing would be left.
+    Raises UserError when nothing would be left.
     """
     items = examination.listing.items
     kept = worth_training_on(items, examination.problems)
