@@ -146,17 +146,24 @@ def doctor(
     split: Split = 1,
     out: Annotated[Path | None, Parameter(help="Manifest to write of the videos worth training on.")] = None,
     report: Annotated[Path | None, Parameter(help="Folder for report.html and doctor.json.")] = None,
+    augmentations: Annotated[Path | None, Parameter(help="Page to write of what the recipe does to clips.")] = None,
     recipe: Annotated[str, Parameter(help="Recipe whose clips and cost are meant.")] = "small",
     set_: Annotated[tuple[str, ...], Parameter(name="--set", help="table.key=value, once for each key.")] = (),
     as_json: Json = False,
 ) -> int:
     """Decode every video; name what is bad, short, black, a copy or in two splits; say what training will cost."""
+    from msfnet.data.annotations import read_data
+    from msfnet.data.augment_page import write_augmentation_page
     from msfnet.doctor.page import write_doctor_page
     from msfnet.doctor.run import examine, write_clean_manifest
     from msfnet.recipe import load_recipe
 
+    settings = load_recipe(recipe, set_)
+    if augmentations:
+        write_augmentation_page(read_data(data, lists, split), settings, augmentations)
+        print(augmentations)
+        return 0
     try:
-        settings = load_recipe(recipe, set_)
         examination = examine(data, lists, split, settings, say=say, needs_classes=out is not None)
     except KeyboardInterrupt:
         say("stopped; the same command goes on from here")

@@ -156,6 +156,11 @@ class Recipe(Table):
             views=Views.parse(data.views),
         )
 
+    def model_arguments(self) -> dict[str, Any]:
+        """What the network is made with, its input's size included."""
+        own = {"width": self.model.width, "frames": self.data.frames, "size": self.data.size}
+        return own | self.model.arguments
+
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(exclude_none=True))
 

@@ -18,8 +18,9 @@ from msfnet.cli import main
 from msfnet.data import cache as cache_module
 from msfnet.data import content, ledger, store
 from msfnet.data.cache import FrameCache, choose_codec, describe, estimate_raw_bytes
-from msfnet.data.dataset import TrainingVideos, Turns, make_loader, open_cache
-from msfnet.data.decode import read_clips
+from msfnet.data.dataset import TrainingVideos, Turns, make_loader, open_reader
+from msfnet.data.decode import read_clips, read_video
+from msfnet.data.decoders import DECODERS, Decoder, DirectReader
 from msfnet.data.encode import write_video
 from msfnet.data.packed import read_header
 from msfnet.data.sampling import even_clips
@@ -54,6 +55,11 @@ def past_the_tick():
 
 def size_bytes(folder):
     return sum(path.stat().st_size for path in Path(folder).iterdir())
+
+
+def read_by(monkeypatch, read_video):
+    """From here on videos are read by this function."""
+    monkeypatch.setitem(DECODERS, "pyav", Decoder(read_clips=read_video, read_video=read_video))
 
 
 @pytest.fixture
@@ -94,6 +100,7 @@ def test_other_content_size_codec_decoder_and_version_are_other_entries(video, f
     FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
     assert FrameCache(folder, (32, 32), 2**30).read_clips(video, every(1)).frames.shape[2:4] == (32, 32)
     FrameCache(folder, NATIVE, 2**30, codec="jpeg").read_clips(video, every(1))
+    monkeypatch.setitem(DECODERS, "other", DECODERS["pyav"])
     FrameCache(folder, NATIVE, 2**30, decoder="other").read_clips(video, every(1))
     monkeypatch.setattr(cache_module, "DECODE_VERSION", cache_module.DECODE_VERSION + 1)
     FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
@@ -106,7 +113,7 @@ def test_renamed_and_copied_videos_hit_the_same_entry(video, folder, tmp_path, m
     FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
     shutil.copy(video, tmp_path / "copy.mkv")
     video.rename(tmp_path / "renamed.mkv")
-    monkeypatch.setattr(cache_module, "read_video", lambda *a: pytest.fail("decoded again"))
+    read_by(monkeypatch, lambda *a: pytest.fail("decoded again"))
     for name in ("copy.mkv", "renamed.mkv"):
         FrameCache(folder, NATIVE, 2**30).read_clips(tmp_path / name, every(1))
     assert len(entries(folder)) == 1
@@ -186,8 +193,8 @@ def test_a_new_run_misses_a_video_that_is_gone_and_reads_none_that_is_there(vide
 def test_what_cannot_be_read_is_tried_once_a_run(tmp_path, folder, monkeypatch):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     tried = []
-    count = cache_module.count_packets
-    monkeypatch.setattr(cache_module, "count_packets", lambda path: tried.append(path) or count(path))
+    count = cache_module.count_frames
+    monkeypatch.setattr(cache_module, "count_frames", lambda path: tried.append(path) or count(path))
     for run in (1, 2):
         cache = FrameCache(folder, NATIVE, 2**30)
         past_the_tick()
@@ -217,13 +224,11 @@ def test_very_long_videos_are_decoded_each_time(video, folder, monkeypatch):
 
 
 def test_a_video_that_changes_while_it_is_decoded_is_not_kept(video, folder, monkeypatch):
-    read = cache_module.read_video
-
     def change_and_read(path, resize_px):
         write_lossless(path, moving_square(7))
-        return read(path, resize_px)
+        return read_video(path, resize_px)
 
-    monkeypatch.setattr(cache_module, "read_video", change_and_read)
+    read_by(monkeypatch, change_and_read)
     assert FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1)).video_frames == 7
     assert entries(folder) == []
 
@@ -436,7 +441,7 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(video, folder, mon
     FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
     (folder / ledger.LEDGER).unlink()
     (folder / ledger.LEDGER).mkdir()  # refuses as a read-only folder does, also to an administrator
-    monkeypatch.setattr(cache_module, "read_video", lambda *a: pytest.fail("decoded again"))
+    read_by(monkeypatch, lambda *a: pytest.fail("decoded again"))
     cache = FrameCache(folder, NATIVE, 2**30)
     assert np.array_equal(cache.read_clips(video, every(1)).frames[0], moving_square(20))
     assert "cannot be written" in cache.problems()[0]
@@ -487,13 +492,13 @@ def test_raw_size_is_estimated_from_a_few_videos(tmp_path, monkeypatch):
 
 def test_a_recipe_opens_the_cache_it_asks_for(video, folder, tmp_path):
     items, preprocessing, said = [VideoItem(video, "a")], Recipe().preprocessing(), []
-    assert open_cache(Data(cache="off"), preprocessing, items, said.append) is None
-    cache = open_cache(Data(cache=str(folder), cache_gb=0.5), preprocessing, items, said.append)
+    assert open_reader(Data(cache="off"), preprocessing, items, said.append) == DirectReader((171, 128))
+    cache = open_reader(Data(cache=str(folder), cache_gb=0.5), preprocessing, items, said.append)
     assert (cache.store.folder, cache.store.budget_bytes, cache.codec) == (folder, 2**29, "raw")
     assert said == ["cache: 1 videos, about 0.0 GB raw of 0.5 GB"]
-    assert open_cache(Data(cache=str(folder), cache_gb=0.001), preprocessing, items, said.append).codec == "jpeg"
+    assert open_reader(Data(cache=str(folder), cache_gb=0.001), preprocessing, items, said.append).codec == "jpeg"
     with pytest.raises(UserError, match="expected a folder for the cache, found the file"):
-        open_cache(Data(cache=str(video)), preprocessing, items, said.append)
+        open_reader(Data(cache=str(video)), preprocessing, items, said.append)
 
 
 def test_evaluate_fills_the_cache_and_reads_from_it(tiny_run, video_folder, folder, monkeypatch):
@@ -502,7 +507,7 @@ def test_evaluate_fills_the_cache_and_reads_from_it(tiny_run, video_folder, fold
     first = evaluate_data(tiny_run, video_folder, lists=None, split=1, views=None, say=said.append)
     assert any(line.startswith(f"cache: {first.n_videos} videos") for line in said)
     assert len(entries(folder)) == first.n_videos
-    monkeypatch.setattr(cache_module, "read_video", lambda *a: pytest.fail("decoded again"))
+    read_by(monkeypatch, lambda *a: pytest.fail("decoded again"))
     again = evaluate_data(tiny_run, video_folder, lists=None, split=1, views=None, say=said.append)
     assert again.to_dict() == first.to_dict()
 

@@ -118,7 +118,7 @@ def test_groups_and_classes():
     ]
     assert problems_of(items, missing=["gone"]) == [
         ("missing", "gone", None),
-        ("group", "g1", None),
+        ("group", "a, g1", None),
         ("class", "b", None),
     ]
     assert problems_of([replace(i, split="test") for i in items]) == []

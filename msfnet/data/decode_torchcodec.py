@@ -54,7 +54,7 @@ def read_video(path: Path, resize_px: tuple[int, int], device: str) -> Clip:
 
 def _decode(path: Path, numbers: Indices, resize_px: tuple[int, int], device: str) -> Frames:
     """Frames of these numbers, upright and resized: T H W 3."""
-    from torchcodec.decoders import VideoDecoder
+    from torchcodec.decoders import VideoDecoder  # type: ignore[attr-defined]
 
     width, height = resize_px
     decoder = VideoDecoder(path, dimension_order="NCHW", num_ffmpeg_threads=1, device=device)

@@ -20,8 +20,8 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from msfnet.arrays import Frames
-from msfnet.data.decode import _decoded as decoded_frames
-from msfnet.data.decode import _open as open_video
+from msfnet.data.decode import decoded_frames, open_video
+from msfnet.data.frame_folders import frame_files
 from msfnet.data.likeness import THUMB_PX, Likeness, Thumbs, compare, signature
 from msfnet.types import VideoError
 
@@ -107,7 +107,7 @@ def decoded_signature(facts: VideoFacts) -> bytes:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    return frame_files(path) if path.is_dir() else [path]
 
 
 def _digest(files: list[Path], beat: Beat) -> str:

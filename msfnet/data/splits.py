@@ -57,19 +57,21 @@ def assign_splits(items: Sequence[VideoItem], val_fraction: float, seed: int, gr
     return list(items)
 
 
-def parted_groups(items: Sequence[VideoItem]) -> dict[tuple[str, str], set[str]]:
-    """(label, group) of which some videos train and others are scored -> the splits that it is in."""
-    splits: dict[tuple[str, str], set[str]] = defaultdict(set)
+def parted_groups(items: Sequence[VideoItem]) -> dict[tuple[str, str], Counter[str]]:
+    """(label, group) whose videos lie in several splits -> how many in each.
+
+    Groups of different classes are different groups: names say no more, as UCF101's g01 to g25.
+    """
+    splits: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for item in items:
         if item.group and item.split:
-            splits[item.label, item.group].add(item.split)
-    return {key: found for key, found in splits.items() if "train" in found and len(found) > 1}
+            splits[item.label, item.group][item.split] += 1
+    return {key: counted for key, counted in splits.items() if len(counted) > 1}
 
 
 def refuse_leaks(items: Sequence[VideoItem]) -> None:
     """Raises UserError when videos of one group lie on both sides of the split."""
-    parted = parted_groups(items)
-    if parted:
+    if parted := parted_groups(items):
         (label, group), splits = next(iter(parted.items()))
         raise UserError(
             f"the split parts {len(parted)} groups (first: {group} of {label}, in {' and '.join(sorted(splits))}): "

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from msfnet.data.inspect import VideoFacts
+from msfnet.data.splits import parted_groups
 from msfnet.types import VideoItem
 
 KINDS = {
@@ -154,14 +155,11 @@ def _copy(
 
 
 def _groups(items: Sequence[VideoItem]) -> Iterator[Problem]:
-    splits: dict[str, Counter[str]] = defaultdict(Counter)
-    for item in items:
-        if item.group and item.split:
-            splits[item.group][item.split] += 1
-    for group, counted in sorted(splits.items()):
-        if len(counted) > 1:
-            where = ", ".join(f"{n} in {split}" for split, n in sorted(counted.items()))
-            yield Problem("group", group, f"its videos show one person or scene, but lie in several splits: {where}")
+    for (label, group), counted in sorted(parted_groups(items).items()):
+        where = ", ".join(f"{n} in {split}" for split, n in sorted(counted.items()))
+        yield Problem(
+            "group", f"{label}, {group}", f"its videos show one person or scene, but lie in several splits: {where}"
+        )
 
 
 def _classes(items: Sequence[VideoItem]) -> Iterator[Problem]:

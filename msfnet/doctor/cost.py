@@ -61,7 +61,7 @@ def estimate_cost(
 ) -> TrainingCost:
     """The cost of the recipe on these videos. Raises UserError for a network that cannot be made."""
     classes = len({item.label for item in items})
-    name, arguments = recipe.model.name, _model_arguments(recipe)
+    name, arguments = recipe.model.name, recipe.model_arguments()
     summary = summarise(name, classes, **arguments)
     clips = count_training_videos(items, recipe.data.val_fraction)
     passes = recipe.train.epochs * clips
@@ -95,14 +95,9 @@ def count_training_videos(items: Sequence[VideoItem], val_fraction: float) -> in
     return n if "val" in there_are else round(n * (1 - val_fraction))
 
 
-def _model_arguments(recipe: Recipe) -> dict[str, Any]:
-    own = {"width": recipe.model.width, "frames": recipe.data.frames, "size": recipe.data.size}
-    return own | recipe.model.arguments
-
-
 def _time_step(recipe: Recipe, classes: int, batch: int, device: torch.device) -> float:
     """Seconds that a forward and backward pass takes for one clip: the better of two, after one to warm up."""
-    model = create_model(recipe.model.name, classes, **_model_arguments(recipe)).to(device).train()
+    model = create_model(recipe.model.name, classes, **recipe.model_arguments()).to(device).train()
     size = recipe.data.size
     clips = torch.rand(batch, 3, recipe.data.frames, size, size, device=device)
     labels = torch.zeros(batch, dtype=torch.int64, device=device)

@@ -103,15 +103,10 @@ def _run(
 # The pieces of a run
 
 
-def _model_arguments(recipe: Recipe) -> dict[str, Any]:
-    own = {"width": recipe.model.width, "frames": recipe.data.frames, "size": recipe.data.size}
-    return own | recipe.model.arguments
-
-
 def _build_model(recipe: Recipe, classes: Sequence[str]) -> tuple[nn.Module, dict[str, Any]]:
     """The network, seeded, and the arguments that make it again. The recipe's size goes into the network's."""
     torch.manual_seed(recipe.train.seed)
-    arguments = _model_arguments(recipe)
+    arguments = recipe.model_arguments()
     return create_model(recipe.model.name, len(classes), **arguments), arguments
 
 
@@ -195,7 +190,7 @@ def _start_run(listing: Listing, shards: ShardIndex | None, recipe: Recipe, fold
             f"expected train.precision 32-true, found {recipe.train.precision}: mixed precision needs a GPU"
         )
     with torch.device("meta"):  # a network that cannot be made is refused before anything is written
-        create_model(recipe.model.name, len(trained), **_model_arguments(recipe))
+        create_model(recipe.model.name, len(trained), **recipe.model_arguments())
     start_folder(folder, recipe, items, shards)
     return replace(listing, items=tuple(items))
 
