@@ -52,7 +52,7 @@ PLANTED = [  # name, label, split, group, and what the doctor is to say of it
     ("exact, copy.mp4", "run", "train", "", "duplicate"),
     ("smaller.avi", "run", "train", "", "duplicate"),
     ("of-test.mp4", "jump", "train", "", "leak"),
-    ("jump3.mp4", "jump", "train", "g6", "leak"),
+    ("jump3 again.mp4", "jump", "train", "g6", "leak"),
     ("jump1-as-run.mp4", "run", "train", "", "contradiction"),
     ("nowhere.mp4", "run", "train", "", "missing"),
     ("later.mp4", "rest", "test", "g7", None),
@@ -80,6 +80,7 @@ def write_planted(folder):
     shutil.copy(folder / "run1.mp4", folder / "exact, copy.mp4")
     write_video(folder / "smaller.avi", shrunk(frames["run2.mp4"]), 12, codec="mjpeg", pixel_format="yuvj420p")
     write_video(folder / "of-test.mp4", frames["jump2.mp4"][::2], 6)
+    shutil.copy(folder / "jump3.mp4", folder / "jump3 again.mp4")
     write_video(folder / "jump1-as-run.mp4", shrunk(frames["jump1.mp4"]), 12)
     write_video(folder / "later.mp4", scene(23), 12)
 
@@ -113,14 +114,14 @@ def test_every_planted_trouble_is_found_and_nothing_else(examined, planted):
     code, found, _ = examined
     assert code == 1
     problems = [(p["kind"], p["subject"].removeprefix(f"{planted}{os.sep}")) for p in found["problems"]]
-    expected = [(row[4], row[0]) for row in PLANTED if row[4]] + [("group", "g1"), ("group", "g6"), ("class", "rest")]
+    expected = [(row[4], row[0]) for row in PLANTED if row[4]] + [("group", "run, g1"), ("group", "jump, g6"), ("class", "rest")]
     expected.append(("contradiction", "jump1.mp4"))
     assert sorted(problems) == sorted(expected)
     reasons = {p["subject"].removeprefix(f"{planted}{os.sep}"): p["reason"] for p in found["problems"]}
     assert reasons["exact, copy.mp4"] == f"the same bytes as {planted / 'run1.mp4'}"
     assert reasons["smaller.avi"] == f"shows the same as {planted / 'run2.mp4'}"
     assert reasons["of-test.mp4"] == f"shows the same as {planted / 'jump2.mp4'} of the test split, itself in train"
-    assert reasons["g1"].endswith("1 in test, 1 in train")
+    assert reasons["run, g1"].endswith("1 in test, 1 in train")
 
 
 def test_json_says_all_of_every_file(examined, planted):
@@ -136,7 +137,7 @@ def test_json_says_all_of_every_file(examined, planted):
     wanted = {"codec", "width_px", "height_px", "fps", "constant_fps", "frames", "claimed_frames", "rotation_degrees"}
     assert wanted | {"duration_seconds", "error", "warning", "size_bytes"} <= first.keys()
     assert (first["codec"], first["fps"], first["frames"], first["claimed_frames"]) == ("h264", 12, 24, 24)
-    assert found["cost"]["epochs"] == 20
+    assert found["cost"]["epochs"] == 40
     assert found["cost"]["train_seconds"] > 0
 
 
@@ -191,7 +192,7 @@ def test_a_sound_data_set_exits_0_and_the_second_look_decodes_nothing(tmp_path, 
     assert code == 0
     assert out.splitlines()[-1] == "nothing is wrong"
     assert "6 videos of 2 classes from manifest" in out
-    assert "training: 20 epochs of 3 clips with msf_r3d18_fsam" in out
+    assert "training: 40 epochs of 3 clips with msf_r3d18_fsam" in out
     assert "decoded: 6 of 6" in err
     code, again, err = run(capsys, tmp_path / "lists" / "good.csv")
     assert code == 0
@@ -298,10 +299,10 @@ def test_cost_is_counted_from_recipe_and_videos(planted, tmp_path):
     import torch
 
     recipe = load_recipe("small", ["model.width=0.125", "data.size=32", "data.frames=4", "train.epochs=3"])
-    items = [item for item in read_data(planted).items if item.path.name in ("run1.mp4", "run2.mp4", "jump3.mp4")]
+    items = [item for item in read_data(planted).items if item.path.name in ("run1.mp4", "run2.mp4", "jump3 again.mp4")]
     facts = check_files([item.path for item in items], tmp_path / "j").facts
     cost = estimate_cost(recipe, items, facts, torch.device("cpu"))
-    assert cost.clips_per_epoch == 3  # one of them is in train and in test
+    assert cost.clips_per_epoch == 3
     one = estimate_cost(recipe, items[:1], facts, torch.device("cpu"))
     assert cost.multiply_adds == pytest.approx(3 * one.multiply_adds, rel=0.01)
     assert cost.cache_bytes == 3 * 24 * 49 * 37 * 3

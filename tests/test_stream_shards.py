@@ -416,7 +416,7 @@ def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
     def run(name, epochs, resume=False, done=0, workers=0):
         recipe = load_recipe("small", [*TINY, f"train.epochs={epochs}", "optim.schedule=constant"])
         torch.manual_seed(0)
-        classifier = Classifier(create_model("r3d18", 2, width=0.125), recipe)
+        classifier = Classifier(create_model("r3d18", 2, width=0.125), recipe, folder.classes)
         videos = training(folder, batch=recipe.train.batch)
         videos.set_epoch(done)
         rows = []

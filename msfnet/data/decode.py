@@ -174,7 +174,10 @@ def _demux(container: InputContainer, stream: VideoStream, problems: list[str]) 
 def _decode(stream: VideoStream, packet: Packet[VideoStream] | None, problems: list[str]) -> list[VideoFrame]:
     """The frames that a packet brings to light (None: all that are still inside); damage is noted and passed over."""
     try:
-        return stream.codec_context.decode(packet)
+        frames: list[VideoFrame] = stream.decode(packet)
+        for frame in frames:
+            frame.time_base = stream.time_base
+        return frames
     except av.FFmpegError as error:
         problems.append(f"a packet cannot be decoded ({error.strerror})")
         return []
