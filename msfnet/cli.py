@@ -83,8 +83,8 @@ def train(
     resume: Annotated[bool, Parameter(negative=(), help="Go on with the run that lies in --out.")] = False,
 ) -> int:
     """Train a network; leaves a run folder with the best weights and a report."""
-    from msfnet.data.annotations import read_data
-    from msfnet.data.shards import is_shards, read_shards
+    from msfnet.data.listing.annotations import read_data
+    from msfnet.data.shards.index import is_shards, read_shards
     from msfnet.recipe import load_recipe
     from msfnet.train import run
 
@@ -122,8 +122,8 @@ def shard(
     shard_mb: Annotated[int, Parameter(help="A shard is closed when it has reached so many MB.")] = 256,
 ) -> int:
     """Pack a data set into shards to stream: tar archives of decoded, resized videos. Started again, it goes on."""
-    from msfnet.data.annotations import read_data
-    from msfnet.data.write_shards import write_shards
+    from msfnet.data.listing.annotations import read_data
+    from msfnet.data.shards.write import write_shards
     from msfnet.recipe import load_recipe
 
     if shard_mb < 1:
@@ -152,8 +152,8 @@ def doctor(
     as_json: Json = False,
 ) -> int:
     """Decode every video; name what is bad, short, black, a copy or in two splits; say what training will cost."""
-    from msfnet.data.annotations import read_data
-    from msfnet.data.augment_page import write_augmentation_page
+    from msfnet.data.augment.page import write_augmentation_page
+    from msfnet.data.listing.annotations import read_data
     from msfnet.doctor.page import write_doctor_page
     from msfnet.doctor.run import examine, write_clean_manifest
     from msfnet.recipe import load_recipe
@@ -252,8 +252,8 @@ def cache(
     as_json: Json = False,
 ) -> int:
     """Show what the cache of decoded frames holds, or clear it. MSFNET_CACHE names another folder than the user's."""
-    from msfnet.data import store
-    from msfnet.data.cache import default_folder
+    from msfnet.data.cache import store
+    from msfnet.data.cache.frame_cache import default_folder
     from msfnet.recipe import Data
 
     folder = default_folder()

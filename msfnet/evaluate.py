@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from msfnet import metrics
-from msfnet.data.annotations import Listing, read_data, read_manifest
 from msfnet.data.dataset import ScoredVideos, make_loader, open_reader
-from msfnet.data.decoders import Reader
-from msfnet.data.shards import ShardIndex, is_shards, read_shards
-from msfnet.data.stream_shards import ScoredShards, make_shard_loader
+from msfnet.data.listing.annotations import Listing, read_data, read_manifest
+from msfnet.data.shards.index import ShardIndex, is_shards, read_shards
+from msfnet.data.shards.stream import ScoredShards, make_shard_loader
 from msfnet.data.transforms import crop_views, normalise
+from msfnet.data.video.decoders import Reader
 from msfnet.models.checkpoint import load_weights
 from msfnet.recipe import Data
 from msfnet.types import Preprocessing, Scores, UserError, VideoItem, Views

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from msfnet.data.decode import read_clips
-from msfnet.data.frame_folders import is_frame_folder, is_hidden, is_video, videos_below
 from msfnet.data.sampling import scored_clips
+from msfnet.data.video.decode import read_clips
+from msfnet.data.video.frame_folders import is_frame_folder, is_hidden, is_video, videos_below
 from msfnet.evaluate import best_device, score_views
 from msfnet.models.checkpoint import Weights, load_weights
 from msfnet.types import Clip, Prediction, UserError, VideoError, Views

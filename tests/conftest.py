@@ -9,7 +9,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does; rea
 import numpy as np
 import pytest
 
-from msfnet.data.encode import write_video
+from msfnet.data.video.encode import write_video
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
@@ -85,7 +85,7 @@ TINY = (
 @pytest.fixture(scope="session")
 def tiny_run(video_folder, tmp_path_factory):
     """A finished run folder of a tiny network on the videos above."""
-    from msfnet.data.annotations import read_data
+    from msfnet.data.listing.annotations import read_data
     from msfnet.recipe import load_recipe
     from msfnet.train.run import train
 

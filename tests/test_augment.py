@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_transforms import make_clips
 
-from msfnet.data.augment import Augmentation, chroma_map, mirrored_classes
+from msfnet.data.augment.augmentation import Augmentation, chroma_map, mirrored_classes
 from msfnet.data.transforms import crop_views, normalise
 from msfnet.recipe import load_recipe
 from msfnet.types import UserError

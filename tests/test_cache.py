@@ -15,16 +15,16 @@ import pytest
 from conftest import moving_square, write_lossless
 
 from msfnet.cli import main
-from msfnet.data import cache as cache_module
-from msfnet.data import content, ledger, store
-from msfnet.data.cache import FrameCache, choose_codec, describe, estimate_raw_bytes
+from msfnet.data.cache import content, ledger, store
+from msfnet.data.cache import frame_cache as cache_module
+from msfnet.data.cache.frame_cache import FrameCache, choose_codec, describe, estimate_raw_bytes
+from msfnet.data.cache.packed import read_header
+from msfnet.data.cache.store import Store
 from msfnet.data.dataset import TrainingVideos, Turns, make_loader, open_reader
-from msfnet.data.decode import read_clips, read_video
-from msfnet.data.decoders import DECODERS, Decoder, DirectReader
-from msfnet.data.encode import write_video
-from msfnet.data.packed import read_header
 from msfnet.data.sampling import even_clips
-from msfnet.data.store import Store
+from msfnet.data.video.decode import read_clips, read_video
+from msfnet.data.video.decoders import DECODERS, Decoder, DirectReader
+from msfnet.data.video.encode import write_video
 from msfnet.evaluate import evaluate_data
 from msfnet.recipe import Data, Recipe
 from msfnet.types import UserError, VideoError, VideoItem
@@ -273,7 +273,7 @@ def test_a_writer_that_is_killed_leaves_no_half_entry_and_no_lock(folder, event,
     code = """
 import os, signal, sys
 from pathlib import Path
-from msfnet.data.store import Store
+from msfnet.data.cache.store import Store
 store = Store(Path(sys.argv[1]), 10**6)
 store.write("0" * 40 + ".frames", b"before")
 times = 0
@@ -419,7 +419,7 @@ def test_a_disk_that_is_full_costs_entries_and_not_the_run(video, folder):
 import resource, sys
 from pathlib import Path
 import numpy as np
-from msfnet.data.cache import FrameCache
+from msfnet.data.cache.frame_cache import FrameCache
 cache = FrameCache(Path(sys.argv[1]), (64, 48), 2**30)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 for _ in range(2):

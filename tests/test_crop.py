@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from msfnet.data.crop import crop, crop_at_once, crop_one_by_one, draw_windows
+from msfnet.data.augment.crop import crop, crop_at_once, crop_one_by_one, draw_windows
 
 shares = st.floats(0, 1, width=32, exclude_max=True)
 

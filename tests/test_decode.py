@@ -10,10 +10,10 @@ from conftest import moving_square, write_lossless
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msfnet.data import decode
-from msfnet.data.decode import count_frames, decoded_frames, open_video, read_clips, read_video, timeline
-from msfnet.data.encode import write_video
 from msfnet.data.sampling import even_clips
+from msfnet.data.video import decode
+from msfnet.data.video.decode import count_frames, decoded_frames, open_video, read_clips, read_video, timeline
+from msfnet.data.video.encode import write_video
 from msfnet.types import VideoError
 
 NATIVE = (64, 48)  # width, height of the videos made here

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
-from msfnet.data.annotations import read_data
-from msfnet.data.decode import read_video
+from msfnet.data.listing.annotations import read_data
+from msfnet.data.video.decode import read_video
 from msfnet.demo.figures import CLASSES, CYCLES, FRAMES, HEIGHT_PX, ONE_WAY, WIDTH_PX, draw_video, motions
 from msfnet.demo.videos import write_data_set
 

@@ -17,9 +17,9 @@ from playwright.sync_api import sync_playwright
 from scenes import scene, shrunk
 
 from msfnet.cli import main
-from msfnet.data.annotations import read_data
-from msfnet.data.checkup import check_files
-from msfnet.data.encode import write_video
+from msfnet.data.listing.annotations import read_data
+from msfnet.data.video.encode import write_video
+from msfnet.doctor.checkup import check_files
 from msfnet.doctor.cost import count_training_videos, estimate_cost
 from msfnet.recipe import load_recipe
 from msfnet.types import VideoItem
@@ -114,7 +114,11 @@ def test_every_planted_trouble_is_found_and_nothing_else(examined, planted):
     code, found, _ = examined
     assert code == 1
     problems = [(p["kind"], p["subject"].removeprefix(f"{planted}{os.sep}")) for p in found["problems"]]
-    expected = [(row[4], row[0]) for row in PLANTED if row[4]] + [("group", "run, g1"), ("group", "jump, g6"), ("class", "rest")]
+    expected = [(row[4], row[0]) for row in PLANTED if row[4]] + [
+        ("group", "run, g1"),
+        ("group", "jump, g6"),
+        ("class", "rest"),
+    ]
     expected.append(("contradiction", "jump1.mp4"))
     assert sorted(problems) == sorted(expected)
     reasons = {p["subject"].removeprefix(f"{planted}{os.sep}"): p["reason"] for p in found["problems"]}
@@ -237,7 +241,7 @@ def test_files_without_classes_each_get_a_verdict(real_data, capsys):
 SCRIPT = """
 import sys
 from pathlib import Path
-from msfnet.data.checkup import check_files
+from msfnet.doctor.checkup import check_files
 check_files(sorted(Path(sys.argv[1]).iterdir()), Path(sys.argv[2]), processes=2)
 """
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from listed import touch
 
-from msfnet.data.frame_folders import frame_files, is_frame_folder, is_hidden, is_video, videos_below
+from msfnet.data.video.frame_folders import frame_files, is_frame_folder, is_hidden, is_video, videos_below
 
 
 @pytest.mark.parametrize(

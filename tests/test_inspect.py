@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenes import scene
 
-from msfnet.data import inspect
-from msfnet.data.encode import write_video
-from msfnet.data.inspect import _frame_rate, inspect_video
+from msfnet.data.video.encode import write_video
+from msfnet.doctor import inspect
+from msfnet.doctor.inspect import _frame_rate, inspect_video
 
 
 def facts_of(path):

@@ -5,9 +5,9 @@ import pytest
 from conftest import write_lossless
 from scenes import scene, shrunk
 
-from msfnet.data.encode import write_video
-from msfnet.data.inspect import compare_videos, decoded_signature, inspect_video
-from msfnet.data.likeness import SEGMENTS, SIGNATURE_PX, Thumbs, candidates, compare, signature
+from msfnet.data.video.encode import write_video
+from msfnet.doctor.inspect import compare_videos, decoded_signature, inspect_video
+from msfnet.doctor.likeness import SEGMENTS, SIGNATURE_PX, Thumbs, candidates, compare, signature
 
 
 def silent():

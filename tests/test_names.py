@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from msfnet.data.lists import read_lists
-from msfnet.data.names import (
+from msfnet.data.listing.lists import read_lists
+from msfnet.data.listing.names import (
     composed,
     group_of,
     hmdb_group,

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from msfnet.data import packed
-from msfnet.data.decode import read_video
-from msfnet.data.packed import DamagedEntry, frame_count, pack, read_header, unpack
+from msfnet.data.cache import packed
+from msfnet.data.cache.packed import DamagedEntry, frame_count, pack, read_header, unpack
+from msfnet.data.video.decode import read_video
 
 
 def entry(frames, codec="raw", **notes):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msfnet.data.randaugment import OPERATIONS, rand_augment
+from msfnet.data.augment.randaugment import OPERATIONS, rand_augment
 
 MEASURING = {"autocontrast", "equalize"}  # have no magnitude
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msfnet.data.shard_plan import (
+from msfnet.data.shards.plan import (
     Reader,
     Route,
     Visit,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msfnet.data.annotations import read_data
+from msfnet.data.listing.annotations import read_data
 from msfnet.data.splits import assign_splits, hold_out
 from msfnet.types import VideoItem
 

@@ -19,13 +19,13 @@ import torch
 from conftest import TINY
 
 from msfnet.cli import main
-from msfnet.data import stream_shards
-from msfnet.data.annotations import read_data
-from msfnet.data.decode import read_clips
+from msfnet.data.listing.annotations import read_data
 from msfnet.data.sampling import scored_clips
-from msfnet.data.shards import INDEX, read_shards
-from msfnet.data.stream_shards import ScoredShards, ShardError, TrainingShards, make_shard_loader, read_entries
-from msfnet.data.write_shards import write_shards
+from msfnet.data.shards import stream as stream_shards
+from msfnet.data.shards.index import INDEX, read_shards
+from msfnet.data.shards.stream import ScoredShards, ShardError, TrainingShards, make_shard_loader, read_entries
+from msfnet.data.shards.write import write_shards
+from msfnet.data.video.decode import read_clips
 from msfnet.models.checkpoint import load_weights
 from msfnet.recipe import load_recipe
 from msfnet.train.folder import read_history
@@ -249,7 +249,7 @@ def test_neither_the_package_nor_the_library_reaches_for_the_network():
         "import socket, sys\n"
         "def refuse(*args): raise AssertionError(args)\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
-        "import msfnet.data.stream_shards; assert 'webdataset' not in sys.modules\n"
+        "import msfnet.data.shards.stream; assert 'webdataset' not in sys.modules\n"
         "import webdataset; assert not {'torchvision', 'boto3', 'cv2', 'PIL'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from listed import line_ends, marks, write_list
 
-from msfnet.data.tables import DELIMITERS, SaidBefore, read_columns, read_json, read_lines, read_table, read_text
+from msfnet.data.listing.tables import (
+    DELIMITERS,
+    SaidBefore,
+    read_columns,
+    read_json,
+    read_lines,
+    read_table,
+    read_text,
+)
 from msfnet.types import UserError
 
 characters = st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")) | st.sampled_from("a;,\t\"' \x85\u2028")

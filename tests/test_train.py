@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import TINY, moving_square, write_lossless
 
-from msfnet.data.annotations import read_data, read_manifest
 from msfnet.data.dataset import TrainingVideos, Turns, collate
+from msfnet.data.listing.annotations import read_data, read_manifest
 from msfnet.evaluate import evaluate, evaluate_data, held_out
 from msfnet.models.checkpoint import init_weights, load_weights, save_weights
 from msfnet.models.registry import create_model

@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msfnet.cli import main
-from msfnet.data import write_shards as writing
-from msfnet.data.annotations import read_data
-from msfnet.data.decode import read_video
-from msfnet.data.packed import unpack
-from msfnet.data.shards import INDEX, UNFINISHED, Shard, ShardIndex, is_shards, read_shards
-from msfnet.data.write_shards import in_order, write_shards
+from msfnet.data.cache.packed import unpack
+from msfnet.data.listing.annotations import read_data
+from msfnet.data.shards import write as writing
+from msfnet.data.shards.index import INDEX, UNFINISHED, Shard, ShardIndex, is_shards, read_shards
+from msfnet.data.shards.write import in_order, write_shards
+from msfnet.data.video.decode import read_video
 from msfnet.recipe import load_recipe
 from msfnet.types import UserError, VideoItem
 

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from msfnet.arrays import Indices
-from msfnet.data import decode_torchcodec
-from msfnet.data.cache import FrameCache, choose_codec, default_folder, describe, estimate_raw_bytes
-from msfnet.data.decode import Plan
-from msfnet.data.decoders import DirectReader, Reader
+from msfnet.data.cache.frame_cache import FrameCache, choose_codec, default_folder, describe, estimate_raw_bytes
 from msfnet.data.sampling import scored_clips, train_sampler
+from msfnet.data.video import decode_torchcodec
+from msfnet.data.video.decode import Plan
+from msfnet.data.video.decoders import DirectReader, Reader
 from msfnet.recipe import Data
 from msfnet.types import Preprocessing, UserError, VideoError, VideoItem
 

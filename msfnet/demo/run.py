@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from msfnet.data.annotations import Listing, read_data
-from msfnet.data.decode import read_video
+from msfnet.data.listing.annotations import Listing, read_data
+from msfnet.data.video.decode import read_video
 from msfnet.demo.figures import CLASSES, HEIGHT_PX, WIDTH_PX
 from msfnet.demo.videos import write_data_set
 from msfnet.evaluate import evaluate

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from msfnet.data.annotations import MANIFEST
-from msfnet.data.encode import write_video
+from msfnet.data.listing.annotations import MANIFEST
+from msfnet.data.video.encode import write_video
 from msfnet.demo.figures import CLASSES, FPS, draw_video
 from msfnet.files import write_text
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from msfnet.data.inspect import VideoFacts
 from msfnet.data.splits import TEST_FRACTION
+from msfnet.doctor.inspect import VideoFacts
 from msfnet.models.registry import create_model, summarise
 from msfnet.recipe import Recipe
 from msfnet.types import VideoItem

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from msfnet.arrays import Frames
-from msfnet.data.decode import read_clips
-from msfnet.data.inspect import VideoFacts
 from msfnet.data.sampling import even_clips
-from msfnet.data.verdicts import KINDS, Problem, class_counts
+from msfnet.data.video.decode import read_clips
+from msfnet.doctor.inspect import VideoFacts
 from msfnet.doctor.run import Examination
+from msfnet.doctor.verdicts import KINDS, Problem, class_counts
 from msfnet.report import Section, Table, write_page
 from msfnet.types import VideoError
 

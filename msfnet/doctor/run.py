@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from msfnet.data.annotations import MANIFEST, Listing, read_data
-from msfnet.data.cache import default_folder
-from msfnet.data.checkup import Progress, check_files
-from msfnet.data.inspect import VideoFacts
-from msfnet.data.verdicts import KINDS, Problem, class_counts, find_problems, imbalance, worth_training_on
+from msfnet.data.cache.frame_cache import default_folder
+from msfnet.data.listing.annotations import MANIFEST, Listing, read_data
+from msfnet.doctor.checkup import Progress, check_files
 from msfnet.doctor.cost import TrainingCost, estimate_cost
+from msfnet.doctor.inspect import VideoFacts
+from msfnet.doctor.verdicts import KINDS, Problem, class_counts, find_problems, imbalance, worth_training_on
 from msfnet.evaluate import best_device
 from msfnet.files import write_text
 from msfnet.predict import find_sources

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
-from msfnet.data.augment import Augmentation
+from msfnet.data.augment.augmentation import Augmentation
 from msfnet.data.transforms import crop_views, normalise
 from msfnet.recipe import Recipe
 from msfnet.train.optim import lr_factor, make_optimizer

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from msfnet import __version__
-from msfnet.data.annotations import Listing, read_manifest
-from msfnet.data.shards import ShardIndex, absolute, read_shards
+from msfnet.data.listing.annotations import Listing, read_manifest
+from msfnet.data.shards.index import ShardIndex, absolute, read_shards
 from msfnet.evaluate import SPLIT
 from msfnet.files import write_text
 from msfnet.models.checkpoint import WEIGHTS, Weights, save_weights

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from msfnet.data.annotations import Listing
-from msfnet.data.augment import mirrored_classes
-from msfnet.data.shards import ShardIndex
+from msfnet.data.augment.augmentation import mirrored_classes
+from msfnet.data.listing.annotations import Listing
+from msfnet.data.shards.index import ShardIndex
+from msfnet.data.shards.stream import check_size
 from msfnet.data.splits import assign_splits, refuse_leaks
-from msfnet.data.stream_shards import check_size
 from msfnet.evaluate import best_device, evaluate
 from msfnet.files import write_text
 from msfnet.models.checkpoint import WEIGHTS, Weights, init_weights, load_weights, save_weights

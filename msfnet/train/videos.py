@@ -8,11 +8,11 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from msfnet.data.annotations import Listing
 from msfnet.data.dataset import ScoredVideos, TrainingVideos, Turns, make_loader, open_reader
-from msfnet.data.decoders import Reader
-from msfnet.data.shards import ShardIndex
-from msfnet.data.stream_shards import ScoredShards, TrainingShards, make_shard_loader
+from msfnet.data.listing.annotations import Listing
+from msfnet.data.shards.index import ShardIndex
+from msfnet.data.shards.stream import ScoredShards, TrainingShards, make_shard_loader
+from msfnet.data.video.decoders import Reader
 from msfnet.recipe import Recipe
 from msfnet.types import VideoItem
 

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from msfnet.data.entries import Entry, Lists, Reading, Spelling, label_map, named, spelling, tables_with
-from msfnet.data.lists_by_id import has_json_lists, id_lists, read_ids, read_something_json
-from msfnet.data.names import split_in, split_named, video_name
-from msfnet.data.tables import read_columns, read_lines, read_table
+from msfnet.data.listing.entries import Entry, Lists, Reading, Spelling, label_map, named, spelling, tables_with
+from msfnet.data.listing.lists_by_id import has_json_lists, id_lists, read_ids, read_something_json
+from msfnet.data.listing.names import split_in, split_named, video_name
+from msfnet.data.listing.tables import read_columns, read_lines, read_table
 from msfnet.types import UserError
 
 

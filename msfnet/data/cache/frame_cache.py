@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from msfnet.arrays import Frames
-from msfnet.data import content
-from msfnet.data.decode import Plan, count_frames, pick
-from msfnet.data.decoders import DECODERS
-from msfnet.data.packed import Buffer, DamagedEntry, Header, pack, read_header, unpack
-from msfnet.data.store import Store
+from msfnet.data.cache import content
+from msfnet.data.cache.packed import Buffer, DamagedEntry, Header, pack, read_header, unpack
+from msfnet.data.cache.store import Store
+from msfnet.data.video.decode import Plan, count_frames, pick
+from msfnet.data.video.decoders import DECODERS
 from msfnet.types import Clip, VideoError
 
 DECODE_VERSION = 1  # raise it when decoding or resizing gives other frames than before: old entries are then left

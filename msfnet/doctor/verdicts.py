@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msfnet.data.inspect import VideoFacts
 from msfnet.data.splits import parted_groups
+from msfnet.doctor.inspect import VideoFacts
 from msfnet.types import VideoItem
 
 KINDS = {

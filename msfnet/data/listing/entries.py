@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from msfnet.data.frame_folders import is_hidden
-from msfnet.data.names import plain
-from msfnet.data.tables import SaidBefore, read_columns, read_lines
+from msfnet.data.listing.names import plain
+from msfnet.data.listing.tables import SaidBefore, read_columns, read_lines
+from msfnet.data.video.frame_folders import is_hidden
 from msfnet.types import UserError
 
 

@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from msfnet.arrays import Frames, Indices
-from msfnet.data.annotations import Listing
-from msfnet.data.augment import Augmentation
-from msfnet.data.decode import read_clips
-from msfnet.data.randaugment import OPERATIONS, STRONGEST
+from msfnet.data.augment.augmentation import Augmentation
+from msfnet.data.augment.randaugment import OPERATIONS, STRONGEST
+from msfnet.data.listing.annotations import Listing
 from msfnet.data.sampling import even_clips, train_sampler
 from msfnet.data.transforms import crop_views
+from msfnet.data.video.decode import read_clips
 from msfnet.recipe import Recipe
 from msfnet.report import Section, plot_strips, write_page
 from msfnet.types import UserError, VideoError, VideoItem

@@ -13,8 +13,8 @@ import numpy as np
 from torch.nn import functional as F
 
 from msfnet.arrays import Frames, Indices
-from msfnet.data import decode
-from msfnet.data.decode import Plan, choose_frames, pick
+from msfnet.data.video import decode
+from msfnet.data.video.decode import Plan, choose_frames, pick
 from msfnet.types import Clip, UserError
 
 

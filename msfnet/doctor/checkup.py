@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from msfnet.data.inspect import VideoFacts, compare_videos, decoded_signature, inspect_video
-from msfnet.data.isolated import Lost, cores, isolated
-from msfnet.data.journal import Journal, file_key
-from msfnet.data.likeness import candidates
+from msfnet.doctor.inspect import VideoFacts, compare_videos, decoded_signature, inspect_video
+from msfnet.doctor.isolated import Lost, cores, isolated
+from msfnet.doctor.journal import Journal, file_key
+from msfnet.doctor.likeness import candidates
 
 Progress = Callable[[str, int, int], None]  # what is being done, done, total
 

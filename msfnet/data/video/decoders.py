@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from msfnet.data import decode, decode_torchcodec
-from msfnet.data.decode import Plan
+from msfnet.data.video import decode, decode_torchcodec
+from msfnet.data.video.decode import Plan
 from msfnet.types import Clip
 
 

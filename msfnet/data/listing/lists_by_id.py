@@ -10,9 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from msfnet.data.entries import Entry, Reading, Spelling, each_once, named, ordered_spelling, spelling, tables_with
-from msfnet.data.names import split_in
-from msfnet.data.tables import read_columns, read_json, read_records, read_table
+from msfnet.data.listing.entries import (
+    Entry,
+    Reading,
+    Spelling,
+    each_once,
+    named,
+    ordered_spelling,
+    spelling,
+    tables_with,
+)
+from msfnet.data.listing.names import split_in
+from msfnet.data.listing.tables import read_columns, read_json, read_records, read_table
 from msfnet.types import UserError
 
 _JSON_LIST = r"(something-something-v2-)?(train|validation|val|test)\.json"

@@ -20,9 +20,9 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from msfnet.arrays import Frames
-from msfnet.data.decode import decoded_frames, open_video
-from msfnet.data.frame_folders import frame_files
-from msfnet.data.likeness import THUMB_PX, Likeness, Thumbs, compare, signature
+from msfnet.data.video.decode import decoded_frames, open_video
+from msfnet.data.video.frame_folders import frame_files
+from msfnet.doctor.likeness import THUMB_PX, Likeness, Thumbs, compare, signature
 from msfnet.types import VideoError
 
 Beat = Callable[[], None]

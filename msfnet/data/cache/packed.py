@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from msfnet.arrays import Frames, Indices
-from msfnet.data import jpeg
+from msfnet.data.cache import jpeg
 
 Buffer = bytes | bytearray | memoryview | mmap
 

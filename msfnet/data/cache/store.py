@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from msfnet.data import ledger
-from msfnet.data.ledger import LEDGER, Ledger
+from msfnet.data.cache import ledger
+from msfnet.data.cache.ledger import LEDGER, Ledger
 from msfnet.files import replacing
 
 

@@ -22,7 +22,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from msfnet.arrays import Frames, Indices
-from msfnet.data.frame_folders import frame_files
+from msfnet.data.video.frame_folders import frame_files
 from msfnet.types import Clip, VideoError
 
 Plan = Callable[[int], Indices]  # frames in the video -> indices V T of the frames wanted

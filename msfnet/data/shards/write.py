@@ -21,10 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from msfnet.data.annotations import Listing
-from msfnet.data.decode import read_video
-from msfnet.data.packed import pack
-from msfnet.data.shards import (
+from msfnet.data.cache.packed import pack
+from msfnet.data.listing.annotations import Listing
+from msfnet.data.shards.index import (
     FORMAT,
     INDEX,
     SPLIT_ORDER,
@@ -35,6 +34,7 @@ from msfnet.data.shards import (
     shard_name,
 )
 from msfnet.data.splits import assign_splits
+from msfnet.data.video.decode import read_video
 from msfnet.files import replacing, write_text
 from msfnet.recipe import Recipe
 from msfnet.types import UserError, VideoError, VideoItem

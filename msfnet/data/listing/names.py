@@ -9,7 +9,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from msfnet.data.frame_folders import VIDEO_SUFFIXES
+from msfnet.data.video.frame_folders import VIDEO_SUFFIXES
 from msfnet.types import UserError
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}

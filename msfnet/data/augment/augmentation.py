@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from msfnet.data.crop import crop, draw_windows
-from msfnet.data.mix import mix
-from msfnet.data.randaugment import LUMA, rand_augment
+from msfnet.data.augment.crop import crop, draw_windows
+from msfnet.data.augment.mix import mix
+from msfnet.data.augment.randaugment import LUMA, rand_augment
 from msfnet.data.transforms import scaled
 from msfnet.recipe import Recipe
 from msfnet.types import UserError, nearest

@@ -20,10 +20,11 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from msfnet.arrays import Indices
+from msfnet.data.cache.packed import DamagedEntry, read_header, unpack
 from msfnet.data.dataset import Sample, collate
-from msfnet.data.packed import DamagedEntry, read_header, unpack
 from msfnet.data.sampling import scored_clips, train_sampler
-from msfnet.data.shard_plan import (
+from msfnet.data.shards.index import Shard, ShardIndex, locate, open_file, reason, sample_key, webdataset
+from msfnet.data.shards.plan import (
     Reader,
     Route,
     Visit,
@@ -33,7 +34,6 @@ from msfnet.data.shard_plan import (
     training_route,
     visits,
 )
-from msfnet.data.shards import Shard, ShardIndex, locate, open_file, reason, sample_key, webdataset
 from msfnet.types import Preprocessing, UserError
 
 RETRY_SECONDS = (0.5, 2.0, 8.0)  # before each further attempt at a shard that brings nothing new

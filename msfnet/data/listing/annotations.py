@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from msfnet.data.frame_folders import VIDEO_SUFFIXES, is_frame_folder, is_hidden, is_video, videos_below
-from msfnet.data.lists import read_lists
-from msfnet.data.locate import locate
-from msfnet.data.names import SPLIT_FOLDERS, group_of, split_named, ucf_group
-from msfnet.data.tables import Row, SaidBefore, read_columns, read_table
+from msfnet.data.listing.lists import read_lists
+from msfnet.data.listing.locate import locate
+from msfnet.data.listing.names import SPLIT_FOLDERS, group_of, split_named, ucf_group
+from msfnet.data.listing.tables import Row, SaidBefore, read_columns, read_table
+from msfnet.data.video.frame_folders import VIDEO_SUFFIXES, is_frame_folder, is_hidden, is_video, videos_below
 from msfnet.types import UserError, VideoItem
 
 __all__ = ["MANIFEST", "Listing", "is_video", "read_data", "read_manifest", "ucf_group"]

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from msfnet.data.entries import Entry
-from msfnet.data.frame_folders import videos_below
-from msfnet.data.names import SPLIT_FOLDERS, composed, group_of, plain, video_name
+from msfnet.data.listing.entries import Entry
+from msfnet.data.listing.names import SPLIT_FOLDERS, composed, group_of, plain, video_name
+from msfnet.data.video.frame_folders import videos_below
 from msfnet.types import VideoItem
 
 

@@ -1,0 +1,1 @@
+"""What videos there are and what they show, from folders and every kind of list; opens no video."""

@@ -1,0 +1,1 @@
+"""Decoded videos in tar archives: written once, streamed by many."""

@@ -1,0 +1,1 @@
+"""Video files to frames and back: knows files and decoders, no labels."""
