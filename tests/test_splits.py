@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msfnet.data.listing.annotations import read_data
-from msfnet.data.splits import assign_splits, hold_out
-from msfnet.types import VideoItem
+from msfnet.data.splits import assign_splits, hold_out, parted_groups, refuse_leaks
+from msfnet.types import UserError, VideoItem
 
 
 def make_items(*rows):
@@ -60,3 +60,29 @@ def test_official_split_of_real_data_is_untouched_and_val_shares_no_group(real_d
     parts = {split: {item.group for item in items if item.split == split} for split in counts}
     assert not parts["train"] & parts["val"]
     assert not (parts["train"] | parts["val"]) & parts["test"]
+
+
+# Groups
+
+
+def test_a_split_that_parts_a_group_is_refused_with_the_way_out():
+    items = make_items(("a", "train", "g1"), ("a", "test", "g1"), ("a", "test", "g2"), ("b", "train", "g2"))
+    assert {key: dict(n) for key, n in parted_groups(items).items()} == {("a", "g1"): {"train": 1, "test": 1}}
+    with pytest.raises(UserError, match=r"parts 1 groups \(first: g1 of a, in test and train\).*data.groups=ignore"):
+        refuse_leaks(items)
+
+
+def test_groups_of_one_split_or_of_several_classes_or_unknown_are_no_leak():
+    refuse_leaks(
+        make_items(
+            *[("a", "train", "g1"), ("a", "train", "g1"), ("a", None, "g1")],  # what has no split trains
+            *[("b", "test", "g1"), ("a", "test", None), ("a", "train", None)],
+        )
+    )
+
+
+def test_groups_that_are_ignored_are_drawn_by_video():
+    items = make_items(*[("a", None, f"g{g}") for g in range(4) for _ in range(25)])
+    parted = parted_groups(assign_splits(items, 0.2, seed=0, groups="ignore"))
+    assert len(parted) == 4
+    assert parted_groups(assign_splits(items, 0.2, seed=0)) == {}

@@ -182,6 +182,44 @@ def test_damaged_and_short_videos_are_used_and_named(video_folder, tmp_path, rea
     assert result.scores is None
 
 
+@pytest.mark.parametrize(("split", "key"), [("train", "bad_videos"), ("test", "bad_scored")])
+def test_a_recipe_may_have_a_bad_video_end_the_run(video_folder, tmp_path, split, key):
+    data = tmp_path / "data"
+    shutil.copytree(video_folder, data)
+    (data / "GoLeft" / "broken.mp4").write_bytes(b"no video")
+    listing = read_data(data)
+    splits = {"broken": split, "v_GoLeft_g01_c01": "test", "v_GoRight_g01_c01": "test"}
+    items = tuple(replace(item, split=splits.get(item.path.stem, "train"), group=None) for item in listing.items)
+    recipe = tiny("data.val_fraction=0", f"data.{key}=fail", "train.epochs=1")
+    with pytest.raises(UserError, match=rf"broken\.mp4: cannot be read as a video.*; data\.{key} is fail"):
+        train(replace(listing, items=items), recipe, tmp_path / "run", say=quiet)
+
+
+def test_a_split_by_clip_of_grouped_videos_is_refused_unless_forced(video_folder, tmp_path):
+    listing = read_data(video_folder)  # two clips of each group
+    by_clip = tuple(
+        replace(item, split="test" if item.path.stem.endswith("c01") else "train") for item in listing.items
+    )
+    by_clip = replace(listing, items=by_clip)
+    with pytest.raises(UserError, match="the split parts 10 groups"):
+        train(by_clip, tiny(), tmp_path / "run", say=quiet)
+    assert not (tmp_path / "run").exists()
+    result = train(by_clip, tiny("data.groups=ignore", "train.epochs=1"), tmp_path / "run", say=quiet)
+    assert result.scores.n_videos == 10
+    official = replace(by_clip, official=True)
+    assert train(official, tiny("train.epochs=1"), tmp_path / "official", say=quiet).scores.n_videos == 10
+
+
+def test_the_time_of_each_epoch_is_accounted_for(tiny_run):
+    for row in read_history(tiny_run):
+        parts = [row[f"{part}_seconds"] for part in ("wait", "transfer", "augment", "network")]
+        assert all(seconds >= 0 for seconds in parts)
+        assert row["network_seconds"] > 0
+        assert sum(parts) <= row["seconds"]
+        assert 0 < row["read_seconds"] < row["wait_seconds"]  # no workers: every read is waited for
+    assert "Where the time went" in (tiny_run / "report.html").read_text(encoding="utf-8")
+
+
 def test_all_videos_broken_is_an_error(tmp_path):
     for label in "ab":
         (tmp_path / "data" / label).mkdir(parents=True)

@@ -78,16 +78,16 @@ def count_frames(path: Path) -> int:
         return sum(_survey(container, stream).shown)
 
 
-def choose_frames(path: Path, plan: Plan) -> tuple[Indices, int] | None:
-    """What a plan wants of a video, as numbers of its frames, and how many there are, told by the packets alone.
+def choose_frames(path: Path, plan: Plan) -> tuple[Indices, int, int] | None:
+    """What a plan wants of a video: numbers of frames, how many there are, and the number of the stream they are in.
 
-    None where the packets do not tell, or the file is damaged. Raises VideoError for what is no video.
+    Told by the packets alone; None where they do not tell, or the file is damaged. Raises VideoError for no video.
     """
     with open_video(path) as (container, stream):
         survey = _survey(container, stream)
-    if not survey.times or survey.damage():
-        return None
-    return timeline(survey.times)[plan(len(survey.times))], len(survey.times)
+        if not survey.times or survey.damage():
+            return None
+        return timeline(survey.times)[plan(len(survey.times))], len(survey.times), stream.index
 
 
 def timeline(times: Sequence[int]) -> Indices:
@@ -142,9 +142,11 @@ def open_video(path: Path, threads: int = 1) -> Iterator[tuple[InputContainer, V
             streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
             if not streams:
                 raise VideoError("the file has no video stream")
-            streams[0].thread_count = threads
-            streams[0].thread_type = "AUTO"
-            yield container, streams[0]
+            best = container.streams.best("video")  # of several, the one that FFmpeg's own programs take
+            stream = best if best in streams else streams[0]
+            stream.thread_count = threads
+            stream.thread_type = "AUTO"
+            yield container, stream
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"cannot be read as a video: {error.strerror or error}") from error
 

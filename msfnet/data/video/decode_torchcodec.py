@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch.nn import functional as F
 
 from msfnet.arrays import Frames, Indices
@@ -26,9 +27,11 @@ def require(*, cuda: bool, workers: int) -> None:
         import torchcodec.decoders  # noqa: F401
     except (ImportError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"torchcodec cannot start ({reason}); install FFmpeg 4 to 8 on this system, or use pyav"
-        ) from error
+        raise UserError(f"torchcodec cannot start ({reason}); install FFmpeg on this system, or use pyav") from error
+    if cuda and not torch.cuda.is_available():
+        raise UserError("data.decoder torchcodec-cuda needs a GPU, found none; use torchcodec or pyav")
+    if cuda and workers:
+        raise UserError(f"data.decoder torchcodec-cuda decodes on the GPU: expected data.workers=0, found {workers}")
 
 
 def read_clips(path: Path, plan: Plan, resize_px: tuple[int, int], device: str) -> Clip:
@@ -36,10 +39,10 @@ def read_clips(path: Path, plan: Plan, resize_px: tuple[int, int], device: str) 
     chosen = None if path.is_dir() else choose_frames(path, plan)
     if chosen is None:
         return decode.read_clips(path, plan, resize_px)
-    indices, video_frames = chosen
+    indices, video_frames, stream = chosen
     numbers, positions = np.unique(indices, return_inverse=True)
     try:
-        frames = _decode(path, numbers, resize_px, device)
+        frames = _decode(path, stream, numbers, resize_px, device)
     except (RuntimeError, IndexError) as error:
         clip = decode.read_clips(path, plan, resize_px)
         reason = str(error).strip().splitlines()[0]
@@ -52,12 +55,12 @@ def read_video(path: Path, resize_px: tuple[int, int], device: str) -> Clip:
     return read_clips(path, lambda video_frames: np.arange(video_frames)[None], resize_px, device)
 
 
-def _decode(path: Path, numbers: Indices, resize_px: tuple[int, int], device: str) -> Frames:
-    """Frames of these numbers, upright and resized: T H W 3."""
+def _decode(path: Path, stream: int, numbers: Indices, resize_px: tuple[int, int], device: str) -> Frames:
+    """Frames of these numbers of a stream, upright and resized: T H W 3."""
     from torchcodec.decoders import VideoDecoder  # type: ignore[attr-defined]
 
     width, height = resize_px
-    decoder = VideoDecoder(path, dimension_order="NCHW", num_ffmpeg_threads=1, device=device)
+    decoder = VideoDecoder(path, stream_index=stream, dimension_order="NCHW", num_ffmpeg_threads=1, device=device)
     frames = decoder.get_frames_at(numbers.tolist()).data  # T 3 H W
     resized = F.interpolate(frames, size=(height, width), mode="bilinear", antialias=True)
     return resized.permute(0, 2, 3, 1).contiguous().cpu().numpy()  # T 3 H W -> T H W 3

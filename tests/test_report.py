@@ -1,0 +1,33 @@
+"""What the pages say of a run's time, from its history alone."""
+
+import pytest
+
+from msfnet.report import bottleneck, time_sections, time_shares
+
+
+def row(wait, transfer, augment, network, read=1.0):
+    parts = {"wait": wait, "transfer": transfer, "augment": augment, "network": network, "read": read}
+    return {f"{part}_seconds": seconds for part, seconds in parts.items()}
+
+
+def test_shares_are_those_of_all_epochs():
+    shares = time_shares([row(30, 0, 10, 60), row(0, 0, 20, 80)])
+    assert shares == pytest.approx({"network": 0.7, "wait": 0.15, "augment": 0.15, "transfer": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (row(1, 0.5, 0.2, 98.3), "hardly waited: waiting for videos to be read and decoded took 1.0%"),
+        (row(30, 1, 1, 68), "most was waiting for videos to be read and decoded, 30% of the time: raise data.workers"),
+        (row(1, 1, 20, 78), "most was augmentation, 20% of the time"),
+        (row(1, 9, 2, 88), "most was moving batches to the device, 9% of the time"),
+    ],
+)
+def test_the_bottleneck_is_named_with_its_remedy(times, said):
+    assert said in bottleneck(time_shares([times]))
+
+
+def test_a_history_without_times_has_no_section():
+    assert time_sections([{"epoch": 1, "seconds": 3.0}]) == []
+    assert time_shares([row(0, 0, 0, 0)]) == {}
