@@ -100,11 +100,6 @@ def read_header(buffer: Buffer) -> Header:
     return Header((n_frames, height, width, 3), _CODEC_NAMES[number], offsets, checksums, **notes)
 
 
-def frame_count(buffer: Buffer) -> int:
-    """Raises DamagedEntry as `read_header` does."""
-    return read_header(buffer).shape[0]
-
-
 def unpack(buffer: Buffer, indices: Indices, header: Header | None = None) -> Frames:
     """The frames at `indices` V T (or of any shape) of an entry: V T H W 3. Only their bytes are read, and checked.
 
