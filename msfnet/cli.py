@@ -160,6 +160,8 @@ def doctor(
 
     settings = load_recipe(recipe, set_)
     if augmentations:
+        if out or report or as_json:
+            raise UserError("expected --augmentations without --out, --report and --json: nothing is examined then")
         write_augmentation_page(read_data(data, lists, split), settings, augmentations)
         print(augmentations)
         return 0

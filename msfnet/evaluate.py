@@ -18,10 +18,10 @@ from msfnet.data.shards.stream import ScoredShards, make_shard_loader
 from msfnet.data.transforms import crop_views, normalise
 from msfnet.data.video.decoders import Reader
 from msfnet.models.checkpoint import load_weights
-from msfnet.recipe import Data
+from msfnet.recipe import Data, load_recipe
 from msfnet.types import Preprocessing, Scores, UserError, VideoItem, Views
 
-SPLIT = "split.csv"  # in a run folder: the split that it was trained with
+SPLIT, RECIPE = "split.csv", "recipe.toml"  # in a run folder: the split and the recipe that it was trained with
 
 
 def best_device() -> torch.device:
@@ -96,7 +96,10 @@ def evaluate(
 def evaluate_data(
     weights: Path, data: Path | str, *, lists: Path | None, split: int, views: Views | None, say: Callable[[str], None]
 ) -> Scores:
-    """Score a weights file or a run folder on a data set's test videos: see `held_out` for which those are."""
+    """Score a weights file or a run folder on a data set's test videos: see `held_out` for which those are.
+
+    Videos are read as the run folder's recipe says (decoder, cache, workers, bad videos), else as by default.
+    """
     loaded = load_weights(weights)
     shards = read_shards(str(data)) if is_shards(str(data)) else None
     listing = shards.listing() if shards else read_data(Path(data), lists, split)
@@ -104,8 +107,19 @@ def evaluate_data(
     items, which = held_out(listing, weights if weights.is_dir() else weights.parent)
     say(f"scoring {len(items)} videos: {which}")
     model, preprocessing = loaded.model.to(best_device()), loaded.preprocessing
-    reader = None if shards else open_reader(Data(), preprocessing, items, say)
-    scores = evaluate(model, loaded.classes, preprocessing, items, views=views, reader=reader, shards=shards)
+    data_keys = load_recipe(str(weights / RECIPE)).data if (weights / RECIPE).is_file() else Data()
+    reader = None if shards else open_reader(data_keys, preprocessing, items, say)
+    scores = evaluate(
+        model,
+        loaded.classes,
+        preprocessing,
+        items,
+        views=views,
+        reader=reader,
+        shards=shards,
+        workers=data_keys.workers,
+        bad_videos=data_keys.bad_scored,
+    )
     for line in reader.problems() if reader else ():
         say(line)
     return scores

@@ -103,10 +103,7 @@ def write_run_report(
 # Parts of a training epoch, as the columns of its history name them, and what to do when one takes much of it.
 PARTS = {
     "network": ("the network", ""),
-    "wait": (
-        "waiting for videos to be read and decoded",
-        "raise data.workers, or data.cache_gb until all frames are kept",
-    ),
+    "wait": ("reading and decoding videos", "raise data.workers, or data.cache_gb until all frames are kept"),
     "augment": ("augmentation", "turn off what the recipe can spare, or train on a GPU"),
     "transfer": ("moving batches to the device", "use fewer frames or pixels"),
 }
@@ -125,8 +122,8 @@ def bottleneck(shares: Mapping[str, float]) -> str:
     part = max(("wait", "augment", "transfer"), key=lambda p: shares[p])
     what, remedy = PARTS[part]
     if shares[part] < SLOW_SHARE:
-        return f"The network hardly waited: {what} took {shares[part]:.1%} of the time."
-    return f"What the network waited for most was {what}, {shares[part]:.0%} of the time: {remedy}."
+        return f"The network hardly waited: most for {what}, {shares[part]:.1%} of the time."
+    return f"The network waited most for {what}, {shares[part]:.0%} of the time: {remedy}."
 
 
 def time_sections(history: Rows) -> list[Section]:

@@ -126,7 +126,7 @@ class Clip:
     frames: Frames
     video_frames: int
     repeated: bool = False  # the video is shorter than the clip: its last frame was repeated
-    warning: str | None = None  # the file is damaged, but its first frames are good
+    warning: str | None = None  # of a file that was read all the same: what is wrong with it
 
 
 @dataclass(frozen=True)

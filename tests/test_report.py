@@ -18,10 +18,10 @@ def test_shares_are_those_of_all_epochs():
 @pytest.mark.parametrize(
     ("times", "said"),
     [
-        (row(1, 0.5, 0.2, 98.3), "hardly waited: waiting for videos to be read and decoded took 1.0%"),
-        (row(30, 1, 1, 68), "most was waiting for videos to be read and decoded, 30% of the time: raise data.workers"),
-        (row(1, 1, 20, 78), "most was augmentation, 20% of the time"),
-        (row(1, 9, 2, 88), "most was moving batches to the device, 9% of the time"),
+        (row(1, 0.5, 0.2, 98.3), "hardly waited: most for reading and decoding videos, 1.0% of the time"),
+        (row(30, 1, 1, 68), "most for reading and decoding videos, 30% of the time: raise data.workers"),
+        (row(1, 1, 20, 78), "most for augmentation, 20% of the time"),
+        (row(1, 9, 2, 88), "most for moving batches to the device, 9% of the time"),
     ],
 )
 def test_the_bottleneck_is_named_with_its_remedy(times, said):

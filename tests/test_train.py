@@ -62,8 +62,9 @@ def test_weights_carry_everything(tiny_run):
 @pytest.mark.slow
 def test_it_learns_left_from_right(video_folder, tmp_path):
     """Direction is in no single frame; thirty epochs on sixteen clips are enough to get it."""
-    plain = ("data.flip=false", "data.crop_scale=1", "train.label_smoothing=0", "train.mixup=0", "optim.lr=0.02")
-    recipe = tiny("train.epochs=30", *plain)
+    plain = ("data.flip=false", "data.crop_scale=1", "data.crop_aspect=1", "data.hue=0", "data.saturation=0")
+    sharp = ("train.label_smoothing=0", "train.mixup=0", "optim.lr=0.02")
+    recipe = tiny("train.epochs=30", *plain, *sharp)
     train(read_data(video_folder), recipe, tmp_path / "run", say=quiet)
     rows = read_history(tmp_path / "run")
     assert rows[-1]["train_loss"] < 0.3 < rows[0]["train_loss"]
@@ -182,7 +183,7 @@ def test_damaged_and_short_videos_are_used_and_named(video_folder, tmp_path, rea
     assert result.scores is None
 
 
-@pytest.mark.parametrize(("split", "key"), [("train", "bad_videos"), ("test", "bad_scored")])
+@pytest.mark.parametrize(("split", "key"), [("train", "bad_videos"), ("val", "bad_scored"), ("test", "bad_scored")])
 def test_a_recipe_may_have_a_bad_video_end_the_run(video_folder, tmp_path, split, key):
     data = tmp_path / "data"
     shutil.copytree(video_folder, data)
@@ -193,6 +194,19 @@ def test_a_recipe_may_have_a_bad_video_end_the_run(video_folder, tmp_path, split
     recipe = tiny("data.val_fraction=0", f"data.{key}=fail", "train.epochs=1")
     with pytest.raises(UserError, match=rf"broken\.mp4: cannot be read as a video.*; data\.{key} is fail"):
         train(replace(listing, items=items), recipe, tmp_path / "run", say=quiet)
+
+
+def test_validation_videos_that_cannot_be_read_count_as_wrong_and_are_named(video_folder, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(video_folder, data)
+    (data / "GoLeft" / "broken.mp4").write_bytes(b"no video")
+    listing = read_data(data)
+    items = tuple(replace(i, split="val" if i.path.stem == "broken" else "train", group=None) for i in listing.items)
+    lines = []
+    result = train(replace(listing, items=items), tiny("train.epochs=1"), tmp_path / "run", say=lines.append)
+    assert read_history(tmp_path / "run")[0]["val_top1"] == 0
+    assert [path.endswith("broken.mp4") for path in result.problems] == [True]
+    assert any(line.startswith("counted as wrong in validation: ") for line in lines)
 
 
 def test_a_split_by_clip_of_grouped_videos_is_refused_unless_forced(video_folder, tmp_path):

@@ -46,9 +46,10 @@ class TrainingCost:
 
     def describe(self) -> str:
         """In two sentences."""
-        gigabytes = self.cache_bytes / 1e9
-        fits = self.cache_bytes <= self.cache_budget_bytes
-        cached = "fit into the cache" if fits else f"are more than the cache's {self.cache_budget_bytes / 1e9:.1f} GB"
+        gigabytes, budget = self.cache_bytes / 2**30, self.cache_budget_bytes / 2**30
+        cached = "fit into the cache" if gigabytes <= budget else f"are more than the cache's {budget:.1f} GB"
+        if not budget:
+            cached = "are not kept"
         return (
             f"{self.epochs} epochs of {self.clips_per_epoch} clips with {self.model} are {self.multiply_adds:.1e} "
             f"multiply-adds, {_duration(self.train_seconds)} on this {self.device}; decoding every video once takes "

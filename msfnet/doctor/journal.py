@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, TextIO
 
+from msfnet.data.cache import content
 from msfnet.types import UserError
 
 FORMAT = 1  # of the lines; those of another are not read
@@ -16,8 +17,8 @@ FORMAT = 1  # of the lines; those of another are not read
 
 def file_key(path: Path) -> str:
     """A file (or folder of images) as it is now. Raises OSError when it is not there."""
-    stat = path.stat()
-    return f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+    size_bytes, date_ns = content.stamp(path)
+    return f"{path.resolve()}|{size_bytes}|{date_ns}"
 
 
 class Journal:

@@ -132,10 +132,10 @@ def _clusters(
     return [cluster for cluster in together.values() if len(cluster) > 1]
 
 
-def _rank(item: VideoItem, facts: VideoFacts) -> tuple[int, bool, int, int]:
-    """The copy to keep comes first: of the test split, whole, of many pixels and bytes."""
+def _rank(item: VideoItem, facts: VideoFacts) -> tuple[int, bool, int, int, bool]:
+    """The copy to keep comes first: of the test split, whole, of many pixels and bytes, of a group that is known."""
     pixels = facts.width_px * facts.height_px
-    return _PRECEDENCE.index(item.split), bool(facts.warning), -pixels, -facts.size_bytes
+    return _PRECEDENCE.index(item.split), bool(facts.warning), -pixels, -facts.size_bytes, item.group is None
 
 
 def _copy(

@@ -33,19 +33,19 @@ CHECKPOINT = "checkpoint.ckpt"  # in the run folder's last/
 
 
 class BadVideoError(Exception):
-    """A training video that cannot be read, in a run whose recipe says to fail then; `index` is its number."""
+    """A video that cannot be read, in a run whose recipe says to fail then; `index` is its number in its split."""
 
-    def __init__(self, index: int, reason: str) -> None:
+    def __init__(self, split: str, index: int, reason: str) -> None:
         super().__init__(reason)
-        self.index = index
+        self.split, self.index = split, index
 
 
 class Classifier(L.LightningModule):
     """A network in training: augments each batch on its device, and keeps account of what could not be read.
 
     `failures` maps indices of training videos that could not be read to the reason, `warnings` those of damaged ones
-    that were read in part; a batch goes on without the former. `repeated` holds those shorter than the clip. `seconds`
-    says where the time of the present epoch went.
+    that were read in part; a batch goes on without the former. `repeated` holds those shorter than the clip.
+    `val_failures` are validation videos that could not be read. `seconds` says where the present epoch's time went.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, classes: Sequence[str]) -> None:
@@ -61,6 +61,7 @@ class Classifier(L.LightningModule):
         self.train_loss, self.train_top1 = MeanMetric(), MeanMetric()
         self.val_loss, self.val_top1 = MeanMetric(), MeanMetric()
         self.failures: dict[int, str] = {}
+        self.val_failures: dict[int, str] = {}
         self.warnings: dict[int, str] = {}
         self.repeated: set[int] = set()
         self.seconds = dict.fromkeys(TIMED, 0.0)
@@ -89,7 +90,7 @@ class Classifier(L.LightningModule):
         self.repeated |= set(batch["repeated"])
         self.seconds["read"] += batch["read_seconds"]
         if self.failures and self.recipe.data.bad_videos == "fail":
-            raise BadVideoError(*next(iter(self.failures.items())))
+            raise BadVideoError("train", *next(iter(self.failures.items())))
         if len(batch["labels"]) < 2:  # a lone clip gives the norms nothing to go by
             return None
         with self._timed("augment"):
@@ -102,6 +103,9 @@ class Classifier(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """One centre view a video; a video that cannot be read counts as wrong."""
+        self.val_failures |= dict(batch["failures"])
+        if self.val_failures and self.recipe.data.bad_scored == "fail":
+            raise BadVideoError("val", *next(iter(self.val_failures.items())))
         if batch["failures"]:
             self.val_top1.update(0.0, len(batch["failures"]))
         if batch["clips"] is None:

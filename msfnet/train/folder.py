@@ -26,7 +26,7 @@ import torch
 from msfnet import __version__
 from msfnet.data.listing.annotations import Listing, read_manifest
 from msfnet.data.shards.index import ShardIndex, absolute, read_shards
-from msfnet.evaluate import SPLIT
+from msfnet.evaluate import RECIPE, SPLIT
 from msfnet.files import write_text
 from msfnet.models.checkpoint import WEIGHTS, Weights, save_weights
 from msfnet.recipe import Recipe, load_recipe
@@ -35,7 +35,7 @@ from msfnet.types import UserError, VideoItem
 
 Say = Callable[[str], None]
 
-RECIPE, METRICS, ENVIRONMENT, SCORES = "recipe.toml", "metrics.csv", "environment.json", "scores.json"
+METRICS, ENVIRONMENT, SCORES = "metrics.csv", "environment.json", "scores.json"
 COLUMNS = (
     *("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "seconds"),
     *(f"{part}_seconds" for part in TIMED),

@@ -79,7 +79,7 @@ def _run(
     choosing = f"choosing the best epoch on {len(parts['val'])}" if parts["val"] else "keeping the last epoch"
     say(f"training {recipe.model.name} on {len(parts['train'])} videos, {choosing}: {folder}")
     _fit(classifier, videos, history, resume=resume)
-    problems = _tell_problems(classifier, parts["train"], say)
+    problems = _tell_problems(classifier, parts, say)
     best = load_weights(folder)
     scores = None
     if parts["test"]:
@@ -124,22 +124,26 @@ def _fit(classifier: Classifier, videos: RunVideos, history: History, *, resume:
     try:
         fit(classifier, train_loader, val_loader, history.folder / "last", history.add, resume=resume)
     except BadVideoError as error:
-        raise UserError(f"{videos.parts['train'][error.index].path}: {error}; data.bad_videos is fail") from error
+        key = "bad_videos" if error.split == "train" else "bad_scored"
+        raise UserError(f"{videos.parts[error.split][error.index].path}: {error}; data.{key} is fail") from error
     n_videos = len(videos.parts["train"])
     if len(classifier.failures) == n_videos:
         raise UserError(f"none of the {n_videos} training videos could be read; see msfnet doctor for the reasons")
 
 
-def _tell_problems(classifier: Classifier, items: Sequence[VideoItem], say: Say) -> dict[str, str]:
-    """Name what was wrong with training videos; returns the reason of each that could not be read."""
-    failed = {str(items[i].path): reason for i, reason in classifier.failures.items()}
+def _tell_problems(classifier: Classifier, parts: dict[str, list[VideoItem]], say: Say) -> dict[str, str]:
+    """Name what was wrong with videos in training; returns the reason of each that could not be read."""
+    failed = {str(parts["train"][i].path): reason for i, reason in classifier.failures.items()}
     for path, reason in failed.items():
         say(f"skipped in training: {path}: {reason}")
+    unscored = {str(parts["val"][i].path): reason for i, reason in classifier.val_failures.items()}
+    for path, reason in unscored.items():
+        say(f"counted as wrong in validation: {path}: {reason}")
     for i, warning in classifier.warnings.items():
-        say(f"used in part: {items[i].path}: {warning}")
+        say(f"used in part: {parts['train'][i].path}: {warning}")
     if short := len(classifier.repeated):
         say(f"{short} training videos are shorter than a clip; their last frame was repeated")
-    return failed
+    return failed | unscored
 
 
 def _score(weights: Weights, videos: RunVideos, say: Say) -> Scores:

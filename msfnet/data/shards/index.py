@@ -215,7 +215,7 @@ def locate(source: str, name: str) -> str:
 
 
 def open_file(source: str, name: str) -> BinaryIO:
-    """A file of the shards, to read from start to end: a path, file:, http(s):, s3:, or what WebDataset opens.
+    """A file of the shards, to read from start to end: a path, file:, http(s): or s3:.
 
     Raises OSError when it cannot be opened, UserError when there is no way to.
     """
@@ -227,13 +227,9 @@ def open_file(source: str, name: str) -> BinaryIO:
         file: BinaryIO = urlopen(where, timeout=STALL_SECONDS)
         return file
     if scheme == "s3":
-        where = "pipe:" + _s3_command().replace("{url}", _quoted(where))
-    library = webdataset()
-    try:
-        piped: BinaryIO = library.gopen(where)
+        piped: BinaryIO = webdataset().gopen("pipe:" + _s3_command().replace("{url}", _quoted(where)))
         return piped
-    except ValueError as error:
-        raise UserError(f"expected a folder or a URL with http, https, s3, gs or file, found {source}") from error
+    raise UserError(f"expected a folder or a URL with http, https, s3 or file, found {source}")
 
 
 def _s3_command() -> str:
@@ -260,4 +256,6 @@ def reason(error: Exception) -> str:
     """What went wrong, in one line."""
     if isinstance(error, URLError) and not isinstance(error.reason, str):
         return f"{error.reason}"
+    if ended := re.match(r"\(\('(.*)',\), .*\): exit (\d+)", str(error)):  # how WebDataset says it of a command
+        return f"the command {ended[1]} ended with exit code {ended[2]}"
     return " ".join(str(error).split()) or type(error).__name__

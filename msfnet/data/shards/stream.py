@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from http.client import HTTPException
 from typing import Any, BinaryIO
@@ -109,11 +110,14 @@ class _Shards(IterableDataset[Sample]):
         numbers = [first + sample for sample in visit.samples]
         names = [f"{sample_key(self.split, number)}.frames" for number in numbers]
         entries = read_entries(self.index.source, shard, names)
+        started = time.perf_counter()
         for number, name, entry in zip(numbers, names, entries, strict=True):
             try:
-                yield self._unpack(number, entry, plan)
+                sample = self._unpack(number, entry, plan)
             except DamagedEntry as error:
-                yield Sample(number, self.labels[number], None, f"{error} ({shard.name}, sample {name})")
+                sample = Sample(number, self.labels[number], None, f"{error} ({shard.name}, sample {name})")
+            yield replace(sample, read_seconds=time.perf_counter() - started)
+            started = time.perf_counter()
 
     def _unpack(self, number: int, entry: bytes | None, plan: Callable[[int, int], Indices]) -> Sample:
         if entry is None:
@@ -133,7 +137,7 @@ class _Shards(IterableDataset[Sample]):
 class TrainingShards(_Shards):
     """One random clip of each training video in each epoch: of this rank's, a pure function of seed, epoch and sample.
 
-    Tell it the epoch with `set_epoch`. Every rank yields equally many: see `shard_plan` for the rule.
+    Tell it the epoch with `set_epoch`. Every rank yields equally many: see `plan` for the rule.
     """
 
     def __init__(

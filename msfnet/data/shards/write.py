@@ -33,7 +33,7 @@ from msfnet.data.shards.index import (
     sample_key,
     shard_name,
 )
-from msfnet.data.splits import assign_splits
+from msfnet.data.splits import assign_splits, refuse_leaks
 from msfnet.data.video.decode import read_video
 from msfnet.files import replacing, write_text
 from msfnet.recipe import Recipe
@@ -77,10 +77,12 @@ def write_shards(listing: Listing, recipe: Recipe, data: Path, out: Path, *, sha
     An archive is closed when it has reached `shard_bytes`. Videos that cannot be read are in no archive, but are
     named in the index.
 
-    Raises UserError when `out` holds shards of other videos or settings.
+    Raises UserError when `out` holds shards of other videos or settings, or the given split parts a group.
     """
     say(listing.describe())
-    items = assign_splits(listing.items, recipe.data.val_fraction, recipe.train.seed)
+    if recipe.data.groups == "keep" and not listing.official:
+        refuse_leaks(listing.items)
+    items = assign_splits(listing.items, recipe.data.val_fraction, recipe.train.seed, recipe.data.groups)
     job = _Job(
         data if data.is_dir() else data.parent,
         out,
