@@ -67,7 +67,7 @@ def test_it_learns_left_from_right(video_folder, tmp_path):
     recipe = tiny("train.epochs=30", *plain, *sharp)
     train(read_data(video_folder), recipe, tmp_path / "run", say=quiet)
     rows = read_history(tmp_path / "run")
-    assert rows[-1]["train_loss"] < 0.3 < rows[0]["train_loss"]
+    assert rows[-1]["train_loss"] < 0.4 < 0.6 < rows[0]["train_loss"]  # a guess has 0.69
     assert load_weights(tmp_path / "run").notes["epoch"] == 30  # without validation videos, best is last
 
 
