@@ -132,7 +132,7 @@ def _environment(recipe: Recipe, items: Sequence[VideoItem], shards: ShardIndex 
     """What is needed to tell two runs apart: versions, machine, commit, seed, data."""
     return {
         "msfnet": __version__,
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "av": av.__version__,
@@ -154,7 +154,7 @@ def _fingerprint(items: Sequence[VideoItem]) -> str:
     return hashlib.sha256("\n".join(described).encode()).hexdigest()
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of msfnet's own source, where it runs from a clone."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
