@@ -49,10 +49,10 @@ class Header:
 class _Codec:
     number: int
     encode: Callable[[Frames], Iterable[bytes]]  # T H W 3 -> T items
-    decoder: Callable[[tuple[int, ...]], Callable[[bytes], Frames]]  # H W 3 -> (item -> frame of that shape)
+    decoder: Callable[[tuple[int, ...]], Callable[[memoryview], Frames]]  # H W 3 -> (item -> frame of that shape)
 
 
-def _raw_decoder(shape: tuple[int, ...]) -> Callable[[bytes], Frames]:
+def _raw_decoder(shape: tuple[int, ...]) -> Callable[[memoryview], Frames]:
     return lambda item: np.frombuffer(item, np.uint8).reshape(shape)
 
 
@@ -113,10 +113,10 @@ def unpack(buffer: Buffer, indices: Indices, header: Header | None = None) -> Fr
     decode = CODECS[header.codec].decoder(tuple(shape))
     with memoryview(buffer) as view:
         for index in np.unique(indices).tolist():
-            item = view[int(header.offsets[index]) : int(header.offsets[index + 1])].tobytes()
-            if zlib.crc32(item) != header.checksums[index]:
-                raise DamagedEntry(f"frame {index} of the entry is damaged")
-            frames[indices == index] = decode(item)
+            with view[int(header.offsets[index]) : int(header.offsets[index + 1])] as item:
+                if zlib.crc32(item) != header.checksums[index]:
+                    raise DamagedEntry(f"frame {index} of the entry is damaged")
+                frames[indices == index] = decode(item)
     return frames
 
 
