@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import av
@@ -153,9 +153,10 @@ def open_video(path: Path, threads: int = 1) -> Iterator[tuple[InputContainer, V
 
 def decoded_frames(container: InputContainer, stream: VideoStream, problems: list[str]) -> Iterator[VideoFrame]:
     """All frames that can be decoded, in order; damage is noted in `problems` and passed over."""
-    for packet in _demux(container, stream, problems):
-        yield from _decode(stream, packet, problems)
-    yield from _decode(stream, None, problems)
+    for packet in chain(_demux(container, stream, problems), [None]):
+        for frame in _decode(stream, packet, problems):
+            frame.time_base = stream.time_base
+            yield frame
 
 
 def _demux(container: InputContainer, stream: VideoStream, problems: list[str]) -> Iterator[Packet[VideoStream]]:
@@ -176,9 +177,7 @@ def _demux(container: InputContainer, stream: VideoStream, problems: list[str]) 
 def _decode(stream: VideoStream, packet: Packet[VideoStream] | None, problems: list[str]) -> list[VideoFrame]:
     """The frames that a packet brings to light (None: all that are still inside); damage is noted and passed over."""
     try:
-        frames: list[VideoFrame] = stream.decode(packet)
-        for frame in frames:
-            frame.time_base = stream.time_base
+        frames: list[VideoFrame] = stream.codec_context.decode(packet)
         return frames
     except av.FFmpegError as error:
         problems.append(f"a packet cannot be decoded ({error.strerror})")
@@ -322,12 +321,13 @@ def _decode_chosen(
 ) -> Iterator[VideoFrame]:
     """The frames shown at `wanted` and others that they need; fewer where decoding cannot begin in the middle."""
     context, numbered = stream.codec_context, enumerate(packets)
+    can_skip = context.name in SKIPPING
     for first, last in survey.runs(wanted):
         begun = first == 0
         for number, packet in numbered:
             if number < first or (first and survey.starts[number] < survey.starts[first]):
                 continue  # not needed, or refers to what lies before the run
-            if context.name in SKIPPING:
+            if can_skip:
                 context.skip_frame = "DEFAULT" if survey.starts[number] in wanted else "NONREF"
             frames = _decode(stream, packet, survey.problems)
             if number == last:
