@@ -234,8 +234,16 @@ def test_what_cannot_be_reached_is_told_in_one_line(server):
         read_shards(server.url + "/nowhere")
     with pytest.raises(UserError, match=r"cannot read shards\.json of http://127.0.0.1:9: .*[Rr]efused"):
         read_shards("http://127.0.0.1:9")
-    with pytest.raises(UserError, match="expected a folder or a URL with http, https, s3, gs or file, found ftp://x/y"):
+    with pytest.raises(UserError, match="expected a folder or a URL with http, https, s3 or file, found ftp://x/y"):
         read_shards("ftp://x/y")
+
+
+def test_a_command_that_fails_is_told_in_one_line(monkeypatch):
+    monkeypatch.setenv("MSFNET_S3_COMMAND", f'"{sys.executable}" -c "raise SystemExit(7)" {{url}}')
+    with pytest.raises(
+        UserError, match=r"cannot read shards\.json of s3://a/b: the command .* ended with exit code 7;"
+    ):
+        read_shards("s3://a/b")
 
 
 def test_without_the_library_the_way_to_it_is_told(folder, monkeypatch):
@@ -416,7 +424,7 @@ def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
     def run(name, epochs, resume=False, done=0, workers=0):
         recipe = load_recipe("small", [*TINY, f"train.epochs={epochs}", "optim.schedule=constant"])
         torch.manual_seed(0)
-        classifier = Classifier(create_model("r3d18", 2, width=0.125), recipe, folder.classes)
+        classifier = Classifier(create_model("r3d18", 2, width=0.125), recipe, read_shards(str(folder)).classes)
         videos = training(folder, batch=recipe.train.batch)
         videos.set_epoch(done)
         rows = []

@@ -1,9 +1,10 @@
 """The share of a training epoch that waits for data: recipe `small`, its first epoch with a cold cache.
 
-    python benchmarks/data/waiting.py ../shared/data/ucf101-18
+    GOMP_SPINCOUNT=1000 python benchmarks/data/waiting.py ../shared/data/ucf101-18
 
 Trains on the training videos of split 1, once with no worker and once with two, each with an empty cache folder of its
-own. The shares are those of metrics.csv, which a run's report shows too. The result is benchmarks/data/waiting.md.
+own. The shares are those of metrics.csv, which a run's report shows too. The variable keeps idle threads from spinning,
+as the command line does. The result is benchmarks/data/waiting.md.
 """
 
 from __future__ import annotations
