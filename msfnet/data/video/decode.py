@@ -46,17 +46,21 @@ def read_clips(path: Path, plan: Plan, resize_px: tuple[int, int], threads: int 
         survey = _survey(container, stream)
         if survey.times and not survey.damage():
             indices = timeline(survey.times)[plan(len(survey.times))]
-            wanted = {survey.times[i]: i for i in np.unique(indices).tolist()}
+            numbers, places = np.unique(indices, return_inverse=True)
+            wanted = {survey.times[number]: place for place, number in enumerate(numbers.tolist())}
+            frames, found = np.empty((len(numbers), *resize_px[::-1], 3), np.uint8), 0
             convert = Converter(resize_px)
             with survey.replay(path, threads) as (source, packets):
-                chosen = _decode_chosen(source, packets, survey, wanted)
-                frames = {wanted[f.pts]: convert(f) for f in chosen if f.pts in wanted}
-            if len(frames) == len(wanted) and not survey.problems:
-                return _clip(frames, indices, len(survey.times))
+                for frame in _decode_chosen(source, packets, survey, wanted):
+                    if frame.pts in wanted:
+                        convert(frame, frames[wanted[frame.pts]])
+                        found += 1
+            if found == len(wanted) and not survey.problems:
+                return pick(frames, places.reshape(indices.shape), len(survey.times))
     scan = _scan(path, threads)
     indices = scan.timeline()[plan(scan.video_frames)]
-    frames = _scan(path, threads, Converter(resize_px), np.unique(indices).tolist()).frames
-    return _clip(frames, indices, scan.video_frames, scan.damage())
+    converted = _scan(path, threads, Converter(resize_px), np.unique(indices).tolist()).frames
+    return _clip(converted, indices, scan.video_frames, scan.damage())
 
 
 def read_video(path: Path, resize_px: tuple[int, int], threads: int = 1) -> Clip:
@@ -105,7 +109,9 @@ def timeline(times: Sequence[int]) -> Indices:
 
 def pick(frames: Frames, indices: Indices, video_frames: int, warning: str | None = None) -> Clip:
     """The clip made of `frames` T H W 3 at `indices` V T."""
-    return Clip(frames[indices], video_frames, repeated=video_frames < indices.shape[-1], warning=warning)
+    all_in_order = np.array_equal(indices.ravel(), np.arange(len(frames)))  # the usual case, and no copy then
+    chosen = frames.reshape(*indices.shape, *frames.shape[1:]) if all_in_order else frames[indices]
+    return Clip(chosen, video_frames, repeated=video_frames < indices.shape[-1], warning=warning)
 
 
 def _clip(frames: dict[int, Frames], indices: Indices, video_frames: int, warning: str | None = None) -> Clip:
@@ -198,17 +204,16 @@ class Converter:
         self.resize_px = resize_px
         self._scaler = VideoReformatter()
 
-    def __call__(self, frame: VideoFrame) -> Frames:
-        """Resized and turned upright as the file's display matrix says: H W 3."""
+    def __call__(self, frame: VideoFrame, into: Frames) -> None:
+        """Resized, and turned upright as the file's display matrix says, into an array H W 3."""
         turns = round(frame.rotation / 90) % 4
         width, height = reversed(self.resize_px) if turns % 2 else self.resize_px
         # FFmpeg scales to planes several times faster than to interleaved pixels.
         planar = self._scaler.reformat(frame, width, height, "gbrp", threads=1)
-        rgb: Frames = np.empty((height, width, 3), np.uint8)
+        stored = np.rot90(into, -turns) if turns else into
         for plane, channel in zip(planar.planes, (1, 2, 0), strict=True):
             lines = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
-            rgb[..., channel] = lines[:, :width]
-        return np.rot90(rgb, turns) if turns else rgb
+            stored[..., channel] = lines[:, :width]
 
 
 # All frames, one after another
@@ -243,7 +248,8 @@ def _scan(path: Path, threads: int, convert: Converter | None = None, wanted: Co
         for number, frame in enumerate(decoded_frames(container, stream, scan.problems)):
             scan.starts.append(frame.pts)
             if convert and (wanted is None or number in wanted):
-                scan.frames[number] = convert(frame)
+                scan.frames[number] = np.empty((*convert.resize_px[::-1], 3), np.uint8)
+                convert(frame, scan.frames[number])
     if not scan.starts:
         raise VideoError("no frame can be decoded" + (f": {scan.problems[0]}" if scan.problems else ""))
     return scan
