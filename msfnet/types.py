@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from msfnet.arrays import Frames, Ints
+
+Say = Callable[[str], None]  # how functions tell the user of progress, a line at a time
 
 # Section 4.2: frames are scaled to 171 x 128, then cropped to 112 x 112. Other crops keep that ratio.
 PAPER_SIZE_PX, PAPER_RESIZE_PX = 112, (171, 128)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from msfnet.cli import main
 from msfnet.data.listing.annotations import read_data
 from msfnet.data.video.encode import write_video
 from msfnet.doctor.checkup import check_files
-from msfnet.doctor.cost import count_training_videos, estimate_cost
+from msfnet.doctor.cost import estimate_cost
+from msfnet.doctor.inspect import VideoFacts
 from msfnet.recipe import load_recipe
 from msfnet.types import VideoItem
 
@@ -288,17 +290,6 @@ def test_files_with_an_error_are_tried_again(tmp_path):
 # Cost
 
 
-def test_training_videos_are_counted():
-    def items(**counts):
-        splits = {"none": None}
-        return [VideoItem(f"{s}{i}", "a", splits.get(s, s)) for s, n in counts.items() for i in range(n)]
-
-    assert count_training_videos(items(train=90, test=10), 0.1) == 81
-    assert count_training_videos(items(train=90, val=10), 0.1) == 90
-    assert count_training_videos(items(none=100), 0.1) == 72
-    assert count_training_videos(items(train=50, none=50, test=9), 0) == 100
-
-
 def test_cost_is_counted_from_recipe_and_videos(planted, tmp_path):
     import torch
 
@@ -311,3 +302,22 @@ def test_cost_is_counted_from_recipe_and_videos(planted, tmp_path):
     assert cost.multiply_adds == pytest.approx(3 * one.multiply_adds, rel=0.01)
     assert cost.cache_bytes == 3 * 24 * 49 * 37 * 3
     assert cost.train_seconds == pytest.approx(cost.seconds_per_clip * 9)
+
+
+@pytest.mark.parametrize(
+    ("counts", "val_fraction", "clips"),
+    [
+        ({"train": 90, "test": 10}, 0.1, 81),
+        ({"train": 90, "val": 10}, 0.1, 90),
+        ({"none": 100}, 0.1, 72),
+        ({"train": 50, "none": 50, "test": 9}, 0, 100),
+    ],
+)
+def test_the_cost_is_that_of_the_split_that_training_draws(counts, val_fraction, clips):
+    import torch
+
+    names = [(s, i) for s, n in counts.items() for i in range(n)]
+    items = [VideoItem(Path(f"{s}{i}"), "a", None if s == "none" else s) for s, i in names]
+    facts = {item.path: VideoFacts(str(item.path), 0) for item in items}
+    recipe = load_recipe("small", ["model.width=0.125", "data.size=32", f"data.val_fraction={val_fraction}"])
+    assert estimate_cost(recipe, items, facts, torch.device("cpu")).clips_per_epoch == clips

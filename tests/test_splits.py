@@ -73,12 +73,12 @@ def test_a_split_that_parts_a_group_is_refused_with_the_way_out():
 
 
 def test_groups_of_one_split_or_of_several_classes_or_unknown_are_no_leak():
-    refuse_leaks(
-        make_items(
-            *[("a", "train", "g1"), ("a", "train", "g1"), ("a", None, "g1")],  # what has no split trains
-            *[("b", "test", "g1"), ("a", "test", None), ("a", "train", None)],
-        )
+    items = make_items(
+        *[("a", "train", "g1"), ("a", "train", "g1"), ("a", None, "g1")],  # what has no split trains
+        *[("b", "test", "g1"), ("a", "test", None), ("a", "train", None)],
     )
+    assert parted_groups(items) == {}
+    refuse_leaks(items)
 
 
 def test_groups_that_are_ignored_are_drawn_by_video():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -23,9 +22,7 @@ from msfnet.report import Section, plot_history, plot_strips, score_sections, sc
 from msfnet.train.engine import CHECKPOINT
 from msfnet.train.folder import read_history
 from msfnet.train.run import resume, train
-from msfnet.types import Prediction, Scores
-
-Say = Callable[[str], None]
+from msfnet.types import Prediction, Say, Scores
 
 PER_CLASS = {"train": 90, "val": 10, "test": 25}
 SEED = 0

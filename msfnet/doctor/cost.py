@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from msfnet.data.splits import TEST_FRACTION
+from msfnet.data.splits import assign_splits
 from msfnet.doctor.inspect import VideoFacts
 from msfnet.models.registry import create_model, summarise
 from msfnet.recipe import Recipe
@@ -64,7 +64,9 @@ def estimate_cost(
     classes = len({item.label for item in items})
     name, arguments = recipe.model.name, recipe.model_arguments()
     summary = summarise(name, classes, **arguments)
-    clips = count_training_videos(items, recipe.data.val_fraction)
+    data = recipe.data
+    split = assign_splits(items, data.val_fraction, recipe.train.seed, data.groups)
+    clips = sum(item.split == "train" for item in split)
     passes = recipe.train.epochs * clips
     batch = recipe.train.batch
     if device.type == "cpu":
@@ -85,15 +87,6 @@ def estimate_cost(
         cache_bytes=sum(f.frames for f in found) * width * height * 3,
         cache_budget_bytes=0 if recipe.data.cache == "off" else int(recipe.data.cache_gb * 2**30),
     )
-
-
-def count_training_videos(items: Sequence[VideoItem], val_fraction: float) -> int:
-    """About how many videos train, where a split is still to be drawn."""
-    there_are = {item.split for item in items}
-    n = sum(item.split in (None, "train") for item in items)
-    if there_are == {None}:
-        n = round(n * (1 - TEST_FRACTION))
-    return n if "val" in there_are else round(n * (1 - val_fraction))
 
 
 def _time_step(recipe: Recipe, classes: int, batch: int, device: torch.device) -> float:

@@ -6,9 +6,8 @@ Knows no label and no other file. A file that cannot be used gets facts with an 
 from __future__ import annotations
 
 import base64
-import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +19,12 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from msfnet.arrays import Frames
-from msfnet.data.video.decode import decoded_frames, open_video
+from msfnet.data.cache import content
+from msfnet.data.video.decode import decoded_frames, describe_damage, open_video
 from msfnet.data.video.frame_folders import frame_files
+from msfnet.doctor.isolated import Beat
 from msfnet.doctor.likeness import THUMB_PX, Likeness, Thumbs, compare, signature
 from msfnet.types import VideoError
-
-Beat = Callable[[], None]
 
 MOST_THUMBS = 4096  # of a longer video, every second, fourth, ... frame is looked at
 COMPARED_SECONDS = 20.0  # of two videos that may be the same
@@ -78,8 +77,7 @@ def inspect_video(path: Path, beat: Beat) -> VideoFacts:
     started = time.process_time()
     facts = VideoFacts(str(path), 0)
     try:
-        files = _files(path)
-        facts = replace(facts, size_bytes=sum(file.stat().st_size for file in files), digest=_digest(files, beat))
+        facts = replace(facts, size_bytes=content.stamp(path)[0], digest=content.digest(path, beat))
         facts = _look(path, facts, beat)
     except (VideoError, OSError) as error:
         reason = str(error) if isinstance(error, VideoError) else f"cannot be read: {error.strerror or error}"
@@ -106,21 +104,6 @@ def decoded_signature(facts: VideoFacts) -> bytes:
     return base64.b64decode(facts.signature)
 
 
-def _files(path: Path) -> list[Path]:
-    return frame_files(path) if path.is_dir() else [path]
-
-
-def _digest(files: list[Path], beat: Beat) -> str:
-    """Of the content alone: the same file has the same digest under any name."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in files:
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-                beat()
-    return digest.hexdigest()
-
-
 @contextmanager
 def _source(path: Path) -> Iterator[tuple[VideoStream | None, Iterator[VideoFrame], list[str]]]:
     """The frames of a file with its stream, or of a folder of images (no stream); damage goes to the list."""
@@ -133,7 +116,7 @@ def _source(path: Path) -> Iterator[tuple[VideoStream | None, Iterator[VideoFram
 
 
 def _images(folder: Path, problems: list[str]) -> Iterator[VideoFrame]:
-    for file in _files(folder):
+    for file in frame_files(folder):
         own: list[str] = []
         try:
             with open_video(file) as (container, stream):
@@ -160,12 +143,8 @@ def _look(path: Path, facts: VideoFacts, beat: Beat) -> VideoFacts:
         claimed_seconds = _claimed_seconds(stream) if stream else 0.0
     fps, constant = _frame_rate(np.array(watch.times), rate, tick)
     duration = len(watch.times) / fps if fps else 0.0
-    warning = None
-    if claimed > len(watch.times):
-        warning = f"the file is damaged: its header promises {claimed} frames, {len(watch.times)} could be read"
-    elif problems:
-        warning = f"the file is damaged: {problems[0]}"
-    elif claimed_seconds > 1.05 * duration + 0.25:
+    warning = describe_damage(len(watch.times), claimed, problems)
+    if not warning and claimed_seconds > 1.05 * duration + 0.25:
         warning = (
             f"the file is damaged: its header promises {claimed_seconds:.2f} seconds, {duration:.2f} could be read"
         )

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from msfnet.data.cache import content
 from msfnet.types import UserError
 
-FORMAT = 1  # of the lines; those of another are not read
+FORMAT = 2  # of the lines; those of another are not read
 
 
 def file_key(path: Path) -> str:

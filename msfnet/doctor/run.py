@@ -8,7 +8,7 @@ import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,9 +28,7 @@ from msfnet.evaluate import best_device
 from msfnet.files import write_text
 from msfnet.predict import find_sources
 from msfnet.recipe import Recipe
-from msfnet.types import UserError, VideoItem
-
-Say = Callable[[str], None]
+from msfnet.types import Say, UserError, VideoItem
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,7 @@ from msfnet.files import write_text
 from msfnet.models.checkpoint import WEIGHTS, Weights, save_weights
 from msfnet.recipe import Recipe, load_recipe
 from msfnet.train.engine import CHECKPOINT, TIMED, EpochRow
-from msfnet.types import UserError, VideoItem
-
-Say = Callable[[str], None]
+from msfnet.types import Say, UserError, VideoItem
 
 METRICS, ENVIRONMENT, SCORES = "metrics.csv", "environment.json", "scores.json"
 COLUMNS = (

@@ -24,9 +24,9 @@ from msfnet.models.registry import create_model
 from msfnet.recipe import Recipe
 from msfnet.report import write_run_report
 from msfnet.train.engine import BadVideoError, Classifier, fit
-from msfnet.train.folder import SCORES, History, Say, epochs_done, holds_run, read_folder, start_folder
+from msfnet.train.folder import SCORES, History, epochs_done, holds_run, read_folder, start_folder
 from msfnet.train.videos import RunVideos
-from msfnet.types import Scores, UserError, VideoItem
+from msfnet.types import Say, Scores, UserError, VideoItem
 
 
 @dataclass(frozen=True)

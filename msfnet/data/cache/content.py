@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
+
+from msfnet.data.video.frame_folders import frame_files
 
 DIGEST_BYTES = 20
 
@@ -14,13 +17,19 @@ def stamp(path: Path) -> list[int]:
     return [sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)]
 
 
-def digest(path: Path) -> str:
-    """BLAKE2b of the bytes, in hexadecimal; of a folder, of its files' names and bytes. OSError if it is not there."""
+def digest(path: Path, beat: Callable[[], None] = lambda: None) -> str:
+    """BLAKE2b of the bytes, in hexadecimal; of a folder, of its images' names and bytes. OSError if it is not there.
+
+    `beat` is called at every block, so that a large file can be told from one that hangs.
+    """
     if path.is_dir():
-        parts = [(file.relative_to(path).as_posix(), digest(file)) for file in _files(path)]
-        return short_digest(repr(parts))
+        return short_digest(repr([(file.name, digest(file, beat)) for file in _files(path)]))
+    found = hashlib.blake2b(digest_size=DIGEST_BYTES)
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST_BYTES)).hexdigest()
+        while block := file.read(2**20):
+            found.update(block)
+            beat()
+    return found.hexdigest()
 
 
 def short_digest(text: str) -> str:
@@ -29,4 +38,4 @@ def short_digest(text: str) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return frame_files(path) if path.is_dir() else [path]

@@ -37,9 +37,8 @@ from msfnet.data.splits import assign_splits, refuse_leaks
 from msfnet.data.video.decode import read_video
 from msfnet.files import replacing, write_text
 from msfnet.recipe import Recipe
-from msfnet.types import UserError, VideoError, VideoItem
+from msfnet.types import Say, UserError, VideoError, VideoItem
 
-Say = Callable[[str], None]
 Packed = bytes | str  # an entry, or why there is none
 
 CODEC = "jpeg"

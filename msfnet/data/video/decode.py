@@ -190,7 +190,7 @@ def _decode(stream: VideoStream, packet: Packet[VideoStream] | None, problems: l
         return []
 
 
-def _damage(video_frames: int, promised: int, problems: Sequence[str]) -> str | None:
+def describe_damage(video_frames: int, promised: int, problems: Sequence[str]) -> str | None:
     """What is wrong with a file of which some frames could be read."""
     if promised > video_frames:
         return f"the file is damaged: its header promises {promised} frames, {video_frames} could be read"
@@ -238,7 +238,7 @@ class _Scan:
         return timeline(times) if told else np.arange(len(self.starts))
 
     def damage(self) -> str | None:
-        return _damage(self.video_frames, self.promised, self.problems)
+        return describe_damage(self.video_frames, self.promised, self.problems)
 
 
 def _scan(path: Path, threads: int, convert: Converter | None = None, wanted: Collection[int] | None = None) -> _Scan:
@@ -271,7 +271,7 @@ class _Survey:
     times: list[int] = field(default_factory=list)  # of the frames shown, in order; none when the file does not tell
 
     def damage(self) -> str | None:
-        return _damage(len(self.starts), self.promised, self.problems)
+        return describe_damage(len(self.starts), self.promised, self.problems)
 
     @contextmanager
     def replay(self, path: Path, threads: int) -> Iterator[tuple[VideoStream, Iterable[Packet[VideoStream]]]]:
