@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does; read when torch is imported
@@ -30,17 +31,38 @@ def real_data():
     return SHARED
 
 
-def _tool(name):
-    """The path of a program that some tests hold results against. Where it is absent they are skipped, never on CI."""
-    found = shutil.which(name)
+def _tool(*names):
+    """The path of a program, under any of its names. Where it is absent tests are skipped, but never on CI."""
+    found = next(filter(None, map(shutil.which, names)), None)
     if not found:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs the program {name}")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs the program {names[0]}")
     return found
 
 
 @pytest.fixture(scope="session")
 def ffmpeg():
     return _tool("ffmpeg")
+
+
+@contextmanager
+def page_in_browser(page_file):
+    """A page that the program wrote, in Chromium: nothing is fetched, no script fails, nothing sticks out sideways."""
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    chromium = _tool("chromium", "google-chrome", "chromium-browser")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        page = browser.new_page(viewport={"width": 1000, "height": 800})
+        requests, errors = [], []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(error))
+        page.goto(page_file.resolve().as_uri())
+        yield page
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert errors == []
+        assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+        browser.close()
 
 
 def moving_square(n_frames, height=48, width=64, step=2):

@@ -1,13 +1,11 @@
 """The embedded data set and the demo itself, watched by a real browser."""
 
-import os
 import re
-import shutil
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
+from conftest import page_in_browser
 
 from msfnet.data.listing.annotations import read_data
 from msfnet.data.video.decode import read_video
@@ -90,27 +88,10 @@ def test_demo_learns_what_shuffling_destroys_and_leaves_a_page(tmp_path, capsys)
 
 
 def look_at(page_file):
-    """Open a report in Chromium: nothing is fetched, nothing fails, every picture has come."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-    if not chromium:
-        if os.environ.get("CI"):
-            pytest.fail("expected Chromium on CI")
-        pytest.skip("needs Chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        page = browser.new_page(viewport={"width": 1000, "height": 800})
-        requests, errors = [], []
-        page.on("request", lambda request: requests.append(request.url))
-        page.on("pageerror", lambda error: errors.append(error))
-        page.goto(page_file.resolve().as_uri())
+    """The demo's page has all its parts, and every picture has come."""
+    with page_in_browser(page_file) as page:
         assert page.locator("h1").inner_text() == "msfnet demo"
         assert page.locator(".tile").count() == 7
         widths = page.eval_on_selector_all("img", "pictures => pictures.map(p => p.naturalWidth)")
         assert len(widths) == 3
         assert min(widths) > 300
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        assert errors == []
-        assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-        browser.close()
