@@ -66,8 +66,8 @@ def test_it_learns_left_from_right(video_folder, tmp_path):
     sharp = ("train.label_smoothing=0", "train.mixup=0", "optim.lr=0.02")
     recipe = tiny("train.epochs=30", *plain, *sharp)
     train(read_data(video_folder), recipe, tmp_path / "run", say=quiet)
-    rows = read_history(tmp_path / "run")
-    assert rows[-1]["train_loss"] < 0.4 < 0.6 < rows[0]["train_loss"]  # a guess has 0.69
+    losses = [row["train_loss"] for row in read_history(tmp_path / "run")]
+    assert sum(losses[-5:]) / 5 < 0.4 < 0.6 < losses[0]  # a guess has 0.69; single epochs of so few clips jump about
     assert load_weights(tmp_path / "run").notes["epoch"] == 30  # without validation videos, best is last
 
 
