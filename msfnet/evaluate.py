@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from msfnet import metrics
-from msfnet.data.dataset import ScoredVideos, make_loader, open_reader
+from msfnet import metrics, processes
+from msfnet.data.dataset import InOrder, ScoredVideos, make_batches, open_reader
 from msfnet.data.listing.annotations import Listing, read_data, read_manifest
 from msfnet.data.shards.index import ShardIndex, is_shards, read_shards
-from msfnet.data.shards.stream import ScoredShards, make_shard_loader
+from msfnet.data.shards.stream import ScoredShards, make_shard_batches
 from msfnet.data.transforms import crop_views, normalise
 from msfnet.data.video.decoders import Reader
 from msfnet.models.checkpoint import load_weights
-from msfnet.recipe import Data, load_recipe
-from msfnet.types import Preprocessing, Scores, UserError, VideoItem, Views
+from msfnet.recipe import Data, Train, load_recipe
+from msfnet.types import Preprocessing, Say, Scores, UserError, VideoItem, Views
 
 SPLIT, RECIPE = "split.csv", "recipe.toml"  # in a run folder: the split and the recipe that it was trained with
+
+
+def silent(line: str) -> None:
+    """Says nothing."""
 
 
 def best_device() -> torch.device:
@@ -50,10 +55,12 @@ def evaluate(
     batch: int = 8,
     workers: int = 2,
     bad_videos: str = "zero-score",
+    say: Say = silent,
 ) -> Scores:
     """Score every item once. `views` default to the network's own. The network is put in evaluation mode.
 
-    With `shards`, the split of theirs that the items are of is scored, and read from there.
+    With `shards`, the split of theirs that the items are of is scored, and read from there. Several processes each
+    score a part, and all get the scores of the whole.
 
     A video that cannot be read counts as wrong and is named with its reason; none is replaced by another. With
     `bad_videos` "fail" it ends the evaluation instead.
@@ -70,43 +77,58 @@ def evaluate(
         )
     views = views or preprocessing.views
     model.eval()
+    own = processes.rank(), processes.count()
     if shards:
         split = items[0].split or "test"
-        streamed = ScoredShards(shards, split, classes, preprocessing, batch=batch, clips=views.clips)
-        items, loader = streamed.items, make_shard_loader(streamed, workers)
+        streamed = ScoredShards(
+            shards, split, classes, preprocessing, batch=batch, clips=views.clips, rank=own[0], ranks=own[1]
+        )
+        items, batches = streamed.items, make_shard_batches(streamed, workers, say)
     else:
-        loader = make_loader(ScoredVideos(items, classes, preprocessing, reader, clips=views.clips), batch, workers)
-    probabilities: list[npt.NDArray[np.float32]] = []
-    order: list[int] = []
-    failed: dict[str, str] = {}
-    repeated: list[str] = []
-    for samples in loader:
-        failed |= {str(items[index].path): reason for index, reason in samples["failures"]}
-        if failed and bad_videos == "fail":
-            path, reason = next(iter(failed.items()))
-            raise UserError(f"{path}: {reason}; data.bad_scored is fail")
-        repeated += [str(items[index].path) for index in samples["repeated"]]
-        order += samples["indices"]
+        videos = ScoredVideos(items, classes, preprocessing, reader, clips=views.clips)
+        batches = make_batches(videos, InOrder(len(items), batch * own[1], *own), workers, say)
+    part = _Part([], [], {}, [])
+    for samples in batches.epoch():
+        part.failed |= dict(samples["failures"])
+        if part.failed and bad_videos == "fail":
+            index, reason = next(iter(part.failed.items()))
+            raise UserError(f"{items[index].path}: {reason}; data.bad_scored is fail")
+        part.repeated += samples["repeated"]
+        part.indices += samples["indices"]
         if samples["clips"] is not None:
-            probabilities.append(score_views(model, samples["clips"], preprocessing, views.crops).cpu().numpy())
-    scored = np.concatenate(probabilities) if probabilities else np.zeros((0, 1, len(classes)), np.float32)
-    return _scores(scored, order, items, tuple(classes), views, failed, tuple(repeated))
+            part.probabilities.append(score_views(model, samples["clips"], preprocessing, views.crops).cpu().numpy())
+    return _scores(processes.gather(part), items, tuple(classes), views)
+
+
+@dataclass
+class _Part:
+    """What one process found: probabilities N V K of the videos at `indices` N, and which others there were."""
+
+    indices: list[int]
+    probabilities: list[npt.NDArray[np.float32]]
+    failed: dict[int, str]
+    repeated: list[int]
 
 
 def evaluate_data(
-    weights: Path, data: Path | str, *, lists: Path | None, split: int, views: Views | None, say: Callable[[str], None]
+    weights: Path, data: Path | str, *, lists: Path | None, split: int, views: Views | None, say: Say
 ) -> Scores:
     """Score a weights file or a run folder on a data set's test videos: see `held_out` for which those are.
 
-    Videos are read as the run folder's recipe says (decoder, cache, workers, bad videos), else as by default.
+    Where torchrun or SLURM started several processes, each scores its part. Videos are read as the run folder's recipe
+    says (decoder, cache, workers, bad videos), else as by default.
     """
+    from msfnet.train.engine import Engine  # takes seconds to import, and prediction does without
+
+    device = Engine(Train()).device
+    say = say if processes.rank() == 0 else silent
     loaded = load_weights(weights)
     shards = read_shards(str(data)) if is_shards(str(data)) else None
     listing = shards.listing() if shards else read_data(Path(data), lists, split)
     say((shards or listing).describe())
     items, which = held_out(listing, weights if weights.is_dir() else weights.parent)
     say(f"scoring {len(items)} videos: {which}")
-    model, preprocessing = loaded.model.to(best_device()), loaded.preprocessing
+    model, preprocessing = loaded.model.to(device), loaded.preprocessing
     data_keys = load_recipe(str(weights / RECIPE)).data if (weights / RECIPE).is_file() else Data()
     reader = None if shards else open_reader(data_keys, preprocessing, items, say)
     scores = evaluate(
@@ -119,6 +141,7 @@ def evaluate_data(
         shards=shards,
         workers=data_keys.workers,
         bad_videos=data_keys.bad_scored,
+        say=say,
     )
     for line in reader.problems() if reader else ():
         say(line)
@@ -141,15 +164,14 @@ def held_out(listing: Listing, run_folder: Path) -> tuple[list[VideoItem], str]:
     return list(listing.items), "all"
 
 
-def _scores(
-    probabilities: npt.NDArray[np.float32],  # N V K
-    order: list[int],
-    items: Sequence[VideoItem],
-    classes: tuple[str, ...],
-    views: Views,
-    failed: dict[str, str],
-    repeated: tuple[str, ...],
-) -> Scores:
+def _scores(parts: Sequence[_Part], items: Sequence[VideoItem], classes: tuple[str, ...], views: Views) -> Scores:
+    """The scores of all parts together, each video once and in the order of `items`."""
+    order = np.array([index for part in parts for index in part.indices], dtype=np.int64)
+    none = np.zeros((0, 1, len(classes)), np.float32)
+    probabilities = np.concatenate([none, *(p for part in parts for p in part.probabilities)][bool(len(order)) :])
+    in_order = np.argsort(order)
+    order, probabilities = order[in_order], probabilities[in_order]
+    failed = {str(items[index].path): part.failed[index] for part in parts for index in sorted(part.failed)}
     labels = np.array([classes.index(items[index].label) for index in order], dtype=np.int64)
     video_scores = metrics.average_views(probabilities)
     n_views = probabilities.shape[1]
@@ -168,5 +190,5 @@ def _scores(
         confusion=metrics.confusion(video_scores.argmax(1), labels, len(classes)),
         n_videos=len(items),
         failed=failed,
-        repeated=repeated,
+        repeated=tuple(str(items[index].path) for part in parts for index in sorted(part.repeated)),
     )

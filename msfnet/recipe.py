@@ -107,7 +107,11 @@ class Data(Table):
 
 class Optim(Table):
     name: Literal["adam", "adamw", "sgd"] = Field("adam", description="SGD has a Nesterov momentum of 0.9")
-    lr: float = Field(1e-4, gt=0, description="highest learning rate")
+    lr: float = Field(1e-4, gt=0, description="highest learning rate, for batches of `lr_batch`")
+    lr_batch: Positive = Field(
+        16,
+        description="the rate in use is `lr` x `train.batch` / `lr_batch` (the linear rule of Goyal et al., 2017)",
+    )
     weight_decay: float = Field(0.0, ge=0, description="of kernels and matrices, not of norms and biases")
     schedule: Literal["step", "cosine", "constant"] = Field("step", description="of the learning rate")
     step_epochs: Positive = Field(10, description="`step` divides the rate by ten every so many epochs")
@@ -116,11 +120,27 @@ class Optim(Table):
 
 class Train(Table):
     epochs: Positive = Field(40, description="times that every training video is seen")
-    batch: Positive = Field(16, description="clips of a step, 2 or more")
+    batch: Positive = Field(16, description="clips of a step, 2 or more: of all processes and parts together")
+    accumulate: Positive = Field(
+        1, description="parts that a process computes a step in, one after the other, to save memory"
+    )
     seed: int = Field(0, ge=0, description="of weights, order, clips, augmentation and drawn splits")
-    devices: Literal["auto"] | Positive = Field("auto", description="one so far: a GPU if there is one, else the CPU")
+    devices: Literal["auto"] | Positive = Field(
+        "auto",
+        description="processes to train with, a GPU each where there are any; `auto` is one, or as many as torchrun or "
+        "SLURM started",
+    )
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
         "32-true", description="of the arithmetic; mixed needs a GPU"
+    )
+    sync_batchnorm: bool = Field(False, description="norms go by the clips of all processes, not of each")
+    activation_checkpointing: bool = Field(
+        False, description="compute blocks twice instead of keeping what they computed: less memory, a third slower"
+    )
+    compile: bool = Field(False, description="by torch.compile: minutes at the start, for a faster step on GPUs")
+    deterministic: bool = Field(False, description="only algorithms that repeat bit for bit, on GPUs too; slower there")
+    save_minutes: float = Field(
+        10.0, gt=0, description="a state to resume from is written that often, and after every epoch"
     )
     mixup: float = Field(
         0.0, ge=0, description="alpha of the beta distribution by which pairs of clips are blended (Zhang et al., 2018)"
@@ -160,6 +180,10 @@ class Recipe(Table):
         """What the network is made with, its input's size included."""
         own = {"width": self.model.width, "frames": self.data.frames, "size": self.data.size}
         return own | self.model.arguments
+
+    def learning_rate(self) -> float:
+        """The highest in use: `optim.lr` tied to the batch of a step, however many processes and parts share it."""
+        return self.optim.lr * self.train.batch / self.optim.lr_batch
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(exclude_none=True))

@@ -101,6 +101,7 @@ TINY = (
     "data.val_fraction=0.1",
     "train.epochs=2",
     "train.batch=4",
+    "optim.lr_batch=4",
 )
 
 

@@ -20,7 +20,7 @@ from msfnet.data.cache import frame_cache as cache_module
 from msfnet.data.cache.frame_cache import FrameCache, choose_codec, describe, estimate_raw_bytes
 from msfnet.data.cache.packed import read_header
 from msfnet.data.cache.store import Store
-from msfnet.data.dataset import TrainingVideos, Turns, make_loader, open_reader
+from msfnet.data.dataset import TrainingVideos, Turns, make_batches, open_reader
 from msfnet.data.sampling import even_clips
 from msfnet.data.video.decode import read_clips, read_video
 from msfnet.data.video.decoders import DECODERS, Decoder, DirectReader
@@ -162,14 +162,12 @@ def test_a_second_epoch_reads_no_video(tmp_path, folder, workers):
     preprocessing = Recipe(data=Data(size=32, frames=4)).preprocessing()
     cache = FrameCache(folder, preprocessing.resize_px, 2**30)
     videos = TrainingVideos(items, ["a"], preprocessing, cache, sampling="random-interval")
-    turns = Turns(len(items), seed=0)
-    loader = make_loader(videos, 2, workers, turns)
+    loader = make_batches(videos, Turns(len(items), 2, seed=0), workers, print)
     past_the_tick()
-    first = list(loader)
+    first = list(loader.epoch(0))
     hide(root)
     for epoch in (1, 2):
-        turns.set_epoch(epoch)
-        batches = list(loader)
+        batches = list(loader.epoch(epoch))
         assert sorted(i for b in batches for i in b["indices"]) == [0, 2, 3, 4]
         assert [f for b in batches for f in b["failures"]] == [f for b in first for f in b["failures"]]
         assert [i for b in batches for i, text in b["warnings"] if "damaged" in text] == [0]

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import TINY, moving_square, write_lossless
+from hypothesis import given
+from hypothesis import strategies as st
 
-from msfnet.data.dataset import TrainingVideos, Turns, collate
+from msfnet.data.dataset import InOrder, TrainingVideos, Turns, collate
 from msfnet.data.listing.annotations import read_data, read_manifest
 from msfnet.evaluate import evaluate, evaluate_data, held_out
 from msfnet.models.checkpoint import init_weights, load_weights, save_weights
@@ -226,10 +228,11 @@ def test_a_split_by_clip_of_grouped_videos_is_refused_unless_forced(video_folder
 
 def test_the_time_of_each_epoch_is_accounted_for(tiny_run):
     for row in read_history(tiny_run):
-        parts = [row[f"{part}_seconds"] for part in ("wait", "transfer", "augment", "network")]
+        parts = [row[f"{part}_seconds"] for part in ("wait", "transfer", "augment", "forward", "backward")]
         assert all(seconds >= 0 for seconds in parts)
-        assert row["network_seconds"] > 0
+        assert min(row["forward_seconds"], row["backward_seconds"]) > 0
         assert sum(parts) <= row["seconds"]
+        assert row["memory_mb"] > 10
         assert 0 < row["read_seconds"] < row["wait_seconds"]  # no workers: every read is waited for
     assert "Where the time went" in (tiny_run / "report.html").read_text(encoding="utf-8")
 
@@ -248,7 +251,7 @@ def test_all_videos_broken_is_an_error(tmp_path):
     [
         (["model.name=r3d"], "unknown model 'r3d'"),
         (["train.batch=1"], "train.batch of 2 or more"),
-        (["train.devices=2"], "several are not supported yet"),
+        (["train.batch=4", "train.accumulate=3"], "train.batch of 6 or more .2 clips for each of 1 processes x 3 parts"),
         (["model.init=nowhere.pth"], "found nothing at nowhere.pth"),
         (['data.flip_pairs=[["GoLeft", "GoRigth"]]'], "no class 'GoRigth'; did you mean GoRight"),
         (["model.arguments.groups=99"], "found groups=99"),
@@ -271,14 +274,34 @@ def test_one_class_is_refused(video_folder, tmp_path):
 
 
 def test_turns_are_every_video_once_and_a_function_of_seed_and_epoch():
-    turns = Turns(10, seed=3)
+    turns = Turns(10, 4, seed=3)
     first = list(turns)
-    assert sorted(index for index, _ in first) == list(range(10))
-    turns.set_epoch(1)
+    assert [len(batch) for batch in first] == [4, 4, 2]
+    assert sorted(index for batch in first for index, _ in batch) == list(range(10))
+    turns.go_to(1)
     assert list(turns) != first
-    turns.set_epoch(0)
+    turns.go_to(0)
     assert list(turns) == first
-    assert list(Turns(10, seed=4)) != first
+    assert list(Turns(10, 4, seed=4)) != first
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 4), st.integers(0, 99))
+def test_processes_share_out_every_batch_and_go_on_anywhere(n_videos, batch, ranks, done):
+    alone = Turns(n_videos, batch, 5)
+    alone.go_to(2)
+    whole = list(alone)
+    done %= alone.batches()
+    shares = []
+    for rank in range(ranks):
+        turns = Turns(n_videos, batch, 5, rank, ranks)
+        turns.go_to(2, done)
+        assert len(turns) == len(whole) - done
+        shares.append(list(turns))
+    for step, batches in enumerate(zip(*shares, strict=True), done):
+        assert sorted(turn for share in batches for turn in share) == sorted(whole[step])
+        assert max(map(len, batches)) - min(map(len, batches)) <= 1
+    scored = [index for rank in range(ranks) for share in InOrder(n_videos, batch, rank, ranks) for index in share]
+    assert sorted(scored) == list(range(n_videos))
 
 
 def test_a_turn_repeats_exactly(video_folder):

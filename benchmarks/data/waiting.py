@@ -20,8 +20,8 @@ from provenance import provenance, spread
 
 from msfnet.data.listing.annotations import Listing, read_data
 from msfnet.recipe import load_recipe
-from msfnet.train.engine import EpochRow
 from msfnet.train.folder import read_history
+from msfnet.train.loop import EpochRow
 from msfnet.train.run import train
 
 RESULT = Path(__file__).with_suffix(".md")

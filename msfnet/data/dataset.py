@@ -6,7 +6,7 @@ Workers hand over uint8 frames; crops, flips and normalisation are done in batch
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from msfnet.arrays import Indices
 from msfnet.data.cache.frame_cache import FrameCache, choose_codec, default_folder, describe, estimate_raw_bytes
+from msfnet.data.loading import Batches
 from msfnet.data.sampling import scored_clips, train_sampler
 from msfnet.data.video import decode_torchcodec
 from msfnet.data.video.decode import Plan
 from msfnet.data.video.decoders import DirectReader, Reader
 from msfnet.recipe import Data
-from msfnet.types import Preprocessing, UserError, VideoError, VideoItem
+from msfnet.types import Preprocessing, Say, UserError, VideoError, VideoItem
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,7 @@ class Sample:
     read_seconds: float = 0.0  # what finding, decoding and resizing its frames took
 
 
-def open_reader(
-    data: Data, preprocessing: Preprocessing, items: Sequence[VideoItem], say: Callable[[str], None]
-) -> Reader:
+def open_reader(data: Data, preprocessing: Preprocessing, items: Sequence[VideoItem], say: Say) -> Reader:
     """The decoder and cache that a recipe asks for, for a run on `items`; says what will be kept, and what is wrong.
 
     Raises UserError when the recipe names a folder that is none or a decoder that cannot start.
@@ -120,27 +119,58 @@ class ScoredVideos(_Videos):
         return self.read(index, partial(scored_clips, self.preprocessing, self.clips))
 
 
-class Turns(Sampler[tuple[int, int]]):
-    """A training epoch's order: (index, seed of the clip), a pure function of seed and epoch."""
+class _Order:
+    """The batches of an epoch for one of `ranks` processes, from the batch that it was told to go to.
 
-    def __init__(self, n_videos: int, seed: int) -> None:
-        self.n_videos, self.seed, self.epoch = n_videos, seed, 0
+    A batch is every process's clips of one step: each takes the turns at its rank, and every `ranks`-th after it. The
+    last batch may be short, and have turns for some processes only.
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __init__(self, n_videos: int, batch: int, rank: int = 0, ranks: int = 1) -> None:
+        self.n_videos, self.batch, self.rank, self.ranks = n_videos, batch, rank, ranks
+        self.epoch, self.done = 0, 0
+
+    def go_to(self, epoch: int, done: int = 0) -> None:
+        """To an epoch, of which so many batches are done."""
+        self.epoch, self.done = epoch, done
+
+    def batches(self) -> int:
+        """How many an epoch has."""
+        return -(-self.n_videos // self.batch)
 
     def __len__(self) -> int:
-        return self.n_videos
+        return self.batches() - self.done
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[list[Any]]:
+        turns = self._turns()
+        for start in range(self.done * self.batch, self.n_videos, self.batch):
+            yield turns[start : start + self.batch][self.rank :: self.ranks]
+
+    def _turns(self) -> list[Any]:
+        return list(range(self.n_videos))
+
+
+class InOrder(_Order):
+    """Every video once, by its number, for scoring."""
+
+
+class Turns(_Order):
+    """Training: (index, seed of the clip) in an order that is a pure function of seed and epoch."""
+
+    def __init__(self, n_videos: int, batch: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
+        super().__init__(n_videos, batch, rank, ranks)
+        self.seed = seed
+
+    def _turns(self) -> list[tuple[int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         order, seeds = rng.permutation(self.n_videos), rng.integers(0, 2**31, self.n_videos)
-        return iter(zip(order.tolist(), seeds.tolist(), strict=True))
+        return list(zip(order.tolist(), seeds.tolist(), strict=True))
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     """A batch of the samples that were read: clips N V T H W 3 (None when there is none), labels N, indices N.
 
+    `places` holds the place that each of these had in the whole batch, before it lost those that could not be read.
     `failures` holds (index, reason) of the others, `warnings` the same of damaged videos that were read in part,
     `repeated` the indices of videos shorter than the clip, `read_seconds` what reading all of them took.
     """
@@ -149,6 +179,7 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
         "clips": torch.stack([s.frames for s in good if s.frames is not None]) if good else None,
         "labels": torch.tensor([s.label for s in good], dtype=torch.int64),
         "indices": [s.index for s in good],
+        "places": [place for place, s in enumerate(samples) if s.frames is not None],
         "failures": [(s.index, s.error) for s in samples if s.frames is None],
         "warnings": [(s.index, s.warning) for s in good if s.warning],
         "repeated": [s.index for s in good if s.repeated],
@@ -156,14 +187,17 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def make_loader(videos: _Videos, batch: int, workers: int, sampler: Sampler[Any] | None = None) -> DataLoader[Any]:
-    """Batches of `videos`, read by `workers` processes of one thread each that live as long as the loader."""
-    return DataLoader(
-        videos,
-        batch_size=batch,
-        sampler=sampler,
-        num_workers=min(workers, len(videos)),
-        collate_fn=collate,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
+def make_batches(videos: _Videos, order: _Order, workers: int, say: Say) -> Batches:
+    """Batches of `videos` in an order, read by `workers` processes of one thread each that live as long as these."""
+
+    def make() -> DataLoader[Any]:
+        return DataLoader(
+            videos,
+            batch_sampler=order,
+            num_workers=min(workers, len(videos)),
+            collate_fn=collate,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    return Batches(make, order.go_to, order.batches(), say)

@@ -19,8 +19,8 @@ from msfnet.files import replacing
 from msfnet.predict import Recognizer
 from msfnet.recipe import load_recipe
 from msfnet.report import Section, plot_history, plot_strips, score_sections, score_tiles, to_png, write_page
-from msfnet.train.engine import CHECKPOINT
 from msfnet.train.folder import read_history
+from msfnet.train.loop import CHECKPOINT
 from msfnet.train.run import resume, train
 from msfnet.types import Prediction, Say, Scores
 

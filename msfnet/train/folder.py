@@ -14,7 +14,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from msfnet import __version__
 from msfnet.data.listing.annotations import Listing, read_manifest
@@ -30,14 +32,36 @@ from msfnet.evaluate import RECIPE, SPLIT
 from msfnet.files import write_text
 from msfnet.models.checkpoint import WEIGHTS, Weights, save_weights
 from msfnet.recipe import Recipe, load_recipe
-from msfnet.train.engine import CHECKPOINT, TIMED, EpochRow
+from msfnet.train.learner import TIMED
+from msfnet.train.loop import CHECKPOINT, EpochRow
 from msfnet.types import Say, UserError, VideoItem
 
 METRICS, ENVIRONMENT, SCORES = "metrics.csv", "environment.json", "scores.json"
+LOCK = ".lock"
 COLUMNS = (
     *("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "seconds"),
     *(f"{part}_seconds" for part in TIMED),
+    "memory_mb",
 )
+EXACT = ("train_loss", "train_top1", "val_loss", "val_top1")  # a resumed run compares with what it reads back
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Make the folder this process's own while the block lasts, or until the process ends, however it does.
+
+    Raises UserError when another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"another process is writing to {folder}; wait for it, or choose another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def holds_run(folder: Path) -> bool:
@@ -55,7 +79,7 @@ def start_folder(folder: Path, recipe: Recipe, items: Sequence[VideoItem], shard
 def read_folder(folder: Path) -> tuple[Recipe, Listing, ShardIndex | None]:
     """What a run began with. Raises UserError when there is nothing in the folder to go on from."""
     if not (folder / RECIPE).is_file() or not (folder / "last" / CHECKPOINT).is_file():
-        raise UserError(f"expected a run to resume in {folder}, found no finished epoch there; train without --resume")
+        raise UserError(f"expected a run to resume in {folder}, found no saved state there; train without --resume")
     recipe = load_recipe(str(folder / RECIPE))
     environment = json.loads((folder / ENVIRONMENT).read_text("utf-8"))
     if not environment.get("shards"):
@@ -64,11 +88,6 @@ def read_folder(folder: Path) -> tuple[Recipe, Listing, ShardIndex | None]:
     if shards.fingerprint != environment["data_fingerprint"]:
         raise UserError(f"{shards.source} holds other shards than those that the run in {folder} began with")
     return recipe, shards.listing(), shards
-
-
-def epochs_done(folder: Path) -> int:
-    checkpoint = torch.load(folder / "last" / CHECKPOINT, map_location="cpu", weights_only=True)
-    return int(checkpoint["epoch"]) + 1
 
 
 def read_history(folder: Path) -> list[EpochRow]:
@@ -88,7 +107,7 @@ class History:
 
     def keep(self, epochs: int) -> None:
         """Go on from so many epochs of the metrics.csv that is there."""
-        self.rows = read_history(self.folder)[:epochs]
+        self.rows = read_history(self.folder)[:epochs] if epochs else []
         self.first = len(self.rows)
 
     def add(self, row: EpochRow) -> None:
@@ -102,7 +121,7 @@ class History:
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows({k: int(v) if k == "epoch" else f"{v:.6g}" for k, v in kept.items()} for kept in self.rows)
+        writer.writerows({key: _written(key, value) for key, value in kept.items()} for kept in self.rows)
         write_text(self.folder / METRICS, text.getvalue())
         self._tell(row)
 
@@ -114,6 +133,12 @@ class History:
         if "val_top1" in row:
             line += f"  val {row['val_top1']:6.1%}"
         self.say(f"{line}  {row['seconds']:.0f} s, {per_epoch * (self.epochs - done) / 60:.0f} min to go")
+
+
+def _written(key: str, value: float) -> str:
+    if key == "epoch":
+        return str(int(value))
+    return repr(float(value)) if key in EXACT else f"{value:.6g}"
 
 
 def _split_csv(items: Sequence[VideoItem], shards: ShardIndex | None) -> str:

@@ -12,19 +12,28 @@ from torch import nn
 from msfnet.recipe import Optim
 
 
-def make_optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
-    """The recipe's optimiser; weight decay applies to matrices and kernels, not to norms and biases."""
+def make_optimizer(model: nn.Module, optim: Optim, lr: float) -> torch.optim.Optimizer:
+    """The recipe's optimiser; weight decay applies to matrices and kernels, not to norms and biases.
+
+    Each group's `initial_lr` is what `set_lr` goes by.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": optim.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": optim.weight_decay, "initial_lr": lr},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "initial_lr": lr},
     ]
     makers: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,
         "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
     }
-    return makers[optim.name](groups, lr=optim.lr)
+    return makers[optim.name](groups, lr=lr)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """The learning rate of every group: `factor` times the one that it began with."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["initial_lr"]
 
 
 def lr_factor(optim: Optim, epoch: float, epochs: int) -> float:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,21 +15,30 @@ from typing import Any
 import torch
 from torch import nn
 
+from msfnet import processes
 from msfnet.data.augment.augmentation import mirrored_classes
 from msfnet.data.listing.annotations import Listing
+from msfnet.data.loading import ReaderDiedError
 from msfnet.data.shards.index import ShardIndex
 from msfnet.data.shards.stream import check_size
 from msfnet.data.splits import assign_splits, refuse_leaks
-from msfnet.evaluate import best_device, evaluate
+from msfnet.evaluate import best_device, evaluate, silent
 from msfnet.files import write_text
 from msfnet.models.checkpoint import WEIGHTS, Weights, init_weights, load_weights, save_weights
 from msfnet.models.registry import create_model
-from msfnet.recipe import Recipe
+from msfnet.recipe import Recipe, Train
 from msfnet.report import write_run_report
-from msfnet.train.engine import BadVideoError, Classifier, fit
-from msfnet.train.folder import SCORES, History, epochs_done, holds_run, read_folder, start_folder
+from msfnet.train.engine import Engine
+from msfnet.train.folder import SCORES, History, holds_run, owned, read_folder, start_folder
+from msfnet.train.launch import start, to_start
+from msfnet.train.learner import Account, BadVideoError, DivergedError, Learner
+from msfnet.train.loop import Loop
+from msfnet.train.stopping import StopRequests, stop_requests
 from msfnet.train.videos import RunVideos
 from msfnet.types import Say, Scores, UserError, VideoItem
+
+# What the system says when a file has no room: the disk, the user's share of it, or the largest file that may be.
+FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 
 
 @dataclass(frozen=True)
@@ -47,56 +59,90 @@ def new_run_folder(name: str) -> Path:
 def train(data: Listing | ShardIndex, recipe: Recipe, folder: Path, *, say: Say) -> RunResult:
     """Train the recipe's network on a data set, of files or of shards, and leave everything in `folder`.
 
-    Raises UserError when the folder holds a run already or the data cannot be trained on.
+    With several `train.devices` this starts as many processes, unless torchrun or SLURM has started them already.
+
+    Raises UserError when the folder holds a run already, another process writes to it, or the data cannot be trained
+    on; Stopped when a signal asked for it, with the state saved that `resume` goes on from.
     """
+    if n := to_start(recipe.train):
+        return start(n, partial(train, say=say), data, recipe, folder)
+    engine, say = _join(recipe, say)
+    folder = processes.gather(folder)[0]
     listing, shards = (data.listing(), data) if isinstance(data, ShardIndex) else (data, None)
-    return _run(_start_run(listing, shards, recipe, folder), shards, recipe, folder, say, resume=False)
+    listing = _refuse_or_split(listing, shards, recipe)
+    with _alone_in(folder):
+        if processes.rank() == 0:
+            if holds_run(folder):
+                raise UserError(f"{folder} holds a run already; go on with --resume, or choose another --out")
+            start_folder(folder, recipe, listing.items, shards)
+        return _run(listing, shards, recipe, folder, engine, say, resume=False)
 
 
 def resume(folder: Path, *, say: Say) -> RunResult:
-    """Go on with the run in `folder` from the last epoch it finished, with its own recipe, videos and split.
+    """Go on with the run in `folder` from the last state it saved, with its own recipe, videos and split.
 
-    Raises UserError when there is nothing to go on from.
+    Raises UserError when there is nothing to go on from, and as `train` does.
     """
     recipe, listing, shards = read_folder(folder)
-    return _run(listing, shards, recipe, folder, say, resume=True)
+    if n := to_start(recipe.train):
+        return start(n, partial(resume, say=say), folder)
+    engine, say = _join(recipe, say)
+    with _alone_in(folder):
+        return _run(listing, shards, recipe, folder, engine, say, resume=True)
+
+
+def _join(recipe: Recipe, say: Say) -> tuple[Engine, Say]:
+    """Join the run's other processes, if any; only the first of them speaks."""
+    engine = Engine(recipe.train)
+    return engine, say if processes.rank() == 0 else silent
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Nobody else writes to the folder meanwhile; a full disk is told in one line."""
+    with owned(folder) if processes.rank() == 0 else nullcontext():
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            where = error.filename or folder
+            raise UserError(
+                f"no room to write {where} ({error.strerror}): make some, and go on with --resume --out {folder}"
+            ) from error
 
 
 def _run(
-    listing: Listing, shards: ShardIndex | None, recipe: Recipe, folder: Path, say: Say, *, resume: bool
+    listing: Listing,
+    shards: ShardIndex | None,
+    recipe: Recipe,
+    folder: Path,
+    engine: Engine,
+    say: Say,
+    *,
+    resume: bool,
 ) -> RunResult:
-    say((shards or listing).describe())
-    videos = RunVideos.of(listing, shards, recipe, say)
-    parts, classes = videos.parts, videos.classes
-    model, arguments = _build_model(recipe, classes)
-    if recipe.model.init and not resume:
-        _warm_start(model, recipe, say)
-    classifier = Classifier(model, recipe, classes)
-    weights = Weights(model, recipe.model.name, arguments, classes, recipe.preprocessing(), {})
-    history = History(folder, weights, recipe.train.epochs, say)
-    if resume:
-        history.keep(epochs_done(folder))
-    choosing = f"choosing the best epoch on {len(parts['val'])}" if parts["val"] else "keeping the last epoch"
-    say(f"training {recipe.model.name} on {len(parts['train'])} videos, {choosing}: {folder}")
-    _fit(classifier, videos, history, resume=resume)
-    problems = _tell_problems(classifier, parts, say)
-    best = load_weights(folder)
-    scores = None
-    if parts["test"]:
-        scores = _score(best, videos, say)
-        problems |= scores.failed
-        write_text(folder / SCORES, json.dumps(scores.to_dict(), indent=2, ensure_ascii=False))
-        save_weights(folder / WEIGHTS, replace(best, notes={**best.notes, "test": scores.video}))
-    for line in videos.reader.problems() if videos.reader else ():
-        say(line)
-    write_run_report(
-        folder / "report.html",
-        title=f"{recipe.model.name} on {len(classes)} classes",
-        facts=_facts(recipe, best, parts),
-        history=history.rows,
-        scores=scores,
-        problems=problems,
-    )
+    with stop_requests() as stop:
+        say((shards or listing).describe())
+        videos = RunVideos.of(listing, shards, recipe, say)
+        parts, classes = videos.parts, videos.classes
+        model, arguments = _build_model(recipe, classes)
+        if recipe.model.init and not resume:
+            _warm_start(model, recipe, say)
+        learner = Learner(model, recipe, classes, engine)
+        weights = Weights(model, recipe.model.name, arguments, classes, recipe.preprocessing(), {})
+        history = History(folder, weights, recipe.train.epochs, say)
+        choosing = f"choosing the best epoch on {len(parts['val'])}" if parts["val"] else "keeping the last epoch"
+        say(f"training {recipe.model.name} on {len(parts['train'])} videos, {choosing}: {folder}")
+        _fit(learner, videos, history, stop, say, resume=resume)
+        problems = _tell_problems(learner.account, parts, say)
+        best = load_weights(folder)
+        scores = _score(best, videos, engine.device, say) if parts["test"] else None
+        problems |= scores.failed if scores else {}
+        for line in videos.reader.problems() if videos.reader else ():
+            say(line)
+        if processes.rank() == 0:
+            _write_results(folder, recipe, videos, best, history, scores, problems)
     return RunResult(folder, scores, problems)
 
 
@@ -116,41 +162,53 @@ def _warm_start(model: nn.Module, recipe: Recipe, say: Say) -> None:
     say(f"started from {recipe.model.init}; {left}")
 
 
-def _fit(classifier: Classifier, videos: RunVideos, history: History, *, resume: bool) -> None:
-    train_loader, val_loader = videos.loaders()
-    classifier.failures |= videos.unpacked()
-    if resume:  # the trainer tells the epoch too late for workers that read ahead
-        train_loader.sampler.set_epoch(epochs_done(history.folder))  # type: ignore[attr-defined]
+def _fit(learner: Learner, videos: RunVideos, history: History, stop: StopRequests, say: Say, *, resume: bool) -> None:
+    first = processes.rank() == 0
+    last = history.folder / "last"
+    loop = Loop(learner, *videos.batches(say), last, history.add if first else lambda row: None, stop)
+    learner.account.failures |= videos.unpacked()
+    if resume:
+        loop.go_on()
+        history.keep(loop.epoch)
+        say(f"going on after {loop.epoch} epochs and {loop.step} of {len(loop.train_batches)} batches")
     try:
-        fit(classifier, train_loader, val_loader, history.folder / "last", history.add, resume=resume)
+        loop.run()
     except BadVideoError as error:
         key = "bad_videos" if error.split == "train" else "bad_scored"
         raise UserError(f"{videos.parts[error.split][error.index].path}: {error}; data.{key} is fail") from error
+    except DivergedError as error:
+        names = ", ".join(str(videos.parts["train"][index].path) for index in error.indices)
+        raise UserError(
+            f"{error} at batch {loop.step + 1} of epoch {loop.epoch + 1}; lower optim.lr, or look at its videos with "
+            f"msfnet doctor: {names}"
+        ) from error
+    except ReaderDiedError as error:
+        raise UserError(f"{error}; the state of {loop.epoch} epochs and {loop.step} batches is saved") from error
     n_videos = len(videos.parts["train"])
-    if len(classifier.failures) == n_videos:
+    if len(learner.account.failures) == n_videos:
         raise UserError(f"none of the {n_videos} training videos could be read; see msfnet doctor for the reasons")
 
 
-def _tell_problems(classifier: Classifier, parts: dict[str, list[VideoItem]], say: Say) -> dict[str, str]:
+def _tell_problems(account: Account, parts: dict[str, list[VideoItem]], say: Say) -> dict[str, str]:
     """Name what was wrong with videos in training; returns the reason of each that could not be read."""
-    failed = {str(parts["train"][i].path): reason for i, reason in classifier.failures.items()}
+    failed = {str(parts["train"][i].path): reason for i, reason in account.failures.items()}
     for path, reason in failed.items():
         say(f"skipped in training: {path}: {reason}")
-    unscored = {str(parts["val"][i].path): reason for i, reason in classifier.val_failures.items()}
+    unscored = {str(parts["val"][i].path): reason for i, reason in account.val_failures.items()}
     for path, reason in unscored.items():
         say(f"counted as wrong in validation: {path}: {reason}")
-    for i, warning in classifier.warnings.items():
+    for i, warning in account.warnings.items():
         say(f"used in part: {parts['train'][i].path}: {warning}")
-    if short := len(classifier.repeated):
+    if short := len(account.repeated):
         say(f"{short} training videos are shorter than a clip; their last frame was repeated")
     return failed | unscored
 
 
-def _score(weights: Weights, videos: RunVideos, say: Say) -> Scores:
+def _score(weights: Weights, videos: RunVideos, device: torch.device, say: Say) -> Scores:
     """Score the best weights once, with the recipe's views."""
     data = videos.recipe.data
     scores = evaluate(
-        weights.model.to(best_device()),
+        weights.model.to(device),
         weights.classes,
         weights.preprocessing,
         videos.parts["test"],
@@ -158,6 +216,7 @@ def _score(weights: Weights, videos: RunVideos, say: Say) -> Scores:
         workers=data.workers,
         shards=videos.shards,
         bad_videos=data.bad_scored,
+        say=say,
     )
     say(
         f"test: {scores.n_videos} videos, clip top-1 {scores.clip['top1']:.1%}, video top-1 {scores.video['top1']:.1%} "
@@ -166,10 +225,30 @@ def _score(weights: Weights, videos: RunVideos, say: Say) -> Scores:
     return scores
 
 
-def _start_run(listing: Listing, shards: ShardIndex | None, recipe: Recipe, folder: Path) -> Listing:
-    """Refuse what cannot be trained, then make the folder; returns the listing with every item's split."""
-    if holds_run(folder):
-        raise UserError(f"{folder} holds a run already; go on with --resume, or choose another --out")
+def _write_results(
+    folder: Path,
+    recipe: Recipe,
+    videos: RunVideos,
+    best: Weights,
+    history: History,
+    scores: Scores | None,
+    problems: dict[str, str],
+) -> None:
+    if scores:
+        write_text(folder / SCORES, json.dumps(scores.to_dict(), indent=2, ensure_ascii=False))
+        save_weights(folder / WEIGHTS, replace(best, notes={**best.notes, "test": scores.video}))
+    write_run_report(
+        folder / "report.html",
+        title=f"{recipe.model.name} on {len(videos.classes)} classes",
+        facts=_facts(recipe, best, videos.parts),
+        history=history.rows,
+        scores=scores,
+        problems=problems,
+    )
+
+
+def _refuse_or_split(listing: Listing, shards: ShardIndex | None, recipe: Recipe) -> Listing:
+    """Refuse what cannot be trained; returns the listing with every item's split."""
     if shards:  # whose split was drawn when they were written
         check_size(shards, recipe.preprocessing())
         items = list(listing.items)
@@ -184,10 +263,7 @@ def _start_run(listing: Listing, shards: ShardIndex | None, recipe: Recipe, fold
     if untrained := sorted(set(listing.classes) - trained):
         raise UserError(f"class {untrained[0]} has no training video, only others; move some to train or leave it out")
     mirrored_classes(recipe.data.flip_pairs, listing.classes)  # refuses labels that no class has
-    if recipe.train.batch < 2:
-        raise UserError(f"expected train.batch of 2 or more (norms need several clips), found {recipe.train.batch}")
-    if recipe.train.devices not in ("auto", 1):
-        raise UserError(f"expected train.devices of 1 (several are not supported yet), found {recipe.train.devices}")
+    _refuse_batch(recipe.train, from_shards=shards is not None)
     if recipe.train.precision != "32-true" and best_device().type == "cpu":
         # torch 2.13 leaves weight gradients of bf16 3x3x3 convolutions over two frames partly unwritten on CPUs.
         raise UserError(
@@ -195,8 +271,22 @@ def _start_run(listing: Listing, shards: ShardIndex | None, recipe: Recipe, fold
         )
     with torch.device("meta"):  # a network that cannot be made is refused before anything is written
         create_model(recipe.model.name, len(trained), **recipe.model_arguments())
-    start_folder(folder, recipe, items, shards)
     return replace(listing, items=tuple(items))
+
+
+def _refuse_batch(train: Train, *, from_shards: bool) -> None:
+    """Every process and every part of a step needs two clips: norms go by several."""
+    least = 2 * processes.count() * train.accumulate
+    if train.batch < least:
+        raise UserError(
+            f"expected train.batch of {least} or more (2 clips for each of {processes.count()} processes x "
+            f"{train.accumulate} parts), found {train.batch}"
+        )
+    if from_shards and train.batch % processes.count():
+        raise UserError(
+            f"expected train.batch to divide among {processes.count()} processes when they read shards, "
+            f"found {train.batch}"
+        )
 
 
 def _facts(recipe: Recipe, best: Weights, parts: dict[str, list[VideoItem]]) -> dict[str, str]:

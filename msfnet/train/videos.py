@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from torch.utils.data import DataLoader
-
-from msfnet.data.dataset import ScoredVideos, TrainingVideos, Turns, make_loader, open_reader
+from msfnet import processes
+from msfnet.data.dataset import InOrder, ScoredVideos, TrainingVideos, Turns, make_batches, open_reader
 from msfnet.data.listing.annotations import Listing
+from msfnet.data.loading import Batches
 from msfnet.data.shards.index import ShardIndex
-from msfnet.data.shards.stream import ScoredShards, TrainingShards, make_shard_loader
+from msfnet.data.shards.stream import ScoredShards, TrainingShards, make_shard_batches
 from msfnet.data.video.decoders import Reader
 from msfnet.recipe import Recipe
-from msfnet.types import VideoItem
+from msfnet.types import Say, VideoItem
 
-Loaders = tuple[DataLoader[Any], DataLoader[Any] | None]  # of training and of validation videos
+BatchesOf = tuple[Batches, Batches | None]  # training and validation videos
 
 
 @dataclass(frozen=True)
@@ -30,15 +28,15 @@ class RunVideos:
     shards: ShardIndex | None
 
     @classmethod
-    def of(cls, listing: Listing, shards: ShardIndex | None, recipe: Recipe, say: Callable[[str], None]) -> RunVideos:
+    def of(cls, listing: Listing, shards: ShardIndex | None, recipe: Recipe, say: Say) -> RunVideos:
         """`listing` has a split for every video; `shards` hold them, or else they are files."""
         parts = {name: listing.in_split(name) for name in ("train", "val", "test")}
         reader = None if shards else open_reader(recipe.data, recipe.preprocessing(), listing.items, say)
         return cls(recipe, listing.classes, parts, reader, shards)
 
-    def loaders(self) -> Loaders:
-        """Batches to train on, one random clip of each video an epoch, and batches to choose the best epoch by."""
-        return self._shard_loaders(self.shards) if self.shards else self._file_loaders()
+    def batches(self, say: Say) -> BatchesOf:
+        """To train on, one random clip of each video an epoch, and to choose the best epoch by: for this process."""
+        return self._of_shards(self.shards, say) if self.shards else self._of_files(say)
 
     def unpacked(self) -> dict[int, str]:
         """Training videos that the shards list as unreadable: number -> reason."""
@@ -47,7 +45,7 @@ class RunVideos:
         n_packed = sum(len(shard.items) for shard in self.shards.shards("train"))
         return dict(enumerate(self.shards.reasons("train"), n_packed))
 
-    def _file_loaders(self) -> Loaders:
+    def _of_files(self, say: Say) -> BatchesOf:
         data, preprocessing, train = self.recipe.data, self.recipe.preprocessing(), self.recipe.train
         videos = TrainingVideos(
             self.parts["train"],
@@ -57,26 +55,28 @@ class RunVideos:
             sampling=data.train_sampling,
             temporal_jitter=data.temporal_jitter,
         )
-        train_loader = make_loader(videos, train.batch, data.workers, Turns(len(videos), train.seed))
+        own = processes.rank(), processes.count()
+        batches = make_batches(videos, Turns(len(videos), train.batch, train.seed, *own), data.workers, say)
         if not self.parts["val"]:
-            return train_loader, None
+            return batches, None
         val_videos = ScoredVideos(self.parts["val"], self.classes, preprocessing, self.reader, clips=1)
-        return train_loader, make_loader(val_videos, train.batch, data.workers)
+        return batches, make_batches(val_videos, InOrder(len(val_videos), train.batch, *own), data.workers, say)
 
-    def _shard_loaders(self, shards: ShardIndex) -> Loaders:
+    def _of_shards(self, shards: ShardIndex, say: Say) -> BatchesOf:
         data, preprocessing, train = self.recipe.data, self.recipe.preprocessing(), self.recipe.train
+        own = {"batch": train.batch // processes.count(), "rank": processes.rank(), "ranks": processes.count()}
         videos = TrainingShards(
             shards,
             "train",
             self.classes,
             preprocessing,
-            batch=train.batch,
             sampling=data.train_sampling,
             temporal_jitter=data.temporal_jitter,
             seed=train.seed,
+            **own,
         )
-        train_loader = make_shard_loader(videos, data.workers)
+        batches = make_shard_batches(videos, data.workers, say)
         if not self.parts["val"]:
-            return train_loader, None
-        val_videos = ScoredShards(shards, "val", self.classes, preprocessing, batch=train.batch, clips=1)
-        return train_loader, make_shard_loader(val_videos, data.workers)
+            return batches, None
+        val_videos = ScoredShards(shards, "val", self.classes, preprocessing, clips=1, **own)
+        return batches, make_shard_batches(val_videos, data.workers, say)

@@ -33,18 +33,24 @@ class Augmentation:
         self.preprocessing = recipe.preprocessing()
         self.mirrored = torch.tensor(mirrored_classes(recipe.data.flip_pairs, classes))
 
-    def __call__(self, clips: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, clips: Tensor, labels: Tensor, generator: torch.Generator, places: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """uint8 N T H W 3 and labels N -> float N 3 T size size, normalised, and targets N K: shares of the classes.
 
-        `generator` lives on the CPU.
+        `generator` lives on the CPU. `places` N are those of the clips in the recipe's whole batch, where they are a
+        part of it: what is drawn for a clip's place does not depend on which others are here. Only mixed clips find
+        their partners among those that are.
         """
-        draws = torch.rand(9, len(clips), generator=generator)
+        n_clips = len(clips) if places is None else self.train.batch
+        draws = torch.rand(9 + 2 * self.data.randaugment[0], n_clips, generator=generator)
+        draws = draws if places is None else draws[:, list(places)]
         of_crop, of_flip, of_colour = draws[[0, 1, 2, 5]], draws[3], draws[[4, 6, 7, 8]]
         with torch.autocast(clips.device.type, enabled=False):
             clips = self._crop(clips, of_crop)
             if self.data.flip:
                 clips, labels = self._flip(clips, labels, of_flip < 0.5)
-            clips = rand_augment(clips, *self.data.randaugment, generator)
+            clips = rand_augment(clips, *self.data.randaugment, draws[9:].unflatten(0, (self.data.randaugment[0], 2)))
             x = self._recolour(clips, of_colour)
             targets = F.one_hot(labels, len(self.mirrored)).float()
             return mix(x, targets, self.train.mixup, self.train.cutmix, generator)

@@ -21,15 +21,15 @@ GREY = 128  # shown where an operation moves the frame's edge into sight
 STRONGEST = 10  # magnitude
 
 
-def rand_augment(clips: Tensor, operations: int, magnitude: float, generator: torch.Generator) -> Tensor:
-    """Apply so many operations, drawn for each clip with their directions: uint8 N T S S 3 -> the same.
+def rand_augment(clips: Tensor, operations: int, magnitude: float, draws: Tensor) -> Tensor:
+    """Apply so many operations, chosen for each clip with their directions: uint8 N T S S 3 -> the same.
 
-    `magnitude` goes from 0 to 10. `generator` lives on the CPU.
+    `magnitude` goes from 0 to 10. `draws` are random numbers from 0 to 1, two for each operation and clip:
+    operations 2 N, on the CPU.
     """
-    for _ in range(operations):
-        chosen = torch.randint(len(OPERATIONS), (len(clips),), generator=generator)
-        signs = 2 * torch.randint(2, (len(clips),), generator=generator) - 1
-        strengths = signs * magnitude / STRONGEST
+    for of_operation, of_sign in draws[:operations]:
+        chosen = (of_operation * len(OPERATIONS)).long()
+        strengths = torch.where(of_sign < 0.5, -magnitude, magnitude) / STRONGEST
         clips = _apply_each(clips, chosen, strengths)
     return clips
 

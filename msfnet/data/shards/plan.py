@@ -80,11 +80,12 @@ def training_route(
     return Route(line[places], order[skipped:])
 
 
-def scored_route(n_samples: int, reader: Reader, *, batch: int) -> Route:
-    """A reader's route through samples that are to be scored, in their own order."""
+def scored_route(n_samples: int, reader: Reader, *, batch: int, done: int = 0) -> Route:
+    """A reader's route through samples that are to be scored, in their own order, without the `done` first."""
     first, last = scored_stretch(n_samples, reader.rank, reader.ranks)
-    start, stop = _worker_stretch(last - first, batch, reader.worker, reader.workers)
-    return Route(np.arange(first + start, first + stop), np.arange(stop - start))
+    role, skipped = _resumed(reader, batch, done, last - first)
+    start, stop = _worker_stretch(last - first, batch, role, reader.workers)
+    return Route(np.arange(first + start, first + stop), np.arange(skipped, stop - start))
 
 
 def window_order(n: int, window: int, rng: np.random.Generator) -> Ints:

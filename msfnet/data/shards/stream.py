@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from msfnet.arrays import Indices
 from msfnet.data.cache.packed import DamagedEntry, read_header, unpack
 from msfnet.data.dataset import Sample, collate
+from msfnet.data.loading import Batches
 from msfnet.data.sampling import scored_clips, train_sampler
 from msfnet.data.shards.index import Shard, ShardIndex, locate, open_file, reason, sample_key, webdataset
 from msfnet.data.shards.plan import (
@@ -35,7 +36,7 @@ from msfnet.data.shards.plan import (
     training_route,
     visits,
 )
-from msfnet.types import Preprocessing, UserError
+from msfnet.types import Preprocessing, Say, UserError
 
 RETRY_SECONDS = (0.5, 2.0, 8.0)  # before each further attempt at a shard that brings nothing new
 SHUFFLE_WINDOW = 128  # clips that a reader may hold; the shards themselves were filled in random order
@@ -137,7 +138,7 @@ class _Shards(IterableDataset[Sample]):
 class TrainingShards(_Shards):
     """One random clip of each training video in each epoch: of this rank's, a pure function of seed, epoch and sample.
 
-    Tell it the epoch with `set_epoch`. Every rank yields equally many: see `plan` for the rule.
+    Tell it the epoch with `go_to`. Every rank yields equally many: see `plan` for the rule.
     """
 
     def __init__(
@@ -154,12 +155,17 @@ class TrainingShards(_Shards):
         # In memory that workers share: those that live on from epoch to epoch must hear of the next.
         self._moment = torch.zeros(2, dtype=torch.int64).share_memory_()
 
-    def set_epoch(self, epoch: int, done: int = 0) -> None:
-        """Go to an epoch, or to where `done` samples of it have been yielded to this rank: whole batches.
+    def go_to(self, epoch: int, done: int = 0) -> None:
+        """Go to an epoch, or to where so many batches of it have been yielded to this rank.
 
         The rest comes exactly as it would have, as long as ranks, workers and batch are the same.
         """
-        self._moment.copy_(torch.tensor([epoch, done]))
+        length = training_length(sum(self.sizes), self.ranks)
+        self._moment.copy_(torch.tensor([epoch, min(done * self.batch, length)]))
+
+    def batches(self) -> int:
+        """How many an epoch has, for every rank."""
+        return -(-training_length(sum(self.sizes), self.ranks) // self.batch)
 
     def __len__(self) -> int:
         """The samples that this rank has yet to yield in the epoch."""
@@ -193,13 +199,21 @@ class ScoredShards(_Shards):
         super().__init__(*args, **kwargs)
         self.clips = clips
         self.reasons = self.index.reasons(self.split)
+        self._done = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    def go_to(self, epoch: int, done: int = 0) -> None:
+        """To where so many batches have been yielded to this rank; every epoch is the same."""
+        self._done.fill_(min(done * self.batch, len(self)))
+
+    def batches(self) -> int:
+        return -(-len(self) // self.batch)
 
     def __len__(self) -> int:
         start, stop = scored_stretch(len(self.items), self.rank, self.ranks)
         return stop - start
 
     def __iter__(self) -> Iterator[Sample]:
-        route = scored_route(len(self.items), self._reader(), batch=self.batch)
+        route = scored_route(len(self.items), self._reader(), batch=self.batch, done=int(self._done))
         return self._follow(route, self._read_or_explain, [*self.sizes, len(self.reasons)])
 
     def _read_or_explain(self, visit: Visit) -> Iterator[Sample]:
@@ -212,20 +226,20 @@ class ScoredShards(_Shards):
         return scored_clips(self.preprocessing, self.clips, video_frames)
 
 
-def make_shard_loader(videos: TrainingShards | ScoredShards, workers: int) -> DataLoader[Any]:
+def make_shard_batches(videos: TrainingShards | ScoredShards, workers: int, say: Say) -> Batches:
     """Batches of `videos`, of the size that they are planned for, read by `workers` processes."""
-    loader: DataLoader[Any] = DataLoader(
-        videos,
-        batch_size=videos.batch,
-        num_workers=workers,
-        collate_fn=collate,
-        persistent_workers=workers > 0,
-        pin_memory=torch.cuda.is_available(),
-    )
-    if isinstance(videos, TrainingShards):
-        # Trainers tell the epoch to the loader's sampler; torch allows streamed data none but its own.
-        loader.sampler.set_epoch = videos.set_epoch  # type: ignore[attr-defined]
-    return loader
+
+    def make() -> DataLoader[Any]:
+        return DataLoader(
+            videos,
+            batch_size=videos.batch,
+            num_workers=workers,
+            collate_fn=collate,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    return Batches(make, videos.go_to, videos.batches(), say)
 
 
 # One shard's bytes

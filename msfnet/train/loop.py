@@ -1,0 +1,168 @@
+"""The training loop: epochs, steps, and the moments at which a run can be broken off and gone on with.
+
+The state that is saved is always that between two steps, and a run that goes on from it does, bit for bit on CPUs,
+what it would have done.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from msfnet import processes
+from msfnet.data.loading import Batches
+from msfnet.files import replacing
+from msfnet.train.learner import Learner
+from msfnet.train.optim import lr_factor
+from msfnet.train.stopping import Stopped, StopRequests
+from msfnet.types import UserError
+
+EpochRow = dict[str, float]
+OnEpoch = Callable[[EpochRow], None]
+CHECKPOINT = "checkpoint.pt"  # in the run folder's last/
+FORMAT = 1
+
+
+class Loop:
+    """One run's way through its epochs. `epoch` and `step` are those to come next; `seconds` the epoch's so far.
+
+    `last` is the folder of the checkpoint. `on_epoch` gets a row of numbers after each epoch: what metrics.csv holds.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        train_batches: Batches,
+        val_batches: Batches | None,
+        last: Path,
+        on_epoch: OnEpoch,
+        stop: StopRequests,
+    ) -> None:
+        self.learner, self.train_batches, self.val_batches = learner, train_batches, val_batches
+        self.last, self.on_epoch, self.stop = last, on_epoch, stop
+        self.epochs = learner.train.epochs
+        self.epoch, self.step, self.seconds = 0, 0, 0.0
+        self.resumed = self.saved = time.monotonic()  # this epoch's clock, and when the last state was written
+
+    def go_on(self) -> None:
+        """Take up the state that was saved last."""
+        state = load_checkpoint(self.last)
+        self.learner.load_state(state)
+        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+
+    def run(self) -> None:
+        """To the end of the last epoch.
+
+        Raises Stopped, when the state is saved, soon after a signal asked for it.
+        """
+        with self.stop.held():
+            try:
+                while self.epoch < self.epochs:
+                    self._run_epoch()
+            except Stopped:
+                self._save()
+                raise
+
+    def _run_epoch(self) -> None:
+        if self.step == 0:
+            self.learner.account.begin_epoch()
+            self.seconds = 0.0
+        self.resumed = time.monotonic()
+        with progress_bar(f"epoch {self.epoch + 1}/{self.epochs}", len(self.train_batches), self.step) as advance:
+            for batch in self._awaited(self.train_batches.epoch(self.epoch, self.step)):
+                self._step(batch)
+                advance()
+                self._save_or_stop()
+        self.learner.begin_validation()
+        for batch in self._awaited(self.val_batches.epoch()) if self.val_batches else ():
+            self.learner.validate(batch)
+        row: EpochRow = {"epoch": self.epoch + 1, "lr": self._lr(0)} | self.learner.numbers()
+        self.on_epoch(row | {"seconds": self._epoch_seconds()})
+        self.epoch, self.step = self.epoch + 1, 0
+        self._save()
+
+    def _step(self, batch: dict[str, Any]) -> None:
+        factor = lr_factor(self.learner.recipe.optim, self._moment(self.step), self.epochs)
+        loss = self.learner.step(batch, self.epoch, self.step, factor)
+        if loss is not None:
+            number = self.epoch * len(self.train_batches) + self.step
+            self.learner.engine.log({"train/loss": loss, "train/lr": self._lr(self.step)}, number)
+        self.step += 1
+
+    def _moment(self, step: int) -> float:
+        """In epochs."""
+        return self.epoch + step / len(self.train_batches)
+
+    def _lr(self, step: int) -> float:
+        recipe = self.learner.recipe
+        return recipe.learning_rate() * lr_factor(recipe.optim, self._moment(step), self.epochs)
+
+    def _awaited(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The batches, with account of the waiting; alone, a process may be stopped while it waits."""
+        alone = processes.count() == 1
+        while True:
+            with self.learner.timed("wait"), self.stop.held(not alone):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def _save_or_stop(self) -> None:
+        """Between two steps, and in every process at the same one."""
+        due = time.monotonic() - self.saved > 60 * self.learner.train.save_minutes
+        wanted, due_somewhere = processes.add_numbers(bool(self.stop.wanted), due)
+        if wanted:
+            raise Stopped(self.stop.wanted or signal.SIGTERM)
+        if due_somewhere:
+            self._save()
+
+    def _epoch_seconds(self) -> float:
+        return self.seconds + time.monotonic() - self.resumed
+
+    def _save(self) -> None:
+        place = {"format": FORMAT, "epoch": self.epoch, "step": self.step, "seconds": self._epoch_seconds()}
+        state = place | self.learner.state()
+        if processes.rank() == 0:
+            save_checkpoint(self.last, state)
+        self.saved = time.monotonic()
+
+
+@contextmanager
+def progress_bar(title: str, total: int, done: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, on standard error; yields what moves it on by one."""
+    if not sys.stderr.isatty() or processes.rank():
+        yield lambda: None
+        return
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=total, completed=done)
+        yield lambda: progress.advance(task)
+
+
+def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Whole, or the one that was there before stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / CHECKPOINT) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any]:
+    """Raises UserError for one that is damaged or of another version. Nothing is unpickled but numbers."""
+    file = folder / CHECKPOINT
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # whatever a damaged file makes torch raise
+        raise UserError(f"{file} is damaged and cannot be gone on from; train anew into another --out") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UserError(f"{file} was written by another version of msfnet; train anew into another --out")
+    return dict(state)
