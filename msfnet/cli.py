@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -87,6 +88,7 @@ def train(
     from msfnet.data.shards.index import is_shards, read_shards
     from msfnet.recipe import load_recipe
     from msfnet.train import run
+    from msfnet.train.folder import holds_run
 
     overrides = [*set_, *([f"model.name={model}"] if model else [])]
     if resume and (out is None or overrides):
@@ -101,9 +103,11 @@ def train(
         else:
             found = read_shards(data) if is_shards(data) else read_data(Path(data), lists, split)
             result = run.train(found, resolved, folder, say=say)
-    except KeyboardInterrupt:
-        say(f"stopped; go on with: msfnet train {data} --out {folder} --resume")
-        return 1
+    except KeyboardInterrupt as stop:
+        by = f"stopped by {stop}" if str(stop) else "stopped at once"
+        saved = holds_run(folder)
+        say(f"{by}; go on with: msfnet train {data} --out {folder} --resume" if saved else f"{by}, with nothing done")
+        return 128 + getattr(stop, "signal_number", signal.SIGINT)
     print(result.folder)
     return 1 if result.problems else 0
 
@@ -193,11 +197,14 @@ def evaluate(
     as_json: Json = False,
 ) -> int:
     """Score a network on labelled videos: clip and video accuracy, per class, confusion matrix."""
+    from msfnet import processes
     from msfnet.evaluate import evaluate_data
     from msfnet.report import scores_markdown, write_scores_report
 
     wanted = Views.parse(views) if views else None
     scores = evaluate_data(weights, data, lists=lists, split=split, views=wanted, say=say)
+    if processes.rank():  # the first of several says it for all
+        return 0
     text = json.dumps(scores.to_dict(), indent=2, ensure_ascii=False)
     if out:
         out.mkdir(parents=True, exist_ok=True)

@@ -48,6 +48,13 @@ def add_numbers(*numbers: float) -> list[float]:
     return add(torch.tensor(numbers, dtype=torch.float64)).tolist() if count() > 1 else list(numbers)
 
 
+def each(number: float) -> list[float]:
+    """The number that each process holds, by rank."""
+    own = torch.zeros(count(), dtype=torch.float64)
+    own[rank()] = number
+    return add(own).tolist()
+
+
 def gather(part: T) -> Sequence[T]:
     """What each process holds, by rank. Any value that pickles."""
     if count() == 1:

@@ -130,8 +130,8 @@ class Train(Table):
         description="processes to train with, a GPU each where there are any; `auto` is one, or as many as torchrun or "
         "SLURM started",
     )
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
-        "32-true", description="of the arithmetic; mixed needs a GPU"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = Field(
+        "32-true", description="of the arithmetic; mixed needs a GPU, and 64 bits are for comparing runs"
     )
     sync_batchnorm: bool = Field(False, description="norms go by the clips of all processes, not of each")
     activation_checkpointing: bool = Field(

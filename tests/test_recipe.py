@@ -17,7 +17,7 @@ def test_shipped_recipes_are_these():
 def test_shipped_recipe_makes_its_network_and_says_where_it_comes_from(name):
     recipe = load_recipe(name)
     model = create_model(recipe.model.name, 4, width=recipe.model.width, **recipe.model.arguments)
-    make_optimizer(model, recipe.optim)
+    make_optimizer(model, recipe.optim, recipe.learning_rate())
     header = shipped_recipes()[name].partition("[model]")[0]
     for word in ("Command:", "Cost:", "Expected:"):
         assert word in header
@@ -147,7 +147,7 @@ def test_learning_rate(overrides, table):
 
 def test_norms_and_biases_do_not_decay():
     model = create_model("msf_r3d18_fsam", 3, width=0.25)
-    decayed, free = make_optimizer(model, load_recipe("small").optim).param_groups
+    decayed, free = make_optimizer(model, load_recipe("small").optim, 0.1).param_groups
     assert {p.ndim for p in free["params"]} == {1}
     assert free["weight_decay"] == 0 < decayed["weight_decay"]
     assert len(decayed["params"]) + len(free["params"]) == len(list(model.parameters()))

@@ -251,7 +251,10 @@ def test_all_videos_broken_is_an_error(tmp_path):
     [
         (["model.name=r3d"], "unknown model 'r3d'"),
         (["train.batch=1"], "train.batch of 2 or more"),
-        (["train.batch=4", "train.accumulate=3"], "train.batch of 6 or more .2 clips for each of 1 processes x 3 parts"),
+        (
+            ["train.batch=4", "train.accumulate=3"],
+            "train.batch of 6 or more .2 clips for each of 1 processes x 3 parts",
+        ),
         (["model.init=nowhere.pth"], "found nothing at nowhere.pth"),
         (['data.flip_pairs=[["GoLeft", "GoRigth"]]'], "no class 'GoRigth'; did you mean GoRight"),
         (["model.arguments.groups=99"], "found groups=99"),

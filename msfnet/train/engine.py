@@ -70,9 +70,10 @@ class Engine:
         with quiet():
             return self.fabric.setup(called, optimizer)
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """For networks that are called as they are: the precision of the recipe."""
-        return self.fabric.autocast()
+    def call(self, model: nn.Module, x: Tensor) -> Tensor:
+        """A network that was not set up, in the precision of the recipe."""
+        with self.fabric.autocast():
+            return model(self.fabric.strategy.precision.convert_input(x))
 
     def without_exchange(self, forward: Any, *, but: bool) -> AbstractContextManager[Any]:
         """Gradients of the parts of a step stay here, but for the last part's."""

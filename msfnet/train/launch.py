@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -38,15 +39,22 @@ def start(n: int, function: Callable[..., T], *arguments: Any) -> T:
     was asked to stop: then it has asked the others, and waited for them.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n)))
     config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=n, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0
+        run_id=uuid.uuid4().hex,
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=n,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
     )
     try:
-        return elastic_launch(config, record(function))(*arguments)[0]
+        result: T = elastic_launch(config, _recorded)(function, *arguments)[0]
+        return result
     except SignalException as error:
         raise Stopped(error.sigval) from error
     except ChildFailedError as error:
@@ -55,3 +63,10 @@ def start(n: int, function: Callable[..., T], *arguments: Any) -> T:
         if SAYS in words:
             raise UserError(words.rpartition(SAYS)[2].splitlines()[0].strip("\"' ")) from error
         raise UserError(f"a process of the run failed: {words.strip().splitlines()[-1]}") from error
+
+
+def _recorded(function: Callable[..., T], *arguments: Any) -> T | None:
+    """In the new process: what it raises is kept for the one that started it."""
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    return record(function)(*arguments)

@@ -98,7 +98,8 @@ class Learner:
         for parameter in model.parameters():
             if parameter.ndim == 5:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
-        if self.train.sync_batchnorm and processes.count() > 1:
+        self.synced = self.train.sync_batchnorm and processes.count() > 1
+        if self.synced:
             model = synced(model)
         if self.train.activation_checkpointing:
             model = recompute_blocks(model)
@@ -111,7 +112,7 @@ class Learner:
     def step(self, batch: dict[str, Any], epoch: int, number: int, lr_factor: float) -> float | None:
         """Learn from the whole batch `number` of an epoch; returns its mean loss over all processes.
 
-        None, and nothing is learned, where some process has fewer than two clips: one gives norms nothing to go by.
+        None, and nothing is learned, where some process has too few clips for its norms to go by.
         All that is random is a pure function of seed, epoch and batch, so that a resumed run repeats it.
 
         Raises DivergedError, before the network has changed, when the loss is no number; BadVideoError as the recipe
@@ -120,15 +121,15 @@ class Learner:
         self._note(batch)
         self.model.train()
         n = len(batch["labels"])
-        total, lonely = processes.add_numbers(n, n < 2)
-        if lonely:
+        shares = processes.each(n)
+        if min(shares) < (1 if self.synced else 2):
             return None
         moment = (self.train.seed * 10_007 + epoch) * 1_000_003 + number
         torch.manual_seed(moment + (processes.rank() << 48))
         x, targets = self._augmented(batch, torch.Generator().manual_seed(moment))
         set_lr(self.own_optimizer, lr_factor)
         loss, right = 0.0, 0.0
-        parts = torch.arange(n).chunk(min(self.train.accumulate, n // 2))
+        parts = torch.arange(n).chunk(max(1, min(self.train.accumulate, int(min(shares)) // 2)))
         for i, part in enumerate(parts):
             rows = slice(int(part[0]), int(part[-1]) + 1)
             with self.engine.without_exchange(self.forward, but=i == len(parts) - 1):
@@ -139,14 +140,14 @@ class Learner:
                 if value - value != 0:  # infinite, or no number
                     raise DivergedError(value, batch["indices"])
                 with self.timed("backward"):  # processes average their gradients: weighed, that is the whole mean
-                    self.engine.backward(of_part * (len(part) * processes.count() / total))
+                    self.engine.backward(of_part * (len(part) * processes.count() / sum(shares)))
             loss += value * len(part)
             right += float((logits.argmax(1) == targets[rows].argmax(1)).sum())
         with self.timed("backward"):
             self.optimizer.step()
             self.optimizer.zero_grad()
         self.account.add("train", loss, right, n)
-        return processes.add_numbers(loss)[0] / total
+        return processes.add_numbers(loss)[0] / sum(shares)
 
     def _note(self, batch: dict[str, Any]) -> None:
         account = self.account
@@ -194,9 +195,8 @@ class Learner:
         self.model.eval()
         clips, labels = batch["clips"][:, 0].to(self.engine.device), batch["labels"].to(self.engine.device)
         x = normalise(crop_views(clips, self.preprocessing.size_px, 1)[:, 0], self.preprocessing)
-        with self.engine.autocast():
-            logits = self.model(x)
-        loss = F.cross_entropy(logits.float(), labels, reduction="sum")
+        logits = self.engine.call(self.model, x).float()
+        loss = F.cross_entropy(logits, labels, reduction="sum")
         account.add("val", float(loss), float((logits.argmax(1) == labels).sum()), len(labels))
         account.add("val_read", 0.0, 0.0, len(labels))
 

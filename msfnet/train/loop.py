@@ -6,6 +6,7 @@ what it would have done.
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import time
@@ -150,8 +151,10 @@ def progress_bar(title: str, total: int, done: int) -> Iterator[Callable[[], Non
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Whole, or the one that was there before stays."""
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / CHECKPOINT) as temporary, temporary.open("wb") as file:
-        torch.save(state, file)
+    buffer = io.BytesIO()  # written to a full disk, torch would not say that it is full
+    torch.save(state, buffer)
+    with replacing(folder / CHECKPOINT) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:

@@ -33,14 +33,14 @@ class SyncedBatchNorm3d(nn.BatchNorm3d):
     """Batch norm by the clips of all processes together, on CPUs as on GPUs (torch's own is for GPUs alone).
 
     With n, s, q the count, sum and sum of squares over all processes: mean = s / n, variance = q / n - mean^2, in
-    float32 whatever the precision of x. N C T H W -> N C T H W, N may differ between processes.
+    float32 or better whatever the precision of x. N C T H W -> N C T H W, N may differ between processes.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or processes.count() == 1:
             return super().forward(x)
         with torch.autocast(x.device.type, enabled=False):
-            own = x.float()
+            own = x.to(torch.promote_types(x.dtype, torch.float32))
             over = (0, 2, 3, 4)
             shift = self.running_mean.detach().clone() if self.running_mean is not None else x.new_zeros(x.shape[1])
             centred = own - shift.view(1, -1, 1, 1, 1)  # near the mean, q / n - mean^2 loses no digits
@@ -51,7 +51,7 @@ class SyncedBatchNorm3d(nn.BatchNorm3d):
             n, channels = sums[-1], own.shape[1]
             mean = sums[:channels] / n
             variance = sums[channels:-1] / n - mean.square()
-            self._remember(mean.detach() + shift, variance.detach(), float(n))
+            self._remember(mean.detach() + shift, variance.detach(), float(n.detach()))
             scale = torch.rsqrt(variance + self.eps) * self.weight
             out = (centred - mean.view(1, -1, 1, 1, 1)) * scale.view(1, -1, 1, 1, 1) + self.bias.view(1, -1, 1, 1, 1)
         return out.to(x.dtype)
@@ -90,12 +90,14 @@ def share_statistics(model: nn.Module) -> None:
 
 @contextmanager
 def forgetful(module: nn.Module) -> Iterator[None]:
-    """Norms within go by their batch, as in training, and leave their running statistics alone."""
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm3d) and m.track_running_stats]
+    """Norms within go by their batch, as in training, and leave their running statistics as they are."""
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm3d)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0
+        norm.num_batches_tracked = norm.num_batches_tracked.clone() if norm.num_batches_tracked is not None else None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, batches in before:
+            norm.momentum, norm.num_batches_tracked = momentum, batches

@@ -264,7 +264,7 @@ def _refuse_or_split(listing: Listing, shards: ShardIndex | None, recipe: Recipe
         raise UserError(f"class {untrained[0]} has no training video, only others; move some to train or leave it out")
     mirrored_classes(recipe.data.flip_pairs, listing.classes)  # refuses labels that no class has
     _refuse_batch(recipe.train, from_shards=shards is not None)
-    if recipe.train.precision != "32-true" and best_device().type == "cpu":
+    if recipe.train.precision.endswith("mixed") and best_device().type == "cpu":
         # torch 2.13 leaves weight gradients of bf16 3x3x3 convolutions over two frames partly unwritten on CPUs.
         raise UserError(
             f"expected train.precision 32-true, found {recipe.train.precision}: mixed precision needs a GPU"
