@@ -73,7 +73,7 @@ class Recognizer:
         named = tuple((self.classes[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True))
         warning = clip.warning
         if clip.repeated:
-            short = f"{clip.video_frames} frames, shorter than a clip of {self.weights.preprocessing.frames}"
+            short = f"{clip.video_frames} frames, shorter than a clip of {self.weights.preprocessing.read_frames}"
             warning = f"{warning}; {short}" if warning else short
         return Prediction(str(path), named, warning=warning)
 

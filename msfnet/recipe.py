@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from msfnet.types import Preprocessing, UserError, Views, nearest, resize_for
+from msfnet.types import INPUT_CHANNELS, Preprocessing, UserError, Views, nearest, resize_for
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -47,9 +47,14 @@ class Data(Table):
     )
     mean: tuple[float, float, float] = Field((0.432, 0.395, 0.376), description="of red, green and blue, from 0 to 1")
     std: tuple[float, float, float] = Field((0.228, 0.221, 0.217), description="of red, green and blue")
-    train_sampling: Literal["random-interval", "segments"] = Field(
+    input: Literal["rgb", "difference", "rgb+difference"] = Field(
+        "rgb",
+        description="what the network sees: frames, what changes from each to the next (Tao et al., 2020), or both",
+    )
+    train_sampling: Literal["random-interval", "segments", "dense"] = Field(
         "random-interval",
-        description="training frames: one random interval between all, or one from each equal segment",
+        description="training frames: one random interval between all, one from each equal segment, or every "
+        "`interval`-th from a random start",
     )
     temporal_jitter: Fraction = Field(
         0.0,
@@ -58,7 +63,7 @@ class Data(Table):
     sampling: Literal["even", "centred"] = Field(
         "even", description="scored frames: spread over the whole video, or every `interval`-th about the centre"
     )
-    interval: Positive = Field(2, description="frames from one to the next of a centred clip")
+    interval: Positive = Field(2, description="frames from one to the next of a centred or dense clip")
     views: str = Field("1x1", description="CLIPSxCROPS that are averaged for a video's score")
     flip: bool = Field(True, description="mirror half of the training clips; wrong where classes tell left from right")
     flip_pairs: tuple[tuple[str, str], ...] = Field(
@@ -152,6 +157,10 @@ class Train(Table):
         "2020); with `mixup` too, each batch gets one of them",
     )
     label_smoothing: Fraction = Field(0.0, description="share of the target that is spread over all classes")
+    ema: Fraction = Field(
+        0.0,
+        description="decay of a moving average of the weights, which is then scored and kept in their place; 0 is none",
+    )
 
 
 class Recipe(Table):
@@ -174,11 +183,14 @@ class Recipe(Table):
             sampling=data.sampling,
             interval_frames=data.interval,
             views=Views.parse(data.views),
+            input=data.input,
         )
 
     def model_arguments(self) -> dict[str, Any]:
         """What the network is made with, its input's size included."""
         own = {"width": self.model.width, "frames": self.data.frames, "size": self.data.size}
+        if self.data.input != "rgb":
+            own["in_channels"] = INPUT_CHANNELS[self.data.input]
         return own | self.model.arguments
 
     def learning_rate(self) -> float:

@@ -20,6 +20,9 @@ Say = Callable[[str], None]  # how functions tell the user of progress, a line a
 # Section 4.2: frames are scaled to 171 x 128, then cropped to 112 x 112. Other crops keep that ratio.
 PAPER_SIZE_PX, PAPER_RESIZE_PX = 112, (171, 128)
 
+# What a network may be shown of a clip, and in how many channels: `data.transforms` says how each is made.
+INPUT_CHANNELS = {"rgb": 3, "difference": 3, "rgb+difference": 6}
+
 
 class UserError(ValueError):
     """Something the user can mend: one line that says what was expected, what was found and what to do."""
@@ -80,6 +83,7 @@ class Preprocessing:
 
     `resize_px` is (width, height), `size_px` the side of the square crop. `sampling` says where the frames of
     a scored clip lie: "even" spreads them over the whole video, "centred" takes every `interval_frames`-th.
+    `input` is a key of INPUT_CHANNELS; weights files from before there was a choice have none, and are of "rgb".
     """
 
     frames: int
@@ -90,8 +94,11 @@ class Preprocessing:
     sampling: str
     interval_frames: int
     views: Views = Views()
+    input: str = "rgb"
 
     def __post_init__(self) -> None:
+        if self.input not in INPUT_CHANNELS:
+            raise UserError(f"expected an input of {', '.join(INPUT_CHANNELS)}, found {self.input!r}; update msfnet")
         if self.frames < 1 or self.size_px < 1 or self.interval_frames < 1:
             raise UserError(
                 f"expected frames, size and interval of 1 or more, found {self.frames}, {self.size_px} and "
@@ -102,6 +109,16 @@ class Preprocessing:
                 f"expected a resize of at least the crop's {self.size_px} px, found "
                 f"{self.resize_px[0]}x{self.resize_px[1]} px; raise data.resize or lower data.size"
             )
+
+    @property
+    def channels(self) -> int:
+        """Of the network's input."""
+        return INPUT_CHANNELS[self.input]
+
+    @property
+    def read_frames(self) -> int:
+        """Frames of a video that make a clip of `frames`: a difference needs the frame after the last, too."""
+        return self.frames if self.input == "rgb" else self.frames + 1
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"views": str(self.views)}

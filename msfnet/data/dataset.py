@@ -97,13 +97,13 @@ class TrainingVideos(_Videos):
 
     def __init__(self, *args: Any, sampling: str, temporal_jitter: float = 0.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.sampler = train_sampler(sampling, temporal_jitter)
+        self.sampler = train_sampler(sampling, temporal_jitter, self.preprocessing.interval_frames)
 
     def __getitem__(self, turn: tuple[int, int]) -> Sample:
         index, seed = turn
 
         def plan(video_frames: int) -> Indices:
-            return self.sampler(video_frames, self.preprocessing.frames, np.random.default_rng(seed))[None]
+            return self.sampler(video_frames, self.preprocessing.read_frames, np.random.default_rng(seed))[None]
 
         return self.read(index, plan)
 

@@ -40,7 +40,18 @@ def segments(video_frames: int, frames: int, rng: np.random.Generator) -> Indice
     return bounds[:-1] + np.floor(rng.random(frames) * np.diff(bounds)).astype(np.int64)
 
 
-TRAIN_SAMPLERS: dict[str, TrainSampler] = {"random-interval": random_interval, "segments": segments}
+def dense(video_frames: int, frames: int, rng: np.random.Generator, *, interval_frames: int) -> Indices:
+    """Every `interval_frames`-th frame from a random start: T. What `centred_clips` scores, where it trains."""
+    if is_short(video_frames, frames):
+        return short_clip(video_frames, frames)
+    interval = _fitting(interval_frames, video_frames, frames)
+    start = int(rng.integers(0, video_frames - (frames - 1) * interval))
+    return start + interval * np.arange(frames)
+
+
+def _fitting(interval_frames: int, video_frames: int, frames: int) -> int:
+    """The interval, or the widest one that fits where the video is too short for it."""
+    return min(interval_frames, max(1, (video_frames - 1) // max(1, frames - 1)))
 
 
 def jittered(
@@ -56,9 +67,18 @@ def jittered(
     return start + sampler(part, frames, rng)
 
 
-def train_sampler(name: str, jitter: float) -> TrainSampler:
+def train_samplers(interval_frames: int) -> dict[str, TrainSampler]:
+    """By the names that `data.train_sampling` takes."""
+    return {
+        "random-interval": random_interval,
+        "segments": segments,
+        "dense": partial(dense, interval_frames=interval_frames),
+    }
+
+
+def train_sampler(name: str, jitter: float, interval_frames: int) -> TrainSampler:
     """The sampler of that name, within a random part of each video where `jitter` is above zero."""
-    sampler = TRAIN_SAMPLERS[name]
+    sampler = train_samplers(interval_frames)[name]
     return partial(jittered, sampler=sampler, jitter=jitter) if jitter else sampler
 
 
@@ -80,7 +100,7 @@ def centred_clips(video_frames: int, frames: int, clips: int, interval_frames: i
     """
     if is_short(video_frames, frames):
         return np.tile(short_clip(video_frames, frames), (clips, 1))
-    interval = min(interval_frames, max(1, (video_frames - 1) // max(1, frames - 1)))
+    interval = _fitting(interval_frames, video_frames, frames)
     span = (frames - 1) * interval + 1
     centre = (np.arange(clips) + 0.5) * video_frames / clips
     start = np.clip(np.floor(centre - span / 2 + 0.5).astype(np.int64), 0, video_frames - span)
@@ -93,4 +113,4 @@ def scored_clips(preprocessing: Preprocessing, clips: int, video_frames: int) ->
         "even": even_clips,
         "centred": partial(centred_clips, interval_frames=preprocessing.interval_frames),
     }
-    return samplers[preprocessing.sampling](video_frames, preprocessing.frames, clips)
+    return samplers[preprocessing.sampling](video_frames, preprocessing.read_frames, clips)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,9 +11,10 @@ from msfnet.types import Preprocessing
 
 
 def normalise(clips: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """uint8 N T H W 3 -> float N 3 T H W, less the mean and divided by the standard deviation of each channel."""
+    """uint8 N F H W 3 -> float N C T H W: less the mean and divided by the standard deviation of each channel of
+    colour, then made the network's input of."""
     mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
-    return scaled(clips, 1 / (255 * std), -mean / std)
+    return INPUTS[preprocessing.input](scaled(clips, 1 / (255 * std), -mean / std))
 
 
 def scaled(clips: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
@@ -24,6 +27,30 @@ def scaled(clips: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     scale, offset = (v.to(clips.device).expand(n, 3).repeat(1, width)[:, None, None] for v in (scale, offset))
     rows = clips.reshape(n, frames, height, width * 3)
     return (rows * scale).add_(offset).view(n, frames, height, width, 3).permute(0, 4, 1, 2, 3)
+
+
+def difference(x: Tensor) -> Tensor:
+    """What changes from each frame to the next: normalised N 3 F H W -> N 3 F-1 H W.
+
+    The residual frames of Tao et al. (2020, "Rethinking motion representation: residual frames with 3D ConvNets"): of
+    a still background nothing is left. Of frames that follow each other in the clip, so that a clip of T differences
+    is read as T + 1 frames, and `interval` says how far apart they are.
+    """
+    return x[:, :, 1:] - x[:, :, :-1]
+
+
+def frames_and_difference(x: Tensor) -> Tensor:
+    """Each frame but the last, and beside it what changes to the next: normalised N 3 F H W -> N 6 F-1 H W."""
+    rows = x.permute(0, 2, 3, 4, 1)  # N F H W 3, as it lies in memory
+    return torch.cat((rows[:, :-1], rows[:, 1:] - rows[:, :-1]), -1).permute(0, 4, 1, 2, 3)
+
+
+# What `Preprocessing.input` names: from normalised frames to the network's input.
+INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "rgb": lambda x: x,
+    "difference": difference,
+    "rgb+difference": frames_and_difference,
+}
 
 
 def crop_views(clips: Tensor, size_px: int, crops: int) -> Tensor:

@@ -92,8 +92,8 @@ def estimate_cost(
 def _time_step(recipe: Recipe, classes: int, batch: int, device: torch.device) -> float:
     """Seconds that a forward and backward pass takes for one clip: the better of two, after one to warm up."""
     model = create_model(recipe.model.name, classes, **recipe.model_arguments()).to(device).train()
-    size = recipe.data.size
-    clips = torch.rand(batch, 3, recipe.data.frames, size, size, device=device)
+    data, size = recipe.preprocessing(), recipe.data.size
+    clips = torch.rand(batch, data.channels, data.frames, size, size, device=device)
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
     seconds = []
     for _ in range(3):

@@ -1,6 +1,7 @@
 """The blocks of a residual 3D network, made of whichever convolutions they are given.
 
-A convolution maker takes (c_in, c_out, stride) and returns a module N c_in T H W -> N c_out T/s H/s W/s.
+A convolution maker takes (c_in, c_out, stride) and returns a module N c_in T H W -> N c_out T/s H/s W/s. A block maker
+takes (c_in, c_out, stride, drop_rate); the rate is of stochastic depth (`layers.drop_path`).
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from msfnet.layers.drop_path import DropPath
 from msfnet.layers.msl import MSL
 
 ConvMaker = Callable[[int, int, int], nn.Module]
-BlockMaker = Callable[[int, int, int], nn.Module]
+BlockMaker = Callable[[int, int, int, float], nn.Module]
 AttentionMaker = Callable[[int], nn.Module]
 
 
@@ -90,13 +92,35 @@ class FactoredConv:
         )
 
 
-class BasicBlock(nn.Module):
-    """The residual block of R3D-18: relu(norm(second(relu(norm(first(x))))) + shortcut(x))."""
+def last_norm(channels: int, zero_init: bool) -> nn.BatchNorm3d:
+    """The norm at the end of a residual branch; with `zero_init` the branch adds nothing until it has learned to."""
+    norm = nn.BatchNorm3d(channels)
+    if zero_init:
+        nn.init.zeros_(norm.weight)
+    return norm
 
-    def __init__(self, c_in: int, c_out: int, stride: int, *, first: ConvMaker, second: ConvMaker) -> None:
+
+class BasicBlock(nn.Module):
+    """The residual block of R3D-18: relu(norm(second(relu(norm(first(x))))) + shortcut(x)).
+
+    With `zero_init` the last norm starts at zero, and the block as relu(shortcut(x)) (Goyal et al., 2017).
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        stride: int,
+        drop_rate: float = 0.0,
+        *,
+        first: ConvMaker,
+        second: ConvMaker,
+        zero_init: bool = False,
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Sequential(first(c_in, c_out, stride), nn.BatchNorm3d(c_out), nn.ReLU(inplace=True))
-        self.conv2 = nn.Sequential(second(c_out, c_out, 1), nn.BatchNorm3d(c_out))
+        self.conv2 = nn.Sequential(second(c_out, c_out, 1), last_norm(c_out, zero_init))
+        self.drop_path = DropPath(drop_rate)
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module | None = None
         if stride != 1 or c_in != c_out:
@@ -104,7 +128,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(self.conv2(self.conv1(x)) + shortcut)
+        return self.relu(self.drop_path(self.conv2(self.conv1(x))) + shortcut)
 
 
 class MSFBlock(nn.Module):
@@ -118,14 +142,28 @@ class MSFBlock(nn.Module):
     Pooling keeps more texture than a strided 1x1x1 convolution would. Its rounding up gives the size of a padded
     3x3x3 convolution of the same stride, odd sizes and single frames included. `project` puts the 1x1x1
     convolution in path B even where the shape does not change.
+
+    Stochastic depth drops X and Y together: Y is computed from X, and only without both is the block its shortcut, as
+    the shorter networks are that Huang et al. train. `zero_init` zeroes the norm of Y, and the block starts as
+    relu(X + B): X cannot be zeroed as well, for no gradient passes a relu whose input is zero everywhere.
     """
 
     def __init__(
-        self, c_in: int, c_out: int, stride: int, *, first: ConvMaker, second: ConvMaker, project: bool = False
+        self,
+        c_in: int,
+        c_out: int,
+        stride: int,
+        drop_rate: float = 0.0,
+        *,
+        first: ConvMaker,
+        second: ConvMaker,
+        project: bool = False,
+        zero_init: bool = False,
     ) -> None:
         super().__init__()
         self.conv1 = nn.Sequential(first(c_in, c_out, stride), nn.BatchNorm3d(c_out), nn.ReLU(inplace=True))
-        self.conv2 = nn.Sequential(second(c_out, c_out, 1), nn.BatchNorm3d(c_out))
+        self.conv2 = nn.Sequential(second(c_out, c_out, 1), last_norm(c_out, zero_init))
+        self.drop_path = DropPath(drop_rate)
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module | None = None
         if project or stride != 1 or c_in != c_out:
@@ -135,4 +173,4 @@ class MSFBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         fused = self.conv1(x)
         shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(fused + self.conv2(fused) + shortcut)
+        return self.relu(self.drop_path(fused + self.conv2(fused)) + shortcut)

@@ -64,7 +64,8 @@ def create_model(name: str, num_classes: int = 101, **arguments: Any) -> nn.Modu
 
     Arguments that every network takes: `attention` (none, fsam, se, cbam, nst), `reduction`, `width` (a multiplier
     on all channels), `in_channels`, `frames` and `size` (px); `msf_*` also take `groups`, `msf_r3d18` also
-    `placement` (a to d), `r2plus1d18` also `middle_per_conv`.
+    `placement` (a to d), `r2plus1d18` also `middle_per_conv`. Residual networks of 18 layers take `drop_path` (the last
+    block's rate of stochastic depth) and `zero_init` (residual branches start at zero).
 
     Raises UserError for an unknown name or argument, and for values that cannot work together.
     """

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from msfnet.layers.drop_path import linear_rates
 from msfnet.models.blocks import AttentionMaker, BlockMaker, scaled
 
 STAGE_CHANNELS = (64, 128, 256, 512)
@@ -44,7 +45,7 @@ class ResNet3D(nn.Module):
 
     `attention` makes the module that follows the third and the fourth stage (256 and 512 channels at width 1):
     the only placement that gives the paper's parameter counts. `input_shape` (C, T, H, W) is the size the network
-    is meant for; any other size is accepted.
+    is meant for; any other size is accepted. `drop_path` is the last block's rate of stochastic depth.
     """
 
     def __init__(
@@ -56,16 +57,22 @@ class ResNet3D(nn.Module):
         attention: AttentionMaker,
         width: float,
         input_shape: tuple[int, int, int, int],
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.input_shape = input_shape
         channels = [scaled(c, width) for c in STAGE_CHANNELS]
         self.stem = stem(input_shape[0], channels[0])
-        self.layer1 = nn.Sequential(block(channels[0], channels[0], 1), block(channels[0], channels[0], 1))
-        self.layer2 = nn.Sequential(block(channels[0], channels[1], 2), block(channels[1], channels[1], 1))
-        self.layer3 = nn.Sequential(block(channels[1], channels[2], 2), block(channels[2], channels[2], 1))
+        rates = iter(linear_rates(drop_path, 2 * len(channels)))
+
+        def stage(c_in: int, c_out: int, stride: int) -> nn.Sequential:
+            return nn.Sequential(block(c_in, c_out, stride, next(rates)), block(c_out, c_out, 1, next(rates)))
+
+        self.layer1 = stage(channels[0], channels[0], 1)
+        self.layer2 = stage(channels[0], channels[1], 2)
+        self.layer3 = stage(channels[1], channels[2], 2)
         self.attention3 = attention(channels[2])
-        self.layer4 = nn.Sequential(block(channels[2], channels[3], 2), block(channels[3], channels[3], 1))
+        self.layer4 = stage(channels[2], channels[3], 2)
         self.attention4 = attention(channels[3])
         self.avgpool = nn.AdaptiveAvgPool3d(1)
         self.fc = nn.Linear(channels[3], num_classes)

@@ -67,7 +67,7 @@ class Shared:
         return ATTENTIONS[self.attention](channels, self.reduction)
 
 
-def _resnet(num_classes: int, shared: Shared, stem: StemMaker, block: BlockMaker) -> ResNet3D:
+def _resnet(num_classes: int, shared: Shared, stem: StemMaker, block: BlockMaker, drop_path: float) -> ResNet3D:
     return ResNet3D(
         num_classes,
         stem=stem,
@@ -75,6 +75,7 @@ def _resnet(num_classes: int, shared: Shared, stem: StemMaker, block: BlockMaker
         attention=shared.make_attention,
         width=shared.width,
         input_shape=shared.input_shape,
+        drop_path=drop_path,
     )
 
 
@@ -88,28 +89,45 @@ def _c3d(num_classes: int, shared: Shared, pair: PairMaker) -> C3D:
     )
 
 
-def r3d18(num_classes: int, shared: Shared) -> ResNet3D:
+def r3d18(num_classes: int, shared: Shared, *, drop_path: float = 0.0, zero_init: bool = False) -> ResNet3D:
     """R3D-18, the baseline: two 3x3x3 convolutions a block."""
-    return _resnet(num_classes, shared, stem3x7x7, partial(BasicBlock, first=conv3x3x3, second=conv3x3x3))
+    block = partial(BasicBlock, first=conv3x3x3, second=conv3x3x3, zero_init=zero_init)
+    return _resnet(num_classes, shared, stem3x7x7, block, drop_path)
 
 
-def msf_r3d18(num_classes: int, shared: Shared, *, placement: str = "b", groups: int = 4) -> ResNet3D:
+def msf_r3d18(
+    num_classes: int,
+    shared: Shared,
+    *,
+    placement: str = "b",
+    groups: int = 4,
+    drop_path: float = 0.0,
+    zero_init: bool = False,
+) -> ResNet3D:
     """MSF-R3D: R3D-18 with every block an MSF block; `placement` as in Table 1, `groups` the S of Table 2."""
     if placement not in PLACEMENTS:
         raise ValueError(f"unknown placement {placement!r}; {nearest(placement, PLACEMENTS)}")
     first, second = PLACEMENTS[placement](groups)
-    return _resnet(num_classes, shared, stem3x7x7, partial(MSFBlock, first=first, second=second))
+    block = partial(MSFBlock, first=first, second=second, zero_init=zero_init)
+    return _resnet(num_classes, shared, stem3x7x7, block, drop_path)
 
 
-def r2plus1d18(num_classes: int, shared: Shared, *, middle_per_conv: bool = False) -> ResNet3D:
+def r2plus1d18(
+    num_classes: int,
+    shared: Shared,
+    *,
+    middle_per_conv: bool = False,
+    drop_path: float = 0.0,
+    zero_init: bool = False,
+) -> ResNet3D:
     """R(2+1)D-18 as in torchvision; `middle_per_conv` is the older variant behind the 33.23 M of Table 5."""
 
-    def block(c_in: int, c_out: int, stride: int) -> BasicBlock:
+    def block(c_in: int, c_out: int, stride: int, drop_rate: float) -> BasicBlock:
         first = FactoredConv(FactoredConv.middle_channels(c_in, c_out))
         second = FactoredConv(FactoredConv.middle_channels(c_out, c_out)) if middle_per_conv else first
-        return BasicBlock(c_in, c_out, stride, first=first, second=second)
+        return BasicBlock(c_in, c_out, stride, drop_rate, first=first, second=second, zero_init=zero_init)
 
-    return _resnet(num_classes, shared, stem_factored, block)
+    return _resnet(num_classes, shared, stem_factored, block, drop_path)
 
 
 def c3d(num_classes: int, shared: Shared) -> C3D:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -20,6 +20,7 @@ from msfnet import processes
 from msfnet.data.augment.augmentation import Augmentation
 from msfnet.data.transforms import crop_views, normalise
 from msfnet.recipe import Recipe
+from msfnet.train.ema import WeightAverage
 from msfnet.train.engine import Engine
 from msfnet.train.norms import share_statistics, synced
 from msfnet.train.optim import make_optimizer, set_lr
@@ -104,6 +105,7 @@ class Learner:
         if self.train.activation_checkpointing:
             model = recompute_blocks(model)
         self.model = model
+        self.average = WeightAverage(model, self.train.ema) if self.train.ema else None
         self.own_optimizer = make_optimizer(model, recipe.optim, recipe.learning_rate())
         self.forward, self.optimizer = engine.setup(model, self.own_optimizer, compiled=self.train.compile)
 
@@ -146,6 +148,8 @@ class Learner:
         with self.timed("backward"):
             self.optimizer.step()
             self.optimizer.zero_grad()
+            if self.average:
+                self.average.update(self.model)
         self.account.add("train", loss, right, n)
         return processes.add_numbers(loss)[0] / sum(shares)
 
@@ -177,10 +181,17 @@ class Learner:
 
     # Validation
 
-    def begin_validation(self) -> None:
-        """After the last step of an epoch: every process gets the same network."""
-        share_statistics(self.model)
+    @contextmanager
+    def validating(self) -> Iterator[None]:
+        """After the last step of an epoch: within, every process holds the network that is scored and kept.
+
+        With train.ema that is the average of the weights.
+        """
         self.account.forget("val")
+        share_statistics(self.model)
+        with self.average.in_place_of(self.model) if self.average else nullcontext():
+            share_statistics(self.model)
+            yield
 
     @torch.inference_mode()
     def validate(self, batch: dict[str, Any]) -> None:
@@ -229,6 +240,7 @@ class Learner:
             "buffers": list(processes.gather(buffers)),  # running statistics differ until the epoch's end
             "optimizer": self.own_optimizer.state_dict(),
             "precision": self.engine.precision_state(),
+            "average": self.average.state_dict() if self.average else None,
             "account": self.account.to_dict() | {"sums": self._sums()},
         }
 
@@ -240,6 +252,8 @@ class Learner:
             self.model.load_state_dict(state["buffers"][rank], strict=False)
         self.own_optimizer.load_state_dict(state["optimizer"])
         self.engine.load_precision_state(state["precision"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.account = Account.from_dict(state["account"])
         if rank:  # the first process has the sums of all
             self.account.sums = {}

@@ -83,11 +83,11 @@ class Loop:
                 self._step(batch)
                 advance()
                 self._save_or_stop()
-        self.learner.begin_validation()
-        for batch in self._awaited(self.val_batches.epoch()) if self.val_batches else ():
-            self.learner.validate(batch)
-        row: EpochRow = {"epoch": self.epoch + 1, "lr": self._lr(0)} | self.learner.numbers()
-        self.on_epoch(row | {"seconds": self._epoch_seconds()})
+        with self.learner.validating():
+            for batch in self._awaited(self.val_batches.epoch()) if self.val_batches else ():
+                self.learner.validate(batch)
+            row: EpochRow = {"epoch": self.epoch + 1, "lr": self._lr(0)} | self.learner.numbers()
+            self.on_epoch(row | {"seconds": self._epoch_seconds()})
         self.epoch, self.step = self.epoch + 1, 0
         self._save()
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from msfnet.data.augment.crop import crop, draw_windows
 from msfnet.data.augment.mix import mix
 from msfnet.data.augment.randaugment import LUMA, rand_augment
-from msfnet.data.transforms import scaled
+from msfnet.data.transforms import INPUTS, scaled
 from msfnet.recipe import Recipe
 from msfnet.types import UserError, nearest
 
@@ -36,7 +36,7 @@ class Augmentation:
     def __call__(
         self, clips: Tensor, labels: Tensor, generator: torch.Generator, places: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """uint8 N T H W 3 and labels N -> float N 3 T size size, normalised, and targets N K: shares of the classes.
+        """uint8 N F H W 3 and labels N -> the network's input N C T size size, and targets N K: shares of the classes.
 
         `generator` lives on the CPU. `places` N are those of the clips in the recipe's whole batch, where they are a
         part of it: what is drawn for a clip's place does not depend on which others are here. Only mixed clips find
@@ -51,7 +51,7 @@ class Augmentation:
             if self.data.flip:
                 clips, labels = self._flip(clips, labels, of_flip < 0.5)
             clips = rand_augment(clips, *self.data.randaugment, draws[9:].unflatten(0, (self.data.randaugment[0], 2)))
-            x = self._recolour(clips, of_colour)
+            x = INPUTS[self.preprocessing.input](self._recolour(clips, of_colour))
             targets = F.one_hot(labels, len(self.mirrored)).float()
             return mix(x, targets, self.train.mixup, self.train.cutmix, generator)
 

@@ -12,7 +12,7 @@ Box = tuple[int, int, int, int]  # top, bottom, left, right, px
 
 
 def mix(x: Tensor, targets: Tensor, mixup: float, cutmix: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mix every clip N 3 T H W of a batch with another of it, and their targets N K by the same shares.
+    """Mix every clip N C T H W of a batch with another of it, and their targets N K by the same shares.
 
     The share is drawn from Beta(alpha, alpha), once for the batch, where alpha is `mixup` or `cutmix`: with both above
     zero one of the two is tossed for, with neither the batch comes back as it is.

@@ -24,7 +24,7 @@ from msfnet.data.listing.annotations import Listing
 from msfnet.data.sampling import even_clips, train_sampler
 from msfnet.data.transforms import crop_views
 from msfnet.data.video.decode import read_clips
-from msfnet.recipe import Recipe
+from msfnet.recipe import Data, Recipe
 from msfnet.report import Section, plot_strips, write_page
 from msfnet.types import UserError, VideoError, VideoItem
 
@@ -125,7 +125,7 @@ def _temporal_jitter(examples: Examples, recipe: Recipe) -> Section:
     """The frames of training clips without jitter and with."""
     jitter = recipe.data.temporal_jitter or 0.5
     names = ["without", *(f"draw {k}" for k in range(1, DRAWS + 1))]
-    plan = partial(_plan_jittered, name=recipe.data.train_sampling, jitter=jitter, seed=recipe.train.seed)
+    plan = partial(_plan_jittered, data=recipe.data, jitter=jitter, seed=recipe.train.seed)
     clips = [read_clips(item.path, plan, recipe.preprocessing().resize_px) for item in examples.items[:SHOWN]]
     frames = crop_views(torch.from_numpy(np.stack([clip.frames for clip in clips])).flatten(0, 1), recipe.data.size, 1)
     strips = frames.view(len(clips), len(names), *frames.shape[2:]).transpose(0, 1).numpy()
@@ -175,12 +175,11 @@ def _plan_even(video_frames: int) -> Indices:
     return even_clips(video_frames, FRAMES, 1)
 
 
-def _plan_jittered(video_frames: int, *, name: str, jitter: float, seed: int) -> Indices:
+def _plan_jittered(video_frames: int, *, data: Data, jitter: float, seed: int) -> Indices:
     """A training clip without jitter, then the draws with it: V T."""
     jitters = [0.0] + [jitter] * DRAWS
-    return np.stack(
-        [train_sampler(name, j)(video_frames, FRAMES, np.random.default_rng((seed, k))) for k, j in enumerate(jitters)]
-    )
+    samplers = [train_sampler(data.train_sampling, j, data.interval) for j in jitters]
+    return np.stack([draw(video_frames, FRAMES, np.random.default_rng((seed, k))) for k, draw in enumerate(samplers)])
 
 
 def _centred(examples: Examples, size_px: int) -> Examples:
@@ -189,7 +188,8 @@ def _centred(examples: Examples, size_px: int) -> Examples:
 
 def _draw(examples: Examples, recipe: Recipe, classes: Sequence[str]) -> tuple[dict[str, Frames], dict[str, str]]:
     """The clips before and in each draw, N T H W 3, and the targets of each draw in words."""
-    augmentation = Augmentation(recipe, classes)
+    in_colour = recipe.model_copy(update={"data": recipe.data.model_copy(update={"input": "rgb"})})
+    augmentation = Augmentation(in_colour, classes)
     strips = {"before": _centred(examples, recipe.data.size).frames.numpy()}
     words = {}
     for k in range(1, DRAWS + 1):

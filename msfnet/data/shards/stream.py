@@ -151,7 +151,8 @@ class TrainingShards(_Shards):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.sampler, self.seed, self.window = train_sampler(sampling, temporal_jitter), seed, window
+        self.sampler = train_sampler(sampling, temporal_jitter, self.preprocessing.interval_frames)
+        self.seed, self.window = seed, window
         # In memory that workers share: those that live on from epoch to epoch must hear of the next.
         self._moment = torch.zeros(2, dtype=torch.int64).share_memory_()
 
@@ -186,7 +187,7 @@ class TrainingShards(_Shards):
 
     def _plan(self, epoch: int, number: int, video_frames: int) -> Indices:
         rng = np.random.default_rng((self.seed, epoch, number, 3))
-        return self.sampler(video_frames, self.preprocessing.frames, rng)[None]
+        return self.sampler(video_frames, self.preprocessing.read_frames, rng)[None]
 
 
 class ScoredShards(_Shards):
