@@ -115,6 +115,19 @@ def test_channels_and_classes(classes, channels):
     assert model(torch.randn(1, channels, 4, 32, 32)).shape == (1, classes)
 
 
+@pytest.mark.parametrize("name", ["r3d18", "msf_r3d18_fsam", "r2plus1d18"])
+def test_zero_init_starts_residual_branches_at_nothing_and_changes_no_key(name):
+    model = create_model(name, 3, width=0.125, zero_init=True, drop_path=0.2).train()
+    plain = create_model(name, 3, width=0.125)
+    assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
+    block, x = model.layer1[1], torch.randn(4, 8, 2, 4, 4)
+    block.drop_path.rate = 0.0
+    kept = block.conv1(x) if name.startswith("msf") else 0  # X of the MSF block has no norm of its own to spare
+    assert torch.equal(block(x), (kept + x).relu())
+    block(x).square().sum().backward()
+    assert block.conv2[-1].weight.grad.abs().min() > 0  # it can leave zero
+
+
 @pytest.mark.parametrize("groups", [2, 3, 4, 5, 6, 7, 16])
 def test_any_number_of_groups_at_any_width(groups):
     model = create_model("msf_r3d18", 3, width=0.25, groups=groups).eval()

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msfnet.data.sampling import (
-    TRAIN_SAMPLERS,
     centred_clips,
+    dense,
     even_clips,
     jittered,
     random_interval,
@@ -15,12 +15,15 @@ from msfnet.data.sampling import (
     segments,
     short_clip,
     train_sampler,
+    train_samplers,
 )
 from msfnet.recipe import load_recipe
 
 numbers = st.integers(1, 400)
 lengths = st.integers(1, 40)
 seeds = st.integers(0, 2**32 - 1)
+intervals = st.integers(1, 9)
+sampler_names = st.sampled_from(sorted(train_samplers(1)))
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,29 @@ def test_random_interval(video_frames, frames, interval, start, expected):
     assert random_interval(video_frames, frames, Draws(interval, start)).tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("video_frames", "frames", "interval", "start", "expected"),
+    [
+        (100, 4, 1, 0, [0, 1, 2, 3]),
+        (100, 4, 1, 96, [96, 97, 98, 99]),  # the last start
+        (100, 4, 3, 90, [90, 93, 96, 99]),
+        (8, 4, 5, 1, [1, 3, 5, 7]),  # the widest interval that fits
+        (4, 4, 2, 0, [0, 1, 2, 3]),
+        (3, 4, 2, 0, [0, 1, 2, 2]),
+        (5, 1, 2, 4, [4]),
+    ],
+)
+def test_dense(video_frames, frames, interval, start, expected):
+    assert dense(video_frames, frames, Draws(start), interval_frames=interval).tolist() == expected
+
+
+@given(numbers, lengths, intervals, seeds)
+def test_dense_clips_are_as_far_apart_as_those_that_are_scored(video_frames, frames, interval, seed):
+    clip = dense(video_frames, frames, np.random.default_rng(seed), interval_frames=interval)
+    assert np.diff(clip).tolist() == np.diff(centred_clips(video_frames, frames, 1, interval)[0]).tolist()
+    assert 0 <= clip.min() <= clip.max() < video_frames
+
+
 def test_segments():
     assert segments(8, 4, Draws(0.0, 0.99, 0.5, 0.4)).tolist() == [0, 3, 5, 6]
     assert segments(3, 4, Draws()).tolist() == [0, 1, 2, 2]
@@ -135,12 +161,14 @@ def test_jittered(video_frames, frames, jitter, share, start, expected):
 
 
 def test_without_jitter_samplers_are_as_they_were():
-    assert all(train_sampler(name, 0.0) is sampler for name, sampler in TRAIN_SAMPLERS.items())
+    for name, sampler in train_samplers(2).items():
+        drawn, plain = (draw(100, 8, np.random.default_rng(1)) for draw in (train_sampler(name, 0.0, 2), sampler))
+        assert drawn.tolist() == plain.tolist()
 
 
-@given(numbers, lengths, seeds, st.sampled_from(sorted(TRAIN_SAMPLERS)), st.floats(0, 0.99))
+@given(numbers, lengths, seeds, sampler_names, st.floats(0, 0.99))
 def test_jittered_clips_lie_inside_in_order_and_repeat_only_when_short(video_frames, frames, seed, name, jitter):
-    clip = train_sampler(name, jitter)(video_frames, frames, np.random.default_rng(seed))
+    clip = train_sampler(name, jitter, 2)(video_frames, frames, np.random.default_rng(seed))
     steps = np.diff(clip)
     assert clip.dtype == np.int64
     assert len(clip) == frames
@@ -151,16 +179,16 @@ def test_jittered_clips_lie_inside_in_order_and_repeat_only_when_short(video_fra
 
 
 def test_jittered_clips_are_slower_by_up_to_what_was_asked():
-    spans = [np.ptp(train_sampler("segments", 0.5)(1000, 8, np.random.default_rng(seed))) for seed in range(300)]
+    spans = [np.ptp(train_sampler("segments", 0.5, 1)(1000, 8, np.random.default_rng(seed))) for seed in range(300)]
     whole = [np.ptp(segments(1000, 8, np.random.default_rng(seed))) for seed in range(300)]
     assert min(whole) > 700
     assert min(spans) < 450
     assert max(spans) > 850
 
 
-@given(numbers, lengths, seeds, st.sampled_from(sorted(TRAIN_SAMPLERS)))
+@given(numbers, lengths, seeds, sampler_names)
 def test_training_clips_lie_inside_in_order_and_repeat_only_when_short(video_frames, frames, seed, name):
-    clip = TRAIN_SAMPLERS[name](video_frames, frames, np.random.default_rng(seed))
+    clip = train_samplers(2)[name](video_frames, frames, np.random.default_rng(seed))
     steps = np.diff(clip)
     assert len(clip) == frames
     assert 0 <= clip.min() <= clip.max() < video_frames
@@ -171,10 +199,13 @@ def test_training_clips_lie_inside_in_order_and_repeat_only_when_short(video_fra
         assert len(set(steps)) <= 1
 
 
-@given(numbers, lengths, st.integers(1, 10), st.sampled_from(["even", "centred"]))
-def test_scored_clips_lie_inside_in_order(video_frames, frames, clips, sampling):
-    recipe = load_recipe("paper", [f"data.frames={frames}", f"data.sampling={sampling}"])
+@given(
+    numbers, lengths, st.integers(1, 10), st.sampled_from(["even", "centred"]), st.sampled_from(["rgb", "difference"])
+)
+def test_scored_clips_lie_inside_in_order(video_frames, frames, clips, sampling, kind):
+    recipe = load_recipe("paper", [f"data.frames={frames}", f"data.sampling={sampling}", f"data.input={kind}"])
     indices = scored_clips(recipe.preprocessing(), clips, video_frames)
+    frames += kind == "difference"  # a difference needs the frame after the last, too
     assert indices.shape == (clips, frames)
     assert 0 <= indices.min() <= indices.max() < video_frames
     assert (np.diff(indices, axis=1) >= (1 if video_frames >= frames else 0)).all()

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from msfnet.data.transforms import crop_views, normalise, scaled
+from msfnet.data.transforms import INPUTS, crop_views, normalise, scaled
 from msfnet.recipe import load_recipe
+from msfnet.types import INPUT_CHANNELS, Preprocessing, UserError
 
 PAPER = load_recipe("paper").preprocessing()
 
@@ -38,6 +39,43 @@ def test_scaled_keeps_clips_channels_and_places_apart():
         assert torch.equal(x[n, 0, 1], scale[n, 0] * (torch.arange(10.0)[:, None].expand(10, 12) + 10))
         assert torch.equal(x[n, 1, 1], scale[n, 1] * (torch.arange(12.0).expand(10, 12) + 10))
         assert torch.equal(x[n, 2, 1], (scale[n, 2] * (n + 10)).expand(10, 12))
+
+
+def clip_of(*levels):
+    """One clip of frames of one red level each, no green and 10 of blue: 1 F 2 2 3."""
+    frames = [torch.tensor([level, 0, 10], dtype=torch.uint8).expand(2, 2, 3) for level in levels]
+    return torch.stack(frames)[None]
+
+
+def test_differences_of_frames_that_follow_each_other():
+    """By hand: 0, 51, 204 over 255 are 0, 0.2, 0.8; their differences 0.2 and 0.6, over a deviation of 0.5."""
+    values = ["data.std=[0.5, 0.5, 0.5]", "data.mean=[0.4, 0.4, 0.4]", "data.frames=2"]
+    difference = load_recipe("paper", [*values, "data.input=difference"]).preprocessing()
+    x = normalise(clip_of(0, 51, 204), difference)
+    assert x.shape == (1, 3, 2, 2, 2)
+    assert torch.allclose(x[0, 0, :, 1, 0], torch.tensor([0.4, 1.2]), atol=1e-6)
+    assert x[0, 1:].abs().max() < 1e-6  # still colours leave nothing
+    both = normalise(clip_of(0, 51, 204), load_recipe("paper", [*values, "data.input=rgb+difference"]).preprocessing())
+    assert both.shape == (1, 6, 2, 2, 2)
+    assert torch.allclose(both[0, :, 0, 0, 1], torch.tensor([-0.8, -0.8, 0.02 / 0.255 - 0.8, 0.4, 0, 0]), atol=1e-6)
+    assert torch.equal(both[:, 3:], x)
+
+
+@pytest.mark.parametrize("kind", INPUT_CHANNELS)
+def test_every_input_has_its_channels_and_frames_and_lies_as_kernels_do(kind):
+    preprocessing = load_recipe("paper", ["data.frames=4", f"data.input={kind}"]).preprocessing()
+    x = normalise(make_clips(frames=preprocessing.read_frames), preprocessing)
+    assert x.shape == (2, preprocessing.channels, 4, 10, 12)
+    assert x.stride()[1] == 1
+    assert set(INPUTS) == set(INPUT_CHANNELS)
+
+
+def test_weights_of_before_there_was_a_choice_are_of_rgb():
+    old = PAPER.to_dict()
+    del old["input"]
+    assert Preprocessing.from_dict(old) == PAPER
+    with pytest.raises(UserError, match=r"expected an input of rgb, difference, rgb\+difference, found 'flow'"):
+        Preprocessing.from_dict(old | {"input": "flow"})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,116 @@
+"""The ingredients of recipe `best` in real runs: what the network sees, averaged weights, and the recipe as a whole."""
+
+import json
+
+import pytest
+import torch
+from conftest import TINY
+
+from msfnet.data.listing.annotations import read_data
+from msfnet.doctor.cost import estimate_cost
+from msfnet.doctor.inspect import VideoFacts
+from msfnet.evaluate import evaluate_data
+from msfnet.models.checkpoint import load_weights
+from msfnet.models.registry import create_model
+from msfnet.predict import Recognizer
+from msfnet.recipe import load_recipe
+from msfnet.train.folder import read_history
+from msfnet.train.run import resume, train
+from msfnet.types import VideoItem, Views
+
+
+def quiet(line):
+    pass
+
+
+def tiny(recipe, *overrides):
+    return load_recipe(recipe, [*TINY, "train.epochs=1", *overrides])
+
+
+@pytest.fixture(scope="module")
+def best_run(video_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "best"
+    train(read_data(video_folder), tiny("best"), folder, say=quiet)
+    return folder
+
+
+def test_recipe_best_trains_and_its_weights_recognise(best_run, video_folder):
+    assert 0 < read_history(best_run)[0]["train_loss"] < 10
+    weights = load_weights(best_run)
+    assert weights.preprocessing == tiny("best").preprocessing()
+    recognizer = Recognizer.load(best_run)
+    video = next(video_folder.rglob("*.m*"))
+    prediction = recognizer.predict(video, views=Views(2, 3))
+    assert prediction.error is None
+    assert sum(score for _, score in prediction.predictions) == pytest.approx(1, abs=1e-5)
+    scores = evaluate_data(best_run, video_folder, lists=None, split=1, views=None, say=quiet)
+    assert scores.to_dict()["video"] == json.loads((best_run / "scores.json").read_text())["video"]
+
+
+@pytest.mark.parametrize("kind", ["difference", "rgb+difference"])
+def test_training_scoring_and_prediction_see_the_same_input(video_folder, tmp_path, kind):
+    recipe = tiny("small", f"data.input={kind}", "data.sampling=centred", "data.train_sampling=dense")
+    train(read_data(video_folder), recipe, tmp_path / "run", say=quiet)
+    weights = load_weights(tmp_path / "run")
+    assert weights.arguments.get("in_channels") == recipe.preprocessing().channels
+    assert weights.preprocessing.input == kind
+    still = torch.zeros(1, recipe.preprocessing().channels, 4, 32, 32)
+    assert weights.model(still).isfinite().all()
+    scores = evaluate_data(tmp_path / "run", video_folder, lists=None, split=1, views=None, say=quiet)
+    assert not scores.failed
+
+
+def test_the_default_input_adds_no_argument():
+    assert load_recipe("paper").model_arguments() == {"width": 1.0, "frames": 8, "size": 112}
+    assert load_recipe("paper", ["data.input=difference"]).model_arguments()["in_channels"] == 3
+
+
+def test_cost_is_that_of_the_input(tmp_path):
+    """A stem of six channels multiplies more than one of three."""
+    items = [VideoItem(tmp_path / f"{i}.mp4", label, "train") for i, label in enumerate("ab")]
+    facts = {item.path: VideoFacts(str(item.path), 0) for item in items}
+    costs = [
+        estimate_cost(tiny("small", f"data.input={kind}"), items, facts, torch.device("cpu"))
+        for kind in ("rgb", "rgb+difference")
+    ]
+    assert costs[1].multiply_adds > costs[0].multiply_adds
+
+
+def test_averaged_weights_are_kept_scored_and_resumed_bit_for_bit(video_folder, tmp_path):
+    listing, whole, parts = read_data(video_folder), tmp_path / "whole", tmp_path / "parts"
+    recipe = tiny("small", "train.ema=0.9", "train.epochs=3")
+    train(listing, recipe, whole, say=quiet)
+
+    class StopError(Exception):
+        pass
+
+    def stop_after_two(line):
+        if line.startswith("epoch   2/3"):
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(listing, recipe, parts, say=stop_after_two)
+    resume(parts, say=quiet)
+    assert [row["val_loss"] for row in read_history(parts)] == [row["val_loss"] for row in read_history(whole)]
+    a, b = load_weights(whole).model.state_dict(), load_weights(parts).model.state_dict()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+    plain = tmp_path / "plain"
+    train(listing, tiny("small", "train.epochs=3"), plain, say=quiet)
+    losses = [[row["train_loss"] for row in read_history(folder)] for folder in (whole, plain)]
+    assert losses[0] == losses[1]  # averaging does not touch what is trained
+    checkpoint = torch.load(whole / "last" / "checkpoint.ckpt", weights_only=True)
+    last = {key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items()}
+    average = checkpoint["ema"]["average"]
+    assert not torch.equal(average["fc.weight"], last["fc.weight"])
+    rows = read_history(whole)
+    best = max(range(3), key=lambda i: (rows[i]["val_top1"], i))
+    if best == 2:
+        assert torch.equal(a["fc.weight"], average["fc.weight"])
+
+
+def test_stochastic_depth_and_zero_init_are_reached_by_a_recipe():
+    recipe = load_recipe("small", ["model.arguments.drop_path=0.2", "model.arguments.zero_init=true"])
+    model = create_model(recipe.model.name, 3, **recipe.model_arguments())
+    assert model.layer4[1].drop_path.rate == pytest.approx(0.2)
+    assert not model.layer4[1].conv2[-1].weight.any()
