@@ -41,10 +41,19 @@ class Row:
 
 ROWS = {
     "small": Row(None, ()),
-    "dense": Row("small", (*DENSE, "data.interval=2")),
+    "dense": Row("small", (*DENSE, "data.interval=1")),
     "difference": Row("small", ("data.input=difference",)),
-    "dense difference": Row("small", (*DENSE, "data.interval=1", "data.input=difference")),
-    "dense both": Row("small", (*DENSE, "data.interval=1", "data.input=rgb+difference")),
+    "dense difference": Row("dense", ("data.input=difference",)),
+    "dense both": Row("dense", ("data.input=rgb+difference",)),
+    "every other": Row("dense difference", ("data.interval=2",)),
+    "16 frames": Row("dense difference", ("data.frames=16",)),
+    "zero init": Row("dense difference", ("model.arguments.zero_init=true",)),
+    "drop path": Row("dense difference", ("model.arguments.drop_path=0.1",)),
+    "averaged": Row("dense difference", ("train.ema=0.99",)),
+    "longer": Row("dense difference", ("train.epochs=40",)),
+    "no mixup": Row("dense difference", ("train.mixup=0",)),
+    "cutmix": Row("dense difference", ("train.cutmix=1",)),
+    "randaugment": Row("dense difference", ("data.randaugment=[1, 5]",)),
 }
 
 
