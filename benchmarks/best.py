@@ -121,7 +121,7 @@ def table(out: Path, seeds: int) -> list[str]:
         gain = f"{mean(gains):+.1f}" if gains else ""
         sets = " ".join(f"`{override}`" for override in row.sets)
         lines.append(
-            f"| {name} | {sets} | {row.on or ''} | {len(values)} | {mean(values):.1f}{spread} | {gain} "
+            f"| `{name}` | {sets} | {row.on or ''} | {len(values)} | {mean(values):.1f}{spread} | {gain} "
             f"| {minutes_of(out, name, seeds):.0f} |"
         )
     return lines

@@ -50,7 +50,17 @@ def sizes() -> str:
     return "\n".join(rows)
 
 
-TABLES = {"recipes.md": ("recipe keys", recipe_keys), "networks.md": ("sizes", sizes)}
+def ablation() -> str:
+    """The table that benchmarks/best.py wrote."""
+    text = (DOCS.parent / "benchmarks" / "best.md").read_text(encoding="utf-8")
+    return "\n".join(line for line in text.splitlines() if line.startswith("|"))
+
+
+TABLES = {
+    "recipes.md": ("recipe keys", recipe_keys),
+    "networks.md": ("sizes", sizes),
+    "best.md": ("ablation", ablation),
+}
 
 
 def filled(page: str) -> str:

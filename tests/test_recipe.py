@@ -10,10 +10,10 @@ from msfnet.types import Preprocessing, UserError, Views, resize_for
 
 
 def test_shipped_recipes_are_these():
-    assert list(shipped_recipes()) == ["demo", "paper", "small"]
+    assert list(shipped_recipes()) == ["best", "demo", "paper", "small"]
 
 
-@pytest.mark.parametrize("name", ["demo", "paper", "small"])
+@pytest.mark.parametrize("name", ["best", "demo", "paper", "small"])
 def test_shipped_recipe_makes_its_network_and_says_where_it_comes_from(name):
     recipe = load_recipe(name)
     model = create_model(recipe.model.name, 4, width=recipe.model.width, **recipe.model.arguments)
@@ -33,7 +33,7 @@ def test_paper_is_section_4_2():
     assert (optim.weight_decay, optim.warmup_epochs, recipe.train.label_smoothing) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("name", ["demo", "paper", "small"])
+@pytest.mark.parametrize("name", ["best", "demo", "paper", "small"])
 def test_round_trip_through_toml(name, tmp_path):
     recipe = load_recipe(name)
     (tmp_path / "r.toml").write_text(recipe.to_toml())
