@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from msfnet.data.dataset import InOrder, TrainingVideos, Turns, collate
 from msfnet.data.listing.annotations import read_data, read_manifest
 from msfnet.evaluate import evaluate, evaluate_data, held_out
-from msfnet.models.checkpoint import init_weights, load_weights, save_weights
+from msfnet.models.checkpoint import load_weights, save_weights
 from msfnet.models.registry import create_model
+from msfnet.models.warm import init_weights
 from msfnet.recipe import load_recipe
 from msfnet.train.folder import read_history
 from msfnet.train.run import resume, train
@@ -402,28 +403,8 @@ def test_loading_unpickles_nothing(tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
-def test_init_takes_a_state_dict_and_leaves_another_head_fresh(tmp_path):
-    torch.manual_seed(1)
-    source = create_model("r3d18", 7, width=0.125)
-    torch.save(source.state_dict(), tmp_path / "s.pth")
-    target = create_model("r3d18", 3, width=0.125)
-    assert init_weights(target, str(tmp_path / "s.pth"), "r3d18") == ["fc.bias", "fc.weight"]
-    assert torch.equal(target.layer4[1].conv2[0].weight, source.layer4[1].conv2[0].weight)
-    same = create_model("r3d18", 7, width=0.125)
-    assert init_weights(same, str(tmp_path / "s.pth"), "r3d18") == []
-    assert torch.equal(same.fc.weight, source.fc.weight)
-
-
-def test_init_that_does_not_fit_names_keys(tmp_path):
-    torch.save(create_model("msf_r3d18", 3, width=0.125).state_dict(), tmp_path / "s.pth")
-    with pytest.raises(UserError, match=r"does not fit r3d18: keys \d+ missing \(first: .*unknown"):
-        init_weights(create_model("r3d18", 3, width=0.125), str(tmp_path / "s.pth"), "r3d18")
-    torch.save(create_model("r3d18", 3, width=0.25).state_dict(), tmp_path / "s.pth")
-    with pytest.raises(UserError, match="of another shape"):
-        init_weights(create_model("r3d18", 3, width=0.125), str(tmp_path / "s.pth"), "r3d18")
-
-
 def test_init_from_a_run(tiny_run, video_folder, tmp_path):
     lines = []
     train(read_data(video_folder), tiny(f"model.init={tiny_run}", "train.epochs=1"), tmp_path / "run", say=lines.append)
-    assert any("every key fitted" in line for line in lines)
+    assert any(line.startswith(f"started from {tiny_run}: copied: ") for line in lines)
+    assert not any("left fresh" in line for line in lines)

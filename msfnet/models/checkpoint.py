@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -22,12 +21,6 @@ from msfnet.types import Preprocessing, UserError
 
 FORMAT = "msfnet/1"
 WEIGHTS = "weights.safetensors"
-
-# torchvision's published weights (Kinetics-400), fetched only when a recipe names them.
-KINETICS400_URLS = {
-    "r3d18": "https://download.pytorch.org/models/r3d_18-b3b3357e.pth",
-    "r2plus1d18": "https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth",
-}
 
 
 @dataclass(frozen=True)
@@ -89,58 +82,3 @@ def _build(header: dict[str, Any], tensors: dict[str, Tensor], file: Path) -> We
         raise UserError(f"{file}: its tensors do not fit the {name} that it names; the file is damaged") from error
     preprocessing = Preprocessing.from_dict(header["preprocessing"])
     return Weights(model.eval(), name, arguments, classes, preprocessing, header.get("notes", {}))
-
-
-def init_weights(model: nn.Module, source: str, name: str) -> list[str]:
-    """Copy a state dict into a fresh network key for key; returns the keys left fresh, those of the last layer.
-
-    `source` is a file (a weights file of ours, any safetensors file, or a PyTorch state dict) or "kinetics400",
-    torchvision's published weights for `name`, which are downloaded. Only the last layer may differ in its number
-    of classes.
-
-    Raises UserError naming every key that does not fit.
-    """
-    state = _read_state(source, name)
-    own = model.state_dict()
-    head = {key for key in list(own)[-2:] if key in state and state[key].shape != own[key].shape}
-    missing = sorted(own.keys() - state.keys())
-    unknown = sorted(state.keys() - own.keys())
-    unlike = sorted(k for k in own.keys() & state.keys() - head if own[k].shape != state[k].shape)
-    if missing or unknown or unlike:
-        counts = [
-            f"{len(keys)} {what} (first: {keys[0]})"
-            for what, keys in (("missing", missing), ("unknown", unknown), ("of another shape", unlike))
-            if keys
-        ]
-        raise UserError(f"model.init={source} does not fit {name}: keys {', '.join(counts)}")
-    model.load_state_dict({key: value for key, value in state.items() if key not in head}, strict=False)
-    return sorted(head)
-
-
-def _read_state(source: str, name: str) -> dict[str, Tensor]:
-    if source == "kinetics400":
-        if name not in KINETICS400_URLS:
-            raise UserError(f"model.init=kinetics400 is there for {', '.join(KINETICS400_URLS)}, found {name}")
-        try:
-            state: dict[str, Tensor] = torch.hub.load_state_dict_from_url(
-                KINETICS400_URLS[name], map_location="cpu", weights_only=True, check_hash=True
-            )
-        except OSError as error:
-            raise UserError(
-                f"model.init=kinetics400: cannot download {KINETICS400_URLS[name]} ({error}); "
-                "download it elsewhere and give the file's path"
-            ) from error
-        return state
-    path = Path(source) / WEIGHTS if Path(source).is_dir() else Path(source)
-    if not path.is_file():
-        raise UserError(f"model.init: expected a file, a run folder or kinetics400, found nothing at {source}")
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as opened:
-                return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118, not a dict
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the damaged file makes it raise
-        raise UserError(f"model.init: {path} is not a state dict that can be read safely") from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise UserError(f"model.init: expected a dict of tensors in {path}, found something else")
-    return loaded

@@ -24,8 +24,9 @@ from msfnet.data.shards.stream import check_size
 from msfnet.data.splits import assign_splits, refuse_leaks
 from msfnet.evaluate import best_device, evaluate, silent
 from msfnet.files import write_text
-from msfnet.models.checkpoint import WEIGHTS, Weights, init_weights, load_weights, save_weights
+from msfnet.models.checkpoint import WEIGHTS, Weights, load_weights, save_weights
 from msfnet.models.registry import create_model
+from msfnet.models.warm import init_weights
 from msfnet.recipe import Recipe, Train
 from msfnet.report import write_run_report
 from msfnet.train.engine import Engine
@@ -157,9 +158,8 @@ def _build_model(recipe: Recipe, classes: Sequence[str]) -> tuple[nn.Module, dic
 
 
 def _warm_start(model: nn.Module, recipe: Recipe, say: Say) -> None:
-    fresh = init_weights(model, recipe.model.init, recipe.model.name)
-    left = f"left fresh: {', '.join(fresh)}" if fresh else "every key fitted"
-    say(f"started from {recipe.model.init}; {left}")
+    for line in init_weights(model, recipe.model.init, recipe.model.name).lines():
+        say(f"started from {recipe.model.init}: {line}")
 
 
 def _fit(learner: Learner, videos: RunVideos, history: History, stop: StopRequests, say: Say, *, resume: bool) -> None:
