@@ -84,6 +84,13 @@ class Data(Table):
     crop_aspect: float = Field(
         1.0, ge=1, description="above 1, crops are up to so many times wider than high, or higher than wide"
     )
+    balance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="a class of n training videos gets turns in proportion to n to the power of 1 - this: with 0 each "
+        "video has one an epoch, with 1 each class has as many",
+    )
     val_fraction: Fraction = Field(0.1, description="of the training videos, by group, to choose the best weights on")
     cache: str = Field(
         "auto", description="decoded frames on disk: `auto` (the user's cache folder), `off`, or a folder"
@@ -121,6 +128,12 @@ class Optim(Table):
     schedule: Literal["step", "cosine", "constant"] = Field("step", description="of the learning rate")
     step_epochs: Positive = Field(10, description="`step` divides the rate by ten every so many epochs")
     warmup_epochs: float = Field(0.0, ge=0, description="the rate rises from zero over so many epochs")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="the rate of each part of the network is this times that of the part behind it"
+    )
+    frozen: tuple[str, ...] = Field(
+        (), description='parts of the network that stay as they are, norms too: `["stem", "layer1"]`'
+    )
 
 
 class Train(Table):
@@ -161,6 +174,12 @@ class Train(Table):
         0.0,
         description="decay of a moving average of the weights, which is then scored and kept in their place; 0 is none",
     )
+    loss: Literal["cross-entropy", "weighted", "focal"] = Field(
+        "cross-entropy",
+        description="`weighted`: classes weigh the same whatever their size (inverse frequency); `focal`: what is "
+        "recognised already counts for little (Lin et al., 2017)",
+    )
+    focal_gamma: float = Field(2.0, ge=0, description="how little, for `focal`; 0 is cross-entropy")
 
 
 class Recipe(Table):

@@ -150,6 +150,7 @@ def score_tiles(scores: Scores) -> dict[str, str]:
         "video top-1": f"{scores.video['top1']:.1%}",
         "video top-5": f"{scores.video['top5']:.1%}",
         "clip top-1": f"{scores.clip['top1']:.1%}",
+        "mean top-1 of classes": f"{scores.balanced_top1:.1%}",
         f"videos, {scores.views} views": str(scores.n_videos),
         "could not be read": str(len(scores.failed)),
     }
@@ -173,6 +174,7 @@ def scores_markdown(scores: Scores) -> str:
         "|---|---|---|",
         f"| clip | {scores.clip['top1']:.1%} | {scores.clip['top5']:.1%} |",
         f"| video | {scores.video['top1']:.1%} | {scores.video['top5']:.1%} |",
+        f"| video, mean of classes | {scores.balanced_top1:.1%} | |",
         "",
         "| class | videos | top-1 |",
         "|---|---|---|",

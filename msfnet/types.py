@@ -183,6 +183,11 @@ class Scores:
     failed: dict[str, str]  # path -> reason
     repeated: tuple[str, ...]  # videos shorter than the clip
 
+    @property
+    def balanced_top1(self) -> float:
+        """The mean of the classes' top-1: every class counts alike, whatever its size."""
+        return sum(row["top1"] for row in self.per_class.values()) / max(len(self.per_class), 1)
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "n_videos": self.n_videos,
@@ -190,6 +195,7 @@ class Scores:
             "n_short": len(self.repeated),
             "clip": self.clip,
             "video": self.video,
+            "balanced_top1": self.balanced_top1,
             "views": str(self.views),
             "per_class": self.per_class,
             "classes": self.classes,

@@ -247,7 +247,7 @@ def test_a_step_in_parts_is_the_step_where_norms_do_not_care():
         torch.manual_seed(0)
         model = create_model("c3d", 2, **recipe.model_arguments())
         model.dropout.p = 0
-        learner = Learner(model, recipe, ("a", "b"), Engine(recipe.train))
+        learner = Learner(model, recipe, ("a", "b"), Engine(recipe.train), (4, 3))
         losses = [learner.step(batch, 0, number, 0.01) for number in range(3)]
         learned.append((losses, model.state_dict()))
     (losses, weights), *others = learned

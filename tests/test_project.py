@@ -2,9 +2,11 @@
 
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 
 import msfnet
 from msfnet.cli import app
+from msfnet.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -68,6 +71,19 @@ def test_documented_commands_exist():
                 options = {word for word in words if word.startswith("--")}
                 assert options <= known, f"{document.name}: {line}"
     assert found >= 5
+
+
+def test_documented_settings_are_recipe_keys():
+    """Every `--set` of a documented command is one that a recipe takes."""
+    settings = []
+    for document in DOCUMENTS:
+        for block in re.findall(r"```(?:bash|sh|console)\n(.*?)```", document.read_text(encoding="utf-8"), re.S):
+            for line in block.splitlines():
+                words = shlex.split(line, comments=True) if "--set" in line else []
+                settings += [after for word, after in pairwise(words) if word == "--set"]
+    assert len(settings) >= 8
+    for setting in settings:
+        load_recipe("small", [setting])
 
 
 def test_links_between_documents_lead_somewhere():

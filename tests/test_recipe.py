@@ -63,6 +63,8 @@ def test_set_reaches_every_key(key):
         value = (0.1, 0.2, 0.3)
     elif name == "flip_pairs":
         value = (("GoLeft", "GoRight"), ("Push", "Pull"))
+    elif name == "frozen":
+        value = ("stem", "layer1.0")
     elif name == "randaugment":
         value = (2, 7.5)
     elif name == "crop_aspect":
@@ -100,6 +102,10 @@ def test_set_reaches_every_key(key):
         ("data.randaugment=2", "recipe key data.randaugment: .*found 2"),
         ("data.randaugment=[2, 11]", "less than or equal to 10, found 11"),
         ("data.temporal_jitter=1", "less than 1, found 1"),
+        ("data.balance=1.5", "less than or equal to 1, found 1.5"),
+        ("optim.layer_decay=0", "greater than 0, found 0"),
+        ("optim.frozen=stem", "recipe key optim.frozen: .*found 'stem'"),
+        ("train.loss=focus", "'cross-entropy', 'weighted' or 'focal', found 'focus'"),
         ("data.crop_aspect=0.5", "greater than or equal to 1, found 0.5"),
         ("model.name.x=1", "name is a key, not a table"),
     ],

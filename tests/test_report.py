@@ -1,8 +1,10 @@
-"""What the pages say of a run's time, from its history alone."""
+"""What the pages say of a run's time, from its history alone, and of scores of classes of unequal size."""
 
+import numpy as np
 import pytest
 
-from msfnet.report import bottleneck, time_sections, time_shares
+from msfnet.report import bottleneck, score_tiles, scores_markdown, time_sections, time_shares
+from msfnet.types import Scores, Views
 
 
 def row(wait, transfer, augment, network, read=1.0):
@@ -31,3 +33,14 @@ def test_the_bottleneck_is_named_with_its_remedy(times, said):
 def test_a_history_without_times_has_no_section():
     assert time_sections([{"epoch": 1, "seconds": 3.0}]) == []
     assert time_shares([row(0, 0, 0, 0)]) == {}
+
+
+def test_every_class_counts_alike_in_the_mean_of_classes():
+    per_class = {"often": {"n": 9, "top1": 1.0}, "rare": {"n": 1, "top1": 0.0}, "half": {"n": 2, "top1": 0.5}}
+    video = {"top1": 10 / 12, "top5": 1.0}
+    scores = Scores(
+        tuple(per_class), Views(), video, video, per_class, np.zeros((3, 3), np.int64), 12, failed={}, repeated=()
+    )
+    assert scores.balanced_top1 == scores.to_dict()["balanced_top1"] == 0.5
+    assert "| video, mean of classes | 50.0% | |\n" in scores_markdown(scores)
+    assert score_tiles(scores)["mean top-1 of classes"] == "50.0%"

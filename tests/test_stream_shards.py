@@ -426,7 +426,7 @@ def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
         recipe = load_recipe("small", [*TINY, f"train.epochs={epochs}", "optim.schedule=constant"])
         torch.manual_seed(0)
         classes = read_shards(str(folder)).classes
-        learner = Learner(create_model("r3d18", 2, width=0.125), recipe, classes, Engine(recipe.train))
+        learner = Learner(create_model("r3d18", 2, width=0.125), recipe, classes, Engine(recipe.train), (8, 8))
         videos = make_shard_batches(training(folder, batch=recipe.train.batch), 0, print)
         val_videos = make_shard_batches(scored(folder, clips=1, batch=4), 0, print)
         rows = []
@@ -496,6 +496,13 @@ def test_train_and_evaluate_commands_take_shards(folder, server, tmp_path, capsy
     assert code == 2
     assert "px, found 43x32; write them with the network's own recipe" in err
     assert not (tmp_path / "other").exists()
+
+
+def test_balance_is_refused_as_shards_are_read_in_their_own_order(folder, tmp_path):
+    recipe = load_recipe("small", [*TINY, "data.balance=0.5"])
+    with pytest.raises(UserError, match=r"expected data.balance of 0 with shards, found 0\.5: .*train.loss=weighted"):
+        train(read_shards(str(folder)), recipe, tmp_path / "run", say=lambda line: None)
+    assert not (tmp_path / "run").exists()
 
 
 def test_videos_that_failed_to_be_packed_are_named_by_the_run(folder, tmp_path):

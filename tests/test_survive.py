@@ -76,7 +76,7 @@ def test_a_run_that_crashes_at_every_step_loses_nothing(video_folder, tmp_path, 
     def go(name, steps, going_on):
         torch.manual_seed(0)
         model = create_model(recipe.model.name, 2, **recipe.model_arguments())
-        learner = Brittle(model, recipe, listing.classes, Engine(recipe.train))
+        learner = Brittle(model, recipe, listing.classes, Engine(recipe.train), (8, 8))
         learner.steps_left = steps
         videos = RunVideos.of(replace(listing, items=items), None, recipe, quiet)
         loop = Loop(learner, *videos.batches(quiet), tmp_path / name, rows[name].append, StopRequests())

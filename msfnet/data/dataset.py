@@ -6,7 +6,7 @@ Workers hand over uint8 frames; crops, flips and normalisation are done in batch
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from msfnet.arrays import Indices
+from msfnet.arrays import Indices, Ints
 from msfnet.data.cache.frame_cache import FrameCache, choose_codec, default_folder, describe, estimate_raw_bytes
 from msfnet.data.loading import Batches
 from msfnet.data.sampling import scored_clips, train_sampler
@@ -155,15 +155,28 @@ class InOrder(_Order):
 
 
 class Turns(_Order):
-    """Training: (index, seed of the clip) in an order that is a pure function of seed and epoch."""
+    """Training: (index, seed of the clip) in an order that is a pure function of seed and epoch.
 
-    def __init__(self, n_videos: int, batch: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
+    Every video has one turn, or `draw` says which have, in as many turns as there are videos.
+    """
+
+    def __init__(
+        self,
+        n_videos: int,
+        batch: int,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+        *,
+        draw: Callable[[np.random.Generator], Ints] | None = None,
+    ) -> None:
         super().__init__(n_videos, batch, rank, ranks)
-        self.seed = seed
+        self.seed, self.draw = seed, draw
 
     def _turns(self) -> list[tuple[int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        order, seeds = rng.permutation(self.n_videos), rng.integers(0, 2**31, self.n_videos)
+        order = self.draw(rng) if self.draw else rng.permutation(self.n_videos)
+        seeds = rng.integers(0, 2**31, self.n_videos)
         return list(zip(order.tolist(), seeds.tolist(), strict=True))
 
 

@@ -22,8 +22,9 @@ from msfnet.data.transforms import crop_views, normalise
 from msfnet.recipe import Recipe
 from msfnet.train.ema import WeightAverage
 from msfnet.train.engine import Engine
+from msfnet.train.losses import make_loss
 from msfnet.train.norms import share_statistics, synced
-from msfnet.train.optim import make_optimizer, set_lr
+from msfnet.train.optim import freeze, make_optimizer, set_lr
 from msfnet.train.recompute import recompute_blocks
 
 # Parts of an epoch: waiting for batches, moving them to the device, augmenting, the network forward, backward with the
@@ -90,10 +91,14 @@ class Account:
 class Learner:
     """A network, its optimiser and its augmentation on the devices of `engine`."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, classes: Sequence[str], engine: Engine) -> None:
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, classes: Sequence[str], engine: Engine, class_counts: Sequence[int]
+    ) -> None:
+        """`class_counts` are the training videos of each class."""
         self.recipe, self.train, self.engine = recipe, recipe.train, engine
         self.preprocessing = recipe.preprocessing()
         self.augmentation = Augmentation(recipe, classes)
+        self.loss = make_loss(recipe.train, class_counts)
         self.account = Account()
         # Batches come from uint8 frames with the channels last; kernels laid out alike spare every layer a copy.
         for parameter in model.parameters():
@@ -102,6 +107,7 @@ class Learner:
         self.synced = self.train.sync_batchnorm and processes.count() > 1
         if self.synced:
             model = synced(model)
+        freeze(model, recipe.optim.frozen)
         if self.train.activation_checkpointing:
             model = recompute_blocks(model)
         self.model = model
@@ -137,7 +143,7 @@ class Learner:
             with self.engine.without_exchange(self.forward, but=i == len(parts) - 1):
                 with self.timed("forward"):
                     logits = self.forward(x[rows])
-                    of_part = F.cross_entropy(logits, targets[rows], label_smoothing=self.train.label_smoothing)
+                    of_part = self.loss(logits, targets[rows])
                     value = float(of_part.detach())
                 if value - value != 0:  # infinite, or no number
                     raise DivergedError(value, batch["indices"])

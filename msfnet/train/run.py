@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from msfnet.train.folder import SCORES, History, holds_run, owned, read_folder, 
 from msfnet.train.launch import start, to_start
 from msfnet.train.learner import Account, BadVideoError, DivergedError, Learner
 from msfnet.train.loop import Loop
+from msfnet.train.optim import freeze
 from msfnet.train.stopping import StopRequests, stop_requests
 from msfnet.train.videos import RunVideos
 from msfnet.types import Say, Scores, UserError, VideoItem
@@ -130,7 +132,7 @@ def _run(
         model, arguments = _build_model(recipe, classes)
         if recipe.model.init and not resume:
             _warm_start(model, recipe, say)
-        learner = Learner(model, recipe, classes, engine)
+        learner = Learner(model, recipe, classes, engine, videos.class_counts())
         weights = Weights(model, recipe.model.name, arguments, classes, recipe.preprocessing(), {})
         history = History(folder, weights, recipe.train.epochs, say)
         choosing = f"choosing the best epoch on {len(parts['val'])}" if parts["val"] else "keeping the last epoch"
@@ -251,6 +253,11 @@ def _refuse_or_split(listing: Listing, shards: ShardIndex | None, recipe: Recipe
     """Refuse what cannot be trained; returns the listing with every item's split."""
     if shards:  # whose split was drawn when they were written
         check_size(shards, recipe.preprocessing())
+        if recipe.data.balance:
+            raise UserError(
+                f"expected data.balance of 0 with shards, found {recipe.data.balance}: they are read in their own "
+                "order; train on the files, or with train.loss=weighted"
+            )
         items = list(listing.items)
     else:
         data = recipe.data
@@ -270,7 +277,7 @@ def _refuse_or_split(listing: Listing, shards: ShardIndex | None, recipe: Recipe
             f"expected train.precision 32-true, found {recipe.train.precision}: mixed precision needs a GPU"
         )
     with torch.device("meta"):  # a network that cannot be made is refused before anything is written
-        create_model(recipe.model.name, len(trained), **recipe.model_arguments())
+        freeze(create_model(recipe.model.name, len(trained), **recipe.model_arguments()), recipe.optim.frozen)
     return replace(listing, items=tuple(items))
 
 
@@ -293,10 +300,12 @@ def _facts(recipe: Recipe, best: Weights, parts: dict[str, list[VideoItem]]) -> 
     chosen = f"epoch {best.notes['epoch']}"
     if "val_top1" in best.notes:
         chosen += f", validation top-1 {best.notes['val_top1']:.1%}"
+    sizes = Counter(item.label for item in parts["train"]).most_common()
     return {
         "network": f"{recipe.model.name}, width {recipe.model.width:g}",
         "input": f"{recipe.data.frames} frames of {recipe.data.size} px",
         "videos": ", ".join(f"{len(items)} {name}" for name, items in parts.items()),
+        "training videos of a class": f"{sizes[-1][1]} ({sizes[-1][0]}) to {sizes[0][1]} ({sizes[0][0]})",
         "best weights": chosen,
         "seed": str(recipe.train.seed),
     }

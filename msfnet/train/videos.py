@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 from msfnet import processes
+from msfnet.data.balance import balanced_order
 from msfnet.data.dataset import InOrder, ScoredVideos, TrainingVideos, Turns, make_batches, open_reader
 from msfnet.data.listing.annotations import Listing
 from msfnet.data.loading import Batches
@@ -38,6 +41,11 @@ class RunVideos:
         """To train on, one random clip of each video an epoch, and to choose the best epoch by: for this process."""
         return self._of_shards(self.shards, say) if self.shards else self._of_files(say)
 
+    def class_counts(self) -> list[int]:
+        """Training videos of each class, in the order of `classes`."""
+        labels = Counter(item.label for item in self.parts["train"])
+        return [labels[label] for label in self.classes]
+
     def unpacked(self) -> dict[int, str]:
         """Training videos that the shards list as unreadable: number -> reason."""
         if not self.shards:
@@ -56,7 +64,9 @@ class RunVideos:
             temporal_jitter=data.temporal_jitter,
         )
         own = processes.rank(), processes.count()
-        batches = make_batches(videos, Turns(len(videos), train.batch, train.seed, *own), data.workers, say)
+        draw = partial(balanced_order, videos.labels, data.balance) if data.balance else None
+        turns = Turns(len(videos), train.batch, train.seed, *own, draw=draw)
+        batches = make_batches(videos, turns, data.workers, say)
         if not self.parts["val"]:
             return batches, None
         val_videos = ScoredVideos(self.parts["val"], self.classes, preprocessing, self.reader, clips=1)
