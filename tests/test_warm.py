@@ -286,6 +286,19 @@ def test_attention_that_differs_is_left_fresh_and_told(tmp_path, source, target,
     assert all(key.startswith(("attention", "stage3.1", "stage5.1")) for key in (*start.fresh, *start.unused))
 
 
+def test_half_precision_files_and_dead_channels_start_a_finite_network(settled, tmp_path):
+    state = {key: value.clone() for key, value in settled[0].state_dict().items()}
+    for key in ("layer2.0.conv2.0.weight", "layer2.0.downsample.0.weight", "layer1.0.conv1.1.weight"):
+        state[key][0] = 0
+    torch.save(
+        {key: value.half() if value.is_floating_point() else value for key, value in state.items()}, tmp_path / "s"
+    )
+    model = create_model("msf_r3d18", CLASSES, width=WIDTH)
+    init_weights(model, str(tmp_path / "s"), "msf_r3d18")
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert model(torch.randn(2, 3, 4, 24, 24)).isfinite().all()
+
+
 def test_lines_tell_every_group(settled):
     model = create_model("msf_r3d18_se", 3, width=WIDTH)
     assert init_weights(model, str(settled[1]), "msf_r3d18_se").lines() == [

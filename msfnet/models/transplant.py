@@ -161,12 +161,10 @@ def transplant(model: nn.Module, dense: Mapping[str, Tensor]) -> Taken:
 def _path_a(slot: nn.Module, unit: Unit, x: Moments) -> Taken:
     """The first convolution, whose norm stays as it was trained: X is what it was in R3D."""
     convolution, entering = _convolution(slot, unit, x)
-    norm = {"1.weight": unit.weight, "1.bias": unit.bias}
-    if entering is None:
-        return convolution.below("0") | Taken(norm)
-    if isinstance(slot, nn.Conv3d):
-        return convolution.below("0") | Taken(norm | _running("1", entering))
-    return convolution.below("0") | Taken(norm, _running("1", entering))
+    affine = {"1.weight": unit.weight, "1.bias": unit.bias}
+    running = _running("1", entering) if entering else {}
+    same = isinstance(slot, nn.Conv3d)  # then what enters the norm is what entered it in R3D
+    return convolution.below("0") | (Taken(affine | running) if same else Taken(affine, running))
 
 
 def _beside(slot: nn.Module, unit: Unit, x: Moments) -> Taken:
@@ -189,7 +187,7 @@ def _path_b(unit: Unit, strided: Moments, pooled: Moments) -> Taken:
     """The shortcut: R3D's kernel fits, but reads the largest of eight values instead of every eighth."""
     kernel = unit.kernel.sum((2, 3, 4))  # C_out C_in
     mean = unit.entering.mean + kernel @ (pooled.mean - strided.mean)
-    var = unit.entering.var * _power(unit.kernel, pooled) / _power(unit.kernel, strided)
+    var = unit.entering.var * _power(unit.kernel, pooled) / _power(unit.kernel, strided).clamp_min(1e-12)
     norm = {"1.weight": unit.kernel, "2.weight": unit.weight, "2.bias": unit.bias}
     return Taken(norm, _running("2", Moments(mean, var)))
 
@@ -197,8 +195,8 @@ def _path_b(unit: Unit, strided: Moments, pooled: Moments) -> Taken:
 def _convolution(slot: nn.Module, unit: Unit, inputs: Moments) -> tuple[Taken, Moments | None]:
     """What stands in the place of a 3x3x3 convolution, and the moments of what leaves it (None: not known).
 
-    Where that is several convolutions, the first that changes channels takes the middle of the dense kernel, and the
-    others, which R3D has nothing like, stay fresh.
+    Where that is several convolutions, the first takes the middle of the dense kernel, and the others, which R3D has
+    nothing like, stay fresh.
     """
     if isinstance(slot, nn.Conv3d):
         return Taken({"weight": unit.kernel}), unit.entering

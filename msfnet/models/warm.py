@@ -65,7 +65,7 @@ def init_weights(model: nn.Module, source: str, name: str) -> WarmStart:
     Raises UserError naming the keys that do not fit, with both shapes where it is these.
     """
     found = read_state(source, name)
-    state = {key: value for key, value in found.items() if not key.endswith(COUNTER)}
+    state = {key: value.float() for key, value in found.items() if not key.endswith(COUNTER)}
     own = {key: value for key, value in model.state_dict().items() if not key.endswith(COUNTER)}
     dense = takes_dense(model) and is_dense(state)
     swappable = _swappable(model, own.keys() | state.keys())
