@@ -52,12 +52,13 @@ def test_shares_are_exact_over_many_epochs_and_no_video_is_passed_over():
 
 def test_turns_of_an_epoch_are_a_function_of_seed_and_epoch():
     labels = [0] * 20 + [1] * 4
-    turns = Turns(24, 3, partial(balanced_order, labels, 1.0))
-    first = list(turns)
-    assert len(first) == len(turns) == 24
+    turns = Turns(24, 5, seed=3, draw=partial(balanced_order, labels, 1.0))
+    whole = list(turns)
+    first = [turn for batch in whole for turn in batch]
+    assert len(first) == 24
     assert sum(labels[index] for index, _ in first) == 12
     assert len({seed for _, seed in first}) == 24  # a video shown twice shows two clips
-    turns.set_epoch(1)
-    assert list(turns) != first
-    turns.set_epoch(0)
-    assert list(turns) == first
+    turns.go_to(1)
+    assert list(turns) != whole
+    turns.go_to(0, done=2)
+    assert list(turns) == whole[2:]
