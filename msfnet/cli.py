@@ -198,6 +198,7 @@ def evaluate(
 ) -> int:
     """Score a network on labelled videos: clip and video accuracy, per class, confusion matrix."""
     from msfnet import processes
+    from msfnet.data.strips import strips_of
     from msfnet.evaluate import evaluate_data
     from msfnet.report import scores_markdown, write_scores_report
 
@@ -208,13 +209,36 @@ def evaluate(
     text = json.dumps(scores.to_dict(), indent=2, ensure_ascii=False)
     if out:
         out.mkdir(parents=True, exist_ok=True)
-        write_scores_report(out / "report.html", f"{weights} on {data}", scores)
+        write_scores_report(out / "report.html", f"{weights} on {data}", scores, strips_of(data))
         write_text(out / "scores.json", text)
         write_text(out / "scores.md", scores_markdown(scores))
     for path, reason in scores.failed.items():
         say(f"failed: {path}: {reason}")
     print(text if as_json else scores_markdown(scores))
     return 1 if scores.failed else 0
+
+
+@app.command
+def report(
+    runs: Annotated[tuple[str, ...], Parameter(help="Run folders, or patterns of them.")],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="Page to write of several runs.")] = Path("compare.html"),
+    as_json: Json = False,
+) -> int:
+    """Compare runs on one page: what differs, scores, seeds, curves, classes. Of a single run, write its page anew."""
+    from msfnet.compare.page import compare, write_comparison
+    from msfnet.train.page import report_run
+
+    if len(runs) == 1 and Path(runs[0]).is_dir() and not as_json:
+        print(report_run(Path(runs[0])))
+        return 0
+    comparison = compare(runs)
+    write_comparison(out, comparison)
+    for folder, reason in comparison.skipped.items():
+        say(f"left out: {folder}: {reason}")
+    print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) if as_json else out)
+    return 1 if comparison.skipped else 0
 
 
 @app.command

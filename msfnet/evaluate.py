@@ -20,7 +20,7 @@ from msfnet.data.transforms import crop_views, normalise
 from msfnet.data.video.decoders import Reader
 from msfnet.models.checkpoint import load_weights
 from msfnet.recipe import Data, Train, load_recipe
-from msfnet.types import Preprocessing, Say, Scores, UserError, VideoItem, Views
+from msfnet.types import Preprocessing, Say, ScoredVideo, Scores, UserError, VideoItem, Views
 
 SPLIT, RECIPE = "split.csv", "recipe.toml"  # in a run folder: the split and the recipe that it was trained with
 
@@ -191,4 +191,21 @@ def _scores(parts: Sequence[_Part], items: Sequence[VideoItem], classes: tuple[s
         n_videos=len(items),
         failed=failed,
         repeated=tuple(str(items[index].path) for part in parts for index in sorted(part.repeated)),
+        videos=_answers(video_scores, order, items, classes),
     )
+
+
+def _answers(
+    video_scores: npt.NDArray[np.float32], order: list[int], items: Sequence[VideoItem], classes: tuple[str, ...]
+) -> tuple[ScoredVideo, ...]:
+    """Every item's answer, in the order of the items; `video_scores` has a row for each of `order`."""
+    rows = {index: row for row, index in enumerate(order)}
+    answers = []
+    for index, item in enumerate(items):
+        path = str(item.path.resolve()) if item.path.exists() else item.path.as_posix()  # in shards, a name
+        row = video_scores[rows[index]] if index in rows else None
+        if row is None or not np.isfinite(row).all():  # failed, or a network that has diverged
+            answers.append(ScoredVideo(path, item.label, None, 0.0))
+        else:
+            answers.append(ScoredVideo(path, item.label, classes[int(row.argmax())], float(row.max())))
+    return tuple(answers)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from msfnet.arrays import Floats, Ints
 
+Bools = npt.NDArray[np.bool_]
 
-def in_top(scores: Floats, labels: Ints, k: int) -> npt.NDArray[np.bool_]:
-    """Whether fewer than `k` classes score above the true one: N. A tie counts against, so a constant scores zero."""
+
+def in_top(scores: Floats, labels: Ints, k: int) -> Bools:
+    """Whether fewer than `k` classes score above the true one: N.
+
+    A tie counts against, so that a constant scores zero, and so does a network whose scores are no numbers.
+    """
     own = scores[np.arange(len(labels)), labels]
-    others_as_good = (scores >= own[:, None]).sum(1) - 1
+    others_as_good = (~(scores < own[:, None])).sum(1) - 1
     return others_as_good < k
 
 
@@ -31,3 +40,93 @@ def confusion(predicted: Ints, labels: Ints, n_classes: int) -> Ints:
 def average_views(scores: Floats) -> Floats:
     """One score for a video of the scores of its views: N V K -> N K."""
     return scores.mean(1)
+
+
+# What a confusion matrix tells
+
+
+def precision_and_f1(counts: Ints, n_videos: Ints) -> tuple[Floats, Floats]:
+    """Of each class: K and K, from a confusion matrix K K and how many videos are of each class, failed ones included.
+
+    Precision is the share of right ones among those taken for the class; not a number where none was. F1 is its
+    harmonic mean with the share of the class's videos that were found; not a number for a class that never occurs.
+    """
+    right, said = np.diag(counts), counts.sum(0)
+    with np.errstate(invalid="ignore"):
+        return right / said, 2 * right / (n_videos + said)
+
+
+def confused_pairs(counts: Ints, most: int) -> list[tuple[int, int, int]]:
+    """(true class, taken for which, how often), most frequent first; among equals the larger share of its class."""
+    wrong = counts - np.diag(np.diag(counts))
+    totals = counts.sum(1)
+    pairs = [(int(i), int(j), int(wrong[i, j])) for i, j in np.argwhere(wrong)]
+    return sorted(pairs, key=lambda pair: (-pair[2], -pair[2] / totals[pair[0]], pair))[:most]
+
+
+# How far confidence can be believed
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Answers in bins of equal width by their confidence (Guo et al., 2017): for each, B, how many there are, their
+    mean confidence and the share that is right, both not a number in empty bins.
+    """
+
+    n: Ints
+    confidence: Floats
+    accuracy: Floats
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: the mean distance of confidence from accuracy, over answers; 0 without any."""
+        filled = self.n > 0
+        gaps = np.abs(self.confidence - self.accuracy)[filled]
+        return float((gaps * self.n[filled]).sum() / self.n.sum()) if filled.any() else 0.0
+
+
+def calibration(confidence: Floats, right: Bools, bins: int = 15) -> Calibration:
+    """Bins that include their upper end, from confidences above 0 up to 1 of answers that are right or not: N each."""
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    n = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        means = [np.bincount(place, weights=values, minlength=bins) / n for values in (confidence, right)]
+    return Calibration(n, *means)
+
+
+# How far numbers can be believed
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """The interval that holds a share with 95 % confidence when `right` of `n` were counted (Wilson, 1927)."""
+    z = 1.959964
+    if not n:
+        return 0.0, 1.0
+    share, spread = right / n, z / n * math.sqrt(right * (n - right) / n + z * z / 4)
+    centre, scale = share + z * z / (2 * n), 1 + z * z / n
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """How likely two equally good networks differ at least so much: exact two-sided p of McNemar's test (1947).
+
+    The counts are of videos that only one of the two has right; the others say nothing of a difference.
+    """
+    n, fewer = only_first + only_second, min(only_first, only_second)
+    tail = sum(math.comb(n, i) for i in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p-values of several tests at once, so that one of many is not taken for a find by chance (Holm, 1979)."""
+    adjusted, highest = list(ps), 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation of a sample (n - 1); of a single value not a number."""
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return float(np.mean(values)), spread

@@ -6,6 +6,7 @@ It knows names and numbers only: no network, no video and no trainer is touched 
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from msfnet.types import INPUT_CHANNELS, Preprocessing, UserError, Views, nearest, resize_for
 
@@ -21,6 +22,14 @@ Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Operations = Annotated[int, Field(ge=0)]
 Magnitude = Annotated[float, Field(ge=0, le=10)]
+
+
+Tracker = Literal["csv", "wandb", "mlflow", "comet"]
+
+
+def _listed(value: Any) -> Any:
+    """A lone name as a list of one."""
+    return [value] if isinstance(value, str) else value
 
 
 class Table(BaseModel):
@@ -180,6 +189,9 @@ class Train(Table):
         "recognised already counts for little (Lin et al., 2017)",
     )
     focal_gamma: float = Field(2.0, ge=0, description="how little, for `focal`; 0 is cross-entropy")
+    logger: Annotated[tuple[Tracker, ...], BeforeValidator(_listed)] = Field(
+        (), description="where to follow the run besides TensorBoard: `csv`, `wandb`, `mlflow`, `comet`; one or a list"
+    )
 
 
 class Recipe(Table):
@@ -215,6 +227,10 @@ class Recipe(Table):
     def learning_rate(self) -> float:
         """The highest in use: `optim.lr` tied to the batch of a step, however many processes and parts share it."""
         return self.optim.lr * self.train.batch / self.optim.lr_batch
+
+    def flat(self) -> dict[str, Any]:
+        """Every value under its dotted key, those of `model.arguments` too."""
+        return _flat(self.model_dump(mode="json"))
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(exclude_none=True))
@@ -265,6 +281,14 @@ def recipe_keys() -> list[str]:
     return [f"{name}.{key}" for name, table in tables.items() for key in table.model_fields]
 
 
+def _flat(tables: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    values: dict[str, Any] = {}
+    for key, value in tables.items():
+        values |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+    return values
+
+
 def _set(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals:
@@ -295,4 +319,8 @@ def _explain(error: ValidationError) -> str:
         ]
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(known)}"
         return f"no recipe key {key!r}; {hint}"
-    return f"recipe key {key}: {first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}"
+    hint = ""
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        close = difflib.get_close_matches(first["input"], re.findall("'([^']+)'", first["ctx"]["expected"]), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+    return f"recipe key {key}: {first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}{hint}"

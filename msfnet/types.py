@@ -170,6 +170,20 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class ScoredVideo:
+    """One video's answer: the class with the highest score, or None where there is none (an unreadable file)."""
+
+    path: str  # absolute, or the name within the shards
+    label: str
+    predicted: str | None
+    score: float  # of the predicted class, from 0 to 1
+
+    @property
+    def right(self) -> bool:
+        return self.predicted == self.label
+
+
+@dataclass(frozen=True)
 class Scores:
     """The result of an evaluation. A video that could not be read counts as wrong and stands in `failed`."""
 
@@ -182,6 +196,7 @@ class Scores:
     n_videos: int
     failed: dict[str, str]  # path -> reason
     repeated: tuple[str, ...]  # videos shorter than the clip
+    videos: tuple[ScoredVideo, ...] = ()  # in the order of the data, failed ones too
 
     @property
     def balanced_top1(self) -> float:
@@ -201,4 +216,34 @@ class Scores:
             "classes": self.classes,
             "confusion": self.confusion.tolist(),
             "failed": self.failed,
+            "repeated": self.repeated,
+            "videos": [asdict(video) | {"score": round(video.score, 6)} for video in self.videos],
         }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Scores:
+        """The inverse of `to_dict`, after a round trip through JSON. What older versions did not write is empty.
+
+        Raises UserError for anything else.
+        """
+        import numpy as np  # here: the command line starts without it
+
+        try:
+            n = len(values["classes"])
+            scores = cls(
+                classes=tuple(values["classes"]),
+                views=Views.parse(values["views"]),
+                clip={key: float(values["clip"][key]) for key in ("top1", "top5")},
+                video={key: float(values["video"][key]) for key in ("top1", "top5")},
+                per_class={
+                    label: {k: float(row[k]) for k in ("n", "top1")} for label, row in values["per_class"].items()
+                },
+                confusion=np.array(values["confusion"], dtype=np.int64).reshape(n, n),
+                n_videos=int(values["n_videos"]),
+                failed=dict(values["failed"]),
+                repeated=tuple(values.get("repeated", ())),
+                videos=tuple(ScoredVideo(**video) for video in values.get("videos", ())),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"expected scores as msfnet evaluate --json gives them, found none ({error})") from error
+        return scores

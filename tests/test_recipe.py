@@ -65,6 +65,8 @@ def test_set_reaches_every_key(key):
         value = (("GoLeft", "GoRight"), ("Push", "Pull"))
     elif name == "frozen":
         value = ("stem", "layer1.0")
+    elif name == "logger":
+        value = ("csv", "wandb")
     elif name == "randaugment":
         value = (2, 7.5)
     elif name == "crop_aspect":
@@ -94,6 +96,8 @@ def test_set_reaches_every_key(key):
         ("train.epochs=0", "greater than 0, found 0"),
         ("optim.name=rmsprop", "'adam', 'adamw' or 'sgd', found 'rmsprop'"),
         ("train.devices=none", "train.devices"),
+        ("train.logger=wanb", "recipe key train.logger.0: .*found 'wanb'; did you mean wandb"),
+        ("train.logger=neptune", "'csv', 'wandb', 'mlflow' or 'comet', found 'neptune'$"),
         ("data.views=2by2", "expected views as CLIPSxCROPS"),
         ("data.views=2x2", "1 or 3 crops, found 2x2"),
         ("data.resize=[40, 40]", "at least the crop's"),

@@ -70,6 +70,21 @@ def load_weights(path: Path) -> Weights:
     return _build(json.loads(metadata["msfnet"]), tensors, file)
 
 
+def read_header(file: Path) -> dict[str, Any]:
+    """What a weights file says of itself (model, classes, preprocessing, notes), without its tensors.
+
+    Raises UserError for a file that msfnet did not write.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            header = json.loads((opened.metadata() or {})["msfnet"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UserError(f"expected weights that msfnet wrote at {file}, found something else or damage") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise UserError(f"{file}: expected format {FORMAT}; update msfnet")
+    return header
+
+
 def _build(header: dict[str, Any], tensors: dict[str, Tensor], file: Path) -> Weights:
     if header.get("format") != FORMAT:
         raise UserError(f"{file}: expected format {FORMAT}, found {header.get('format')}; update msfnet")

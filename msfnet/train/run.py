@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -29,13 +28,14 @@ from msfnet.models.checkpoint import WEIGHTS, Weights, load_weights, save_weight
 from msfnet.models.registry import create_model
 from msfnet.models.warm import init_weights
 from msfnet.recipe import Recipe, Train
-from msfnet.report import write_run_report
 from msfnet.train.engine import Engine
 from msfnet.train.folder import SCORES, History, holds_run, owned, read_folder, start_folder
 from msfnet.train.launch import start, to_start
 from msfnet.train.learner import Account, BadVideoError, DivergedError, Learner
+from msfnet.train.loggers import require_trackers
 from msfnet.train.loop import Loop
 from msfnet.train.optim import freeze
+from msfnet.train.page import report_run, write_problems
 from msfnet.train.stopping import StopRequests, stop_requests
 from msfnet.train.videos import RunVideos
 from msfnet.types import Say, Scores, UserError, VideoItem
@@ -145,7 +145,7 @@ def _run(
         for line in videos.reader.problems() if videos.reader else ():
             say(line)
         if processes.rank() == 0:
-            _write_results(folder, recipe, videos, best, history, scores, problems)
+            _write_results(folder, best, scores, problems)
     return RunResult(folder, scores, problems)
 
 
@@ -227,26 +227,12 @@ def _score(weights: Weights, videos: RunVideos, device: torch.device, say: Say) 
     return scores
 
 
-def _write_results(
-    folder: Path,
-    recipe: Recipe,
-    videos: RunVideos,
-    best: Weights,
-    history: History,
-    scores: Scores | None,
-    problems: dict[str, str],
-) -> None:
+def _write_results(folder: Path, best: Weights, scores: Scores | None, problems: dict[str, str]) -> None:
     if scores:
         write_text(folder / SCORES, json.dumps(scores.to_dict(), indent=2, ensure_ascii=False))
         save_weights(folder / WEIGHTS, replace(best, notes={**best.notes, "test": scores.video}))
-    write_run_report(
-        folder / "report.html",
-        title=f"{recipe.model.name} on {len(videos.classes)} classes",
-        facts=_facts(recipe, best, videos.parts),
-        history=history.rows,
-        scores=scores,
-        problems=problems,
-    )
+    write_problems(folder, problems)
+    report_run(folder)
 
 
 def _refuse_or_split(listing: Listing, shards: ShardIndex | None, recipe: Recipe) -> Listing:
@@ -276,6 +262,7 @@ def _refuse_or_split(listing: Listing, shards: ShardIndex | None, recipe: Recipe
         raise UserError(
             f"expected train.precision 32-true, found {recipe.train.precision}: mixed precision needs a GPU"
         )
+    require_trackers(recipe.train.logger)
     with torch.device("meta"):  # a network that cannot be made is refused before anything is written
         freeze(create_model(recipe.model.name, len(trained), **recipe.model_arguments()), recipe.optim.frozen)
     return replace(listing, items=tuple(items))
@@ -294,18 +281,3 @@ def _refuse_batch(train: Train, *, from_shards: bool) -> None:
             f"expected train.batch to divide among {processes.count()} processes when they read shards, "
             f"found {train.batch}"
         )
-
-
-def _facts(recipe: Recipe, best: Weights, parts: dict[str, list[VideoItem]]) -> dict[str, str]:
-    chosen = f"epoch {best.notes['epoch']}"
-    if "val_top1" in best.notes:
-        chosen += f", validation top-1 {best.notes['val_top1']:.1%}"
-    sizes = Counter(item.label for item in parts["train"]).most_common()
-    return {
-        "network": f"{recipe.model.name}, width {recipe.model.width:g}",
-        "input": f"{recipe.data.frames} frames of {recipe.data.size} px",
-        "videos": ", ".join(f"{len(items)} {name}" for name, items in parts.items()),
-        "training videos of a class": f"{sizes[-1][1]} ({sizes[-1][0]}) to {sizes[0][1]} ({sizes[0][0]})",
-        "best weights": chosen,
-        "seed": str(recipe.train.seed),
-    }
