@@ -1,10 +1,26 @@
 """Scores by hand-written tables."""
 
+import math
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
-from msfnet.metrics import average_views, confusion, in_top, top_k
+from msfnet.metrics import (
+    average_views,
+    calibration,
+    confused_pairs,
+    confusion,
+    holm,
+    in_top,
+    mcnemar,
+    mean_and_spread,
+    precision_and_f1,
+    top_k,
+    wilson,
+)
 
 SCORES = np.array([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.1, 0.3, 0.6], [0.5, 0.3, 0.2]])
 LABELS = np.array([0, 0, 2, 2])
@@ -42,3 +58,97 @@ def test_confusion_holds_every_answer_and_its_diagonal_is_top_1(n, classes, seed
     assert counts.sum() == n
     assert counts.sum(1).tolist() == np.bincount(labels, minlength=classes).tolist()
     assert np.isclose(np.trace(counts) / n, top_k(scores, labels)["top1"])
+
+
+def test_a_network_whose_scores_are_no_numbers_has_nothing_right():
+    assert not in_top(np.full((3, 4), np.nan), np.array([0, 1, 2]), 1).any()
+
+
+# Rows are true: 8 of the first class are right, 2 are taken for the second, and so on; no video is of the last.
+COUNTS = np.array([[8, 2, 0, 0], [4, 4, 0, 0], [3, 0, 0, 0], [0, 0, 0, 0]])
+
+
+def test_precision_and_f1():
+    precision, f1 = precision_and_f1(COUNTS, np.array([10, 10, 3, 0]))  # two of the second class could not be read
+    assert precision[:2] == pytest.approx([8 / 15, 4 / 6])
+    assert np.isnan(precision[2:]).all()  # never said
+    assert f1[:3] == pytest.approx([2 * 8 / (10 + 15), 2 * 4 / (10 + 6), 0])
+    assert np.isnan(f1[3])  # never there
+
+
+def test_confused_pairs():
+    assert confused_pairs(COUNTS, most=9) == [(1, 0, 4), (2, 0, 3), (0, 1, 2)]
+    assert confused_pairs(COUNTS, most=1) == [(1, 0, 4)]
+    assert confused_pairs(np.diag([3, 4]), most=9) == []
+    tied = np.array([[8, 2, 0], [0, 2, 2], [0, 0, 9]])
+    assert confused_pairs(tied, most=9) == [(1, 2, 2), (0, 1, 2)]  # half of a class before a fifth of one
+
+
+def test_calibration_by_hand():
+    confidence = np.array([0.1, 0.2, 0.5, 0.51, 0.9, 1.0])
+    right = np.array([False, True, True, False, True, True])
+    binned = calibration(confidence, right, bins=2)
+    assert binned.n.tolist() == [3, 3]  # 0.5 is in the lower bin, 1 in the last
+    assert binned.confidence == pytest.approx([0.8 / 3, 2.41 / 3])
+    assert binned.accuracy == pytest.approx([2 / 3, 2 / 3])
+    assert binned.error == pytest.approx(((2 - 0.8) + (2.41 - 2)) / 6)
+
+
+def test_calibration_of_few_answers_and_of_none():
+    perfect = calibration(np.array([1.0, 1.0]), np.array([True, True]))
+    assert (len(perfect.n), perfect.n.sum(), perfect.error) == (15, 2, 0)
+    assert np.isnan(perfect.accuracy[:-1]).all()
+    assert calibration(np.zeros(0), np.zeros(0, bool)).error == 0
+
+
+@given(st.integers(1, 200), st.integers(0, 1000))
+def test_calibration_loses_no_answer(n, seed):
+    rng = np.random.default_rng(seed)
+    confidence, right = rng.random(n), rng.random(n) < 0.5
+    binned = calibration(confidence, right)
+    filled = binned.n > 0
+    assert binned.n.sum() == n
+    assert (binned.n * binned.accuracy)[filled].sum() == pytest.approx(right.sum())
+    edges = np.arange(16) / 15
+    assert (binned.confidence[filled] >= edges[:-1][filled] - 1e-9).all()
+    assert (binned.confidence[filled] <= edges[1:][filled] + 1e-9).all()
+    assert 0 <= binned.error <= 1
+
+
+@given(st.integers(1, 300), st.floats(0, 1))
+def test_the_interval_of_a_share_is_wilsons(n, share):
+    right = round(share * n)
+    expected = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    assert wilson(right, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_a_share_of_nothing_may_be_any():
+    assert wilson(0, 0) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p"),
+    [(0, 0, 1), (5, 5, 1), (1, 0, 1), (6, 0, 2 / 64), (0, 6, 2 / 64), (8, 2, 2 * 56 / 1024)],
+)
+def test_mcnemar_by_hand(only_first, only_second, p):
+    assert mcnemar(only_first, only_second) == pytest.approx(p)
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_mcnemar_is_the_exact_binomial_test(only_first, only_second):
+    n = only_first + only_second
+    expected = binomtest(only_first, n).pvalue if n else 1
+    assert mcnemar(only_first, only_second) == pytest.approx(expected, rel=1e-6)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == [1, 1]
+    assert holm([]) == []
+
+
+def test_mean_and_spread():
+    assert mean_and_spread([1, 2, 3]) == (2, 1)
+    mean, spread = mean_and_spread([0.5])
+    assert mean == 0.5
+    assert math.isnan(spread)

@@ -12,6 +12,7 @@ from msfnet.compare.runs import Run
 from msfnet.types import ScoredVideo
 
 SEED = "train.seed"
+ASIDE = frozenset((SEED, "train.logger", "data.workers", "data.cache"))  # what no score depends on but by chance
 SIGNIFICANT = 0.05
 
 
@@ -23,7 +24,7 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs whose recipes differ in the seed alone."""
+    """Runs whose recipes differ in the seed alone, as far as scores go."""
 
     runs: tuple[Run, ...]
 
@@ -45,7 +46,7 @@ def seed_groups(runs: Sequence[Run]) -> list[SeedGroup]:
     """Groups of two runs or more, in the order of their first."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(repr({key: value for key, value in run.recipe.items() if key != SEED}), []).append(run)
+        groups.setdefault(repr({key: value for key, value in run.recipe.items() if key not in ASIDE}), []).append(run)
     return [SeedGroup(tuple(group)) for group in groups.values() if len({r.recipe[SEED] for r in group}) > 1]
 
 

@@ -177,11 +177,11 @@ def _mean(mean: float | None, std: float | None) -> str:
 
 
 def _p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _value(value: Any) -> str:
     """As it stands in a recipe, without quotes."""
-    if value is None:
+    if value is None or value in ("", [], ()):
         return NONE
     return ", ".join(map(_value, value)) if isinstance(value, list | tuple) else str(value)

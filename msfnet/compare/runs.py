@@ -19,7 +19,7 @@ from msfnet.evaluate import RECIPE
 from msfnet.models.checkpoint import WEIGHTS, read_header
 from msfnet.models.registry import ModelSummary, summarise
 from msfnet.recipe import load_recipe
-from msfnet.report import Rows, balanced_accuracy
+from msfnet.report import Rows
 from msfnet.train.folder import METRICS, SCORES
 from msfnet.train.page import read_epochs, read_scores, read_split
 from msfnet.types import Scores, UserError
@@ -46,7 +46,7 @@ class Run:
 
     @property
     def balanced(self) -> float | None:
-        return balanced_accuracy(self.scores) if self.scores else None
+        return self.scores.balanced_top1 if self.scores else None
 
     @property
     def calibration_error(self) -> float | None:
@@ -73,7 +73,7 @@ class Run:
             "val_top1": self.val_top1,
             "test_top1": self.test_top1,
             "n_videos": self.scores.n_videos if self.scores else 0,
-            "balanced_accuracy": self.balanced,
+            "balanced_top1": self.balanced,
             "calibration_error": self.calibration_error,
             "params": self.summary.params,
             "macs": self.summary.macs,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from msfnet.data.listing.annotations import Listing, read_data
+from msfnet.data.strips import file_strips
 from msfnet.data.video.decode import read_video
 from msfnet.demo.figures import CLASSES, HEIGHT_PX, WIDTH_PX
 from msfnet.demo.videos import write_data_set
@@ -108,7 +109,7 @@ def _write_report(
             actions,
         ),
         Section("Learning", figure=plot_history(read_history(run))),
-        *score_sections(scores),
+        *score_sections(scores, strips=file_strips),
         Section("One video recognised", prediction.path, bars=bars),
     ]
     write_page(page, "msfnet demo", tiles, sections)

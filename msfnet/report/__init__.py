@@ -15,7 +15,6 @@ from msfnet.report.plots import (
 )
 from msfnet.report.run import write_run_report
 from msfnet.report.scores import (
-    balanced_accuracy,
     score_sections,
     score_tiles,
     scores_markdown,
@@ -30,7 +29,6 @@ __all__ = [
     "Section",
     "Strips",
     "Table",
-    "balanced_accuracy",
     "bottleneck",
     "no_strips",
     "plot_confusion",

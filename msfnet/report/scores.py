@@ -27,17 +27,12 @@ def write_scores_report(path: Path, title: str, scores: Scores, strips: Strips =
 def score_tiles(scores: Scores) -> dict[str, str]:
     return {
         "video top-1": f"{scores.video['top1']:.1%}",
-        "balanced over classes": f"{balanced_accuracy(scores):.1%}",
+        "balanced over classes": f"{scores.balanced_top1:.1%}",
         "video top-5": f"{scores.video['top5']:.1%}",
         "clip top-1": f"{scores.clip['top1']:.1%}",
         f"videos, {scores.views} views": str(scores.n_videos),
         "could not be read": str(len(scores.failed)),
     }
-
-
-def balanced_accuracy(scores: Scores) -> float:
-    """The mean of the classes' own top-1, so that a class of few videos weighs as much as one of many."""
-    return float(np.mean([row["top1"] for row in scores.per_class.values()])) if scores.per_class else 0.0
 
 
 def score_sections(
@@ -100,10 +95,11 @@ def _calibration(scores: Scores) -> list[Section]:
     binned = metrics.calibration(np.array([v.score for v in answered]), np.array([v.right for v in answered]))
     sure, right = np.mean([v.score for v in answered]), np.mean([v.right for v in answered])
     leaning = "too sure of itself" if sure > right else "not sure enough of itself"
+    verdict = f"it is {leaning}" if abs(sure - right) >= 0.01 else "on the whole it is as sure as it should be"
     lead = (
         f"Expected calibration error {binned.error:.1%} over {len(answered)} videos in {len(binned.n)} bins (Guo et "
         f"al., 2017; with few videos a bin it comes out too high). It claims {sure:.1%} on average and reaches "
-        f"{right:.1%}: it is {leaning}."
+        f"{right:.1%}: {verdict}."
     )
     return [Section("Can its confidence be believed?", lead, figure=plot_calibration(binned))]
 
@@ -117,6 +113,7 @@ def scores_markdown(scores: Scores) -> str:
         "|---|---|---|",
         f"| clip | {scores.clip['top1']:.1%} | {scores.clip['top5']:.1%} |",
         f"| video | {scores.video['top1']:.1%} | {scores.video['top5']:.1%} |",
+        f"| video, mean of classes | {scores.balanced_top1:.1%} | |",
         "",
         "| class | videos | top-1 |",
         "|---|---|---|",

@@ -36,7 +36,7 @@ class Tracker:
 
 
 def _csv(folder: Path) -> Logger:
-    return CSVLogger(folder, name=LOGS, version="csv")
+    return CSVLogger(folder / LOGS, name="csv")  # a resumed run gets a folder of its own there
 
 
 def _wandb(folder: Path) -> Logger:
@@ -45,9 +45,13 @@ def _wandb(folder: Path) -> Logger:
 
 
 def _mlflow(folder: Path) -> Logger:
-    """To the server or store that MLFLOW_TRACKING_URI names, else to a store in the run folder."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or (folder / LOGS / "mlflow").resolve().as_uri()
-    return MLFlowLogger(experiment_name=PROJECT, run_name=folder.name, tracking_uri=uri)
+    """To the server or store that MLFLOW_TRACKING_URI names, else to a data base in the run folder."""
+    logs = (folder / LOGS).resolve()
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return MLFlowLogger(PROJECT, folder.name, tracking_uri=uri)
+    logs.mkdir(parents=True, exist_ok=True)
+    store, artifacts = f"sqlite:///{(logs / 'mlflow.db').as_posix()}", (logs / "mlflow").as_uri()
+    return MLFlowLogger(PROJECT, folder.name, tracking_uri=store, artifact_location=artifacts)
 
 
 def _comet(folder: Path) -> Logger:
