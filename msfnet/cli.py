@@ -223,7 +223,7 @@ def report(
     runs: Annotated[tuple[str, ...], Parameter(help="Run folders, or patterns of them.")],
     /,
     *,
-    out: Annotated[Path, Parameter(help="Page to write of several runs.")] = Path("compare.html"),
+    out: Annotated[Path | None, Parameter(help="Page to write; default: compare.html, RUN/report.html of one.")] = None,
     as_json: Json = False,
 ) -> int:
     """Compare runs on one page: what differs, scores, seeds, curves, classes. Of a single run, write its page anew."""
@@ -231,13 +231,13 @@ def report(
     from msfnet.train.page import report_run
 
     if len(runs) == 1 and Path(runs[0]).is_dir() and not as_json:
-        print(report_run(Path(runs[0])))
+        print(report_run(Path(runs[0]), out))
         return 0
-    comparison = compare(runs)
-    write_comparison(out, comparison)
+    comparison, page = compare(runs), out or Path("compare.html")
+    write_comparison(page, comparison)
     for folder, reason in comparison.skipped.items():
         say(f"left out: {folder}: {reason}")
-    print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) if as_json else out)
+    print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) if as_json else page)
     return 1 if comparison.skipped else 0
 
 

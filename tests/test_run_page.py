@@ -16,7 +16,8 @@ def run(tiny_run, tmp_path):
 
 
 def page_of(folder):
-    return report_run(folder).read_text("utf-8")
+    """The page, written elsewhere than into the folder."""
+    return report_run(folder, folder.parent / "pages" / "run.html").read_text("utf-8")
 
 
 def test_the_command_makes_the_page_of_a_run_anew_as_training_left_it(run, capsys):

@@ -55,24 +55,18 @@ def _classes(scores: Scores, trained: Mapping[str, int]) -> Section:
     precision, f1 = metrics.precision_and_f1(scores.confusion, n_videos)
     right = round(scores.video["top1"] * scores.n_videos)
     low, high = metrics.wilson(right, scores.n_videos)
-    rows = [
-        (
-            label,
-            *([str(trained.get(label, 0))] if trained else []),
-            f"{scores.per_class[label]['n']:.0f}",
-            f"{scores.per_class[label]['top1']:.1%}",
-            _share(precision[i]),
-            _share(f1[i]),
-        )
-        for i, label in enumerate(scores.classes)
-        if label in scores.per_class
-    ]
+    worst_first = sorted(scores.per_class, key=lambda label: scores.per_class[label]["top1"])
+    rows = []
+    for label in worst_first:
+        i, row = scores.classes.index(label), scores.per_class[label]
+        learned = (str(trained.get(label, 0)),) if trained else ()
+        rows.append((label, *learned, f"{row['n']:.0f}", f"{row['top1']:.1%}", _share(precision[i]), _share(f1[i])))
     columns = ("class", *(["trained on"] if trained else []), "scored", "top-1 (recall)", "precision", "F1")
     lead = (
         f"Video top-1, worst class first. Of {scores.n_videos} videos {right} are right; with so many, "
         f"the true share lies between {low:.1%} and {high:.1%} (95 %)."
     )
-    return Section("Classes", lead, table=Table(columns, sorted(rows, key=lambda row: float(row[-3].rstrip("%")))))
+    return Section("Classes", lead, table=Table(columns, rows))
 
 
 def _share(value: float) -> str:

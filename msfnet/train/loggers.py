@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CometLogger, CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from torch import Tensor
 
 from msfnet.files import write_text
 from msfnet.recipe import Recipe
@@ -40,22 +42,23 @@ def _csv(folder: Path) -> Logger:
 
 
 def _wandb(folder: Path) -> Logger:
-    logs = folder / LOGS
-    return WandbLogger(name=folder.name, project=PROJECT, save_dir=logs, id=_run_id(folder), resume="allow")
+    project = os.environ.get("WANDB_PROJECT", PROJECT)
+    return WandbLogger(folder.name, folder / LOGS, project=project, id=_run_id(folder), resume="allow")
 
 
 def _mlflow(folder: Path) -> Logger:
     """To the server or store that MLFLOW_TRACKING_URI names, else to a data base in the run folder."""
-    logs = (folder / LOGS).resolve()
+    logs, experiment = (folder / LOGS).resolve(), os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-        return MLFlowLogger(PROJECT, folder.name, tracking_uri=uri)
+        return MLFlowLogger(experiment, folder.name, tracking_uri=uri)
     logs.mkdir(parents=True, exist_ok=True)
     store, artifacts = f"sqlite:///{(logs / 'mlflow.db').as_posix()}", (logs / "mlflow").as_uri()
-    return MLFlowLogger(PROJECT, folder.name, tracking_uri=store, artifact_location=artifacts)
+    return MLFlowLogger(experiment, folder.name, tracking_uri=store, artifact_location=artifacts)
 
 
 def _comet(folder: Path) -> Logger:
-    return CometLogger(project=PROJECT, experiment_key=_run_id(folder), name=folder.name)
+    project = os.environ.get("COMET_PROJECT_NAME", PROJECT)
+    return CometLogger(project=project, experiment_key=_run_id(folder), name=folder.name)
 
 
 TRACKERS = {
@@ -83,15 +86,23 @@ def make_loggers(recipe: Recipe, folder: Path) -> list[Logger]:
 
 
 class StepLog(Callback):
-    """Hands the recipe, and every step's loss and learning rate, to the trainer's loggers."""
+    """Hands the recipe, and every step's loss and learning rate, to the trainer's loggers.
+
+    The loss is the mean over the batches that the optimiser's step was made of, in this process.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.lr = 0.0
+        self.step = 0
+        self.losses: list[Tensor] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for logger in trainer.loggers:
             logger.log_hyperparams(self.recipe.flat())
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.step = trainer.global_step  # above zero in a run that goes on
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
         self.lr = trainer.optimizers[0].param_groups[0]["lr"]
@@ -99,9 +110,14 @@ class StepLog(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *batch: Any) -> None:
         """`outputs` is what the training step returned: a loss, or a mapping that has one."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        numbers = {"step/lr": self.lr} | ({"step/loss": float(loss)} if loss is not None else {})
+        if loss is not None:
+            self.losses.append(loss.detach())
+        if trainer.global_step == self.step or not self.losses:
+            return
+        numbers = {"step/lr": self.lr, "step/loss": float(torch.stack(self.losses).mean())}
+        self.step, self.losses = trainer.global_step, []
         for logger in trainer.loggers:
-            logger.log_metrics(numbers, step=trainer.global_step)
+            logger.log_metrics(numbers, step=self.step)
 
 
 def log_epoch(trainer: L.Trainer, row: Mapping[str, float]) -> None:

@@ -29,8 +29,8 @@ def write_problems(folder: Path, problems: Mapping[str, str]) -> None:
     write_text(folder / PROBLEMS, json.dumps(problems, indent=2, ensure_ascii=False))
 
 
-def report_run(folder: Path) -> Path:
-    """Write the page of a run, finished or not; returns its path.
+def report_run(folder: Path, page: Path | None = None) -> Path:
+    """Write the page of a run, finished or not, by default into its folder; returns where it is.
 
     Raises UserError when the folder holds no run, or files that no run writes.
     """
@@ -42,8 +42,10 @@ def report_run(folder: Path) -> Path:
     environment = read_object(folder / ENVIRONMENT) or {}
     classes = sorted({label for label, _ in split})
     trained = Counter(label for label, part in split if part == "train")
+    page = page or folder / PAGE
+    page.parent.mkdir(parents=True, exist_ok=True)
     write_run_report(
-        folder / PAGE,
+        page,
         title=f"{recipe.model.name} on {len(classes)} classes",
         facts=_facts(recipe, folder, Counter(part for _, part in split), len(history)),
         history=history,
@@ -53,7 +55,7 @@ def report_run(folder: Path) -> Path:
         steps=math.ceil(trained.total() / recipe.train.batch),
         strips=strips_of(environment.get("shards")),
     )
-    return folder / PAGE
+    return page
 
 
 def read_split(folder: Path) -> list[tuple[str, str]]:
