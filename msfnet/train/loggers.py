@@ -38,7 +38,8 @@ class Tracker:
 
 
 def _csv(folder: Path) -> Logger:
-    return CSVLogger(folder / LOGS, name="csv")  # a resumed run gets a folder of its own there
+    # A resumed run gets a folder of its own there.
+    return CSVLogger(folder / LOGS, name="csv", flush_logs_every_n_steps=10)
 
 
 def _wandb(folder: Path) -> Logger:
