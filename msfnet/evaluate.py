@@ -191,7 +191,7 @@ def _scores(parts: Sequence[_Part], items: Sequence[VideoItem], classes: tuple[s
         n_videos=len(items),
         failed=failed,
         repeated=tuple(str(items[index].path) for part in parts for index in sorted(part.repeated)),
-        videos=_answers(video_scores, order, items, classes),
+        videos=_answers(video_scores, order.tolist(), items, classes),
     )
 
 

@@ -97,7 +97,7 @@ def test_json_has_every_number(runs, tmp_path, capsys):
     first = by_name["first"]
     scores = json.loads((runs / "first" / "scores.json").read_text())
     assert first["test_top1"] == scores["video"]["top1"]
-    assert first["balanced_accuracy"] == pytest.approx(sum(r["top1"] for r in scores["per_class"].values()) / 2)
+    assert first["balanced_top1"] == pytest.approx(sum(r["top1"] for r in scores["per_class"].values()) / 2)
     assert first["params"] == summarise("msf_r3d18_fsam", 2, width=0.125, frames=4, size=32).params
     assert first["differs"] == {"model.name": "msf_r3d18_fsam"}
     assert by_name["other"]["differs"] == {"model.name": "c3d"}

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from conftest import page_in_browser
 
-from msfnet.report import bottleneck, score_sections, score_tiles, scores_markdown, time_sections, time_shares, write_run_report, write_scores_report
+from msfnet.report import (
+    bottleneck,
+    score_sections,
+    score_tiles,
+    scores_markdown,
+    time_sections,
+    time_shares,
+    write_run_report,
+    write_scores_report,
+)
 from msfnet.report.epochs import cost_sections, learning_sections
 from msfnet.report.examples import confused_examples, most_sure
 from msfnet.types import ScoredVideo, Scores, UserError, Views

@@ -1,4 +1,4 @@
-"""Devices, precision and processes of a run: the only file that knows the trainer library (Lightning Fabric).
+"""Devices, precision and processes of a run: with `loggers` the only file that knows the trainer library (Lightning).
 
 One process, torchrun, SLURM and several machines are the same to everything above: each process makes an Engine, and
 what they must agree on goes through `msfnet.processes`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -43,7 +43,7 @@ class Engine:
     Raises UserError when the recipe wants another number of processes than were started.
     """
 
-    def __init__(self, train: Train, loggers: Sequence[Any] = ()) -> None:
+    def __init__(self, train: Train) -> None:
         here, machines = started_processes() or (1, 1)
         if train.devices not in ("auto", here):
             raise UserError(f"expected train.devices of {here}, as many as were started here, found {train.devices}")
@@ -59,7 +59,6 @@ class Engine:
                 # Norms are shared out at the end of each epoch; doing so at every step is what sync_batchnorm is for.
                 strategy=DDPStrategy(broadcast_buffers=False) if together else "auto",
                 precision=train.precision,
-                loggers=list(loggers),
             )
             self.fabric.launch()
         self.device: torch.device = self.fabric.device
@@ -88,11 +87,6 @@ class Engine:
 
     def load_precision_state(self, state: dict[str, Any]) -> None:
         self.fabric.strategy.precision.load_state_dict(state)
-
-    def log(self, values: dict[str, float], step: int) -> None:
-        """To every logger of the run."""
-        if processes.rank() == 0:
-            self.fabric.log_dict(values, step)
 
 
 @contextmanager

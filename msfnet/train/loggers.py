@@ -9,17 +9,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import lightning as L
-import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CometLogger, CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from torch import Tensor
 
+from msfnet import processes
 from msfnet.files import write_text
 from msfnet.recipe import Recipe
 from msfnet.types import UserError
@@ -86,46 +83,26 @@ def make_loggers(recipe: Recipe, folder: Path) -> list[Logger]:
     return [tensorboard, *(TRACKERS[name].make(folder) for name in names)]
 
 
-class StepLog(Callback):
-    """Hands the recipe, and every step's loss and learning rate, to the trainer's loggers.
+@contextmanager
+def run_log(recipe: Recipe, folder: Path) -> Iterator[Callable[[Mapping[str, float], int], None]]:
+    """All loggers of a run as one function, which takes numbers and how many steps were done. One process's job."""
+    if processes.rank():
+        yield lambda numbers, step: None
+        return
+    loggers, status = make_loggers(recipe, folder), "failed"
 
-    The loss is the mean over the batches that the optimiser's step was made of, in this process.
-    """
+    def log(numbers: Mapping[str, float], step: int) -> None:
+        for logger in loggers:
+            logger.log_metrics(dict(numbers), step=step)
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self.lr = 0.0
-        self.step = 0
-        self.losses: list[Tensor] = []
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        for logger in trainer.loggers:
-            logger.log_hyperparams(self.recipe.flat())
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.step = trainer.global_step  # above zero in a run that goes on
-
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
-        self.lr = trainer.optimizers[0].param_groups[0]["lr"]
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *batch: Any) -> None:
-        """`outputs` is what the training step returned: a loss, or a mapping that has one."""
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if loss is not None:
-            self.losses.append(loss.detach())
-        if trainer.global_step == self.step or not self.losses:
-            return
-        numbers = {"step/lr": self.lr, "step/loss": float(torch.stack(self.losses).mean())}
-        self.step, self.losses = trainer.global_step, []
-        for logger in trainer.loggers:
-            logger.log_metrics(numbers, step=self.step)
-
-
-def log_epoch(trainer: L.Trainer, row: Mapping[str, float]) -> None:
-    """Hand an epoch's row to the trainer's loggers, at the step that it ended with."""
-    numbers = {f"epoch/{key}": value for key, value in row.items() if key != "epoch"}
-    for logger in trainer.loggers:
-        logger.log_metrics(numbers, step=trainer.global_step)
+    for logger in loggers:
+        logger.log_hyperparams(recipe.flat())
+    try:
+        yield log
+        status = "success"
+    finally:
+        for logger in loggers:
+            logger.finalize(status)
 
 
 def _run_id(folder: Path) -> str:

@@ -10,7 +10,7 @@ import io
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from msfnet import processes
-from msfnet.data.loading import Batches
+from msfnet.data.loading import Batches, ReaderDiedError
 from msfnet.files import replacing
 from msfnet.train.learner import Learner
 from msfnet.train.optim import lr_factor
@@ -29,6 +29,7 @@ from msfnet.types import UserError
 
 EpochRow = dict[str, float]
 OnEpoch = Callable[[EpochRow], None]
+Log = Callable[[Mapping[str, float], int], None]
 CHECKPOINT = "checkpoint.pt"  # in the run folder's last/
 FORMAT = 1
 
@@ -36,7 +37,8 @@ FORMAT = 1
 class Loop:
     """One run's way through its epochs. `epoch` and `step` are those to come next; `seconds` the epoch's so far.
 
-    `last` is the folder of the checkpoint. `on_epoch` gets a row of numbers after each epoch: what metrics.csv holds.
+    `last` is the folder of the checkpoint. `on_epoch` gets a row of numbers after each epoch, in one process:
+    what metrics.csv holds.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Loop:
     ) -> None:
         self.learner, self.train_batches, self.val_batches = learner, train_batches, val_batches
         self.last, self.on_epoch, self.stop = last, on_epoch, stop
+        self.log: Log = lambda numbers, step: None
         self.epochs = learner.train.epochs
         self.epoch, self.step, self.seconds = 0, 0, 0.0
         self.resumed = self.saved = time.monotonic()  # this epoch's clock, and when the last state was written
@@ -60,17 +63,22 @@ class Loop:
         self.learner.load_state(state)
         self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
 
-    def run(self) -> None:
-        """To the end of the last epoch.
+    def run(self, log: Log | None = None) -> None:
+        """To the end of the last epoch. `log` gets numbers after each step and epoch, and how many steps there were.
 
-        Raises Stopped, when the state is saved, soon after a signal asked for it.
+        Raises Stopped, when the state is saved, soon after a signal asked for it, and ReaderDiedError.
         """
+        self.log = log or self.log
         with self.stop.held():
             try:
                 while self.epoch < self.epochs:
                     self._run_epoch()
             except Stopped:
                 self._save()
+                raise
+            except ReaderDiedError:
+                if processes.count() == 1:  # others are not at this place
+                    self._save()
                 raise
 
     def _run_epoch(self) -> None:
@@ -87,17 +95,23 @@ class Loop:
             for batch in self._awaited(self.val_batches.epoch()) if self.val_batches else ():
                 self.learner.validate(batch)
             row: EpochRow = {"epoch": self.epoch + 1, "lr": self._lr(0)} | self.learner.numbers()
-            self.on_epoch(row | {"seconds": self._epoch_seconds()})
+            row["seconds"] = self._epoch_seconds()
+            if processes.rank() == 0:
+                self.on_epoch(row)
+        self.log({f"epoch/{key}": value for key, value in row.items() if key != "epoch"}, self._steps_done())
         self.epoch, self.step = self.epoch + 1, 0
         self._save()
 
     def _step(self, batch: dict[str, Any]) -> None:
         factor = lr_factor(self.learner.recipe.optim, self._moment(self.step), self.epochs)
         loss = self.learner.step(batch, self.epoch, self.step, factor)
-        if loss is not None:
-            number = self.epoch * len(self.train_batches) + self.step
-            self.learner.engine.log({"train/loss": loss, "train/lr": self._lr(self.step)}, number)
+        lr = self._lr(self.step)
         self.step += 1
+        if loss is not None:
+            self.log({"step/loss": loss, "step/lr": lr}, self._steps_done())
+
+    def _steps_done(self) -> int:
+        return self.epoch * len(self.train_batches) + self.step
 
     def _moment(self, step: int) -> float:
         """In epochs."""

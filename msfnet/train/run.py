@@ -32,7 +32,7 @@ from msfnet.train.engine import Engine
 from msfnet.train.folder import SCORES, History, holds_run, owned, read_folder, start_folder
 from msfnet.train.launch import start, to_start
 from msfnet.train.learner import Account, BadVideoError, DivergedError, Learner
-from msfnet.train.loggers import require_trackers
+from msfnet.train.loggers import require_trackers, run_log
 from msfnet.train.loop import Loop
 from msfnet.train.optim import freeze
 from msfnet.train.page import report_run, write_problems
@@ -165,16 +165,15 @@ def _warm_start(model: nn.Module, recipe: Recipe, say: Say) -> None:
 
 
 def _fit(learner: Learner, videos: RunVideos, history: History, stop: StopRequests, say: Say, *, resume: bool) -> None:
-    first = processes.rank() == 0
-    last = history.folder / "last"
-    loop = Loop(learner, *videos.batches(say), last, history.add if first else lambda row: None, stop)
+    loop = Loop(learner, *videos.batches(say), history.folder / "last", history.add, stop)
     learner.account.failures |= videos.unpacked()
     if resume:
         loop.go_on()
         history.keep(loop.epoch)
         say(f"going on after {loop.epoch} epochs and {loop.step} of {len(loop.train_batches)} batches")
     try:
-        loop.run()
+        with run_log(learner.recipe, history.folder) as log:
+            loop.run(log)
     except BadVideoError as error:
         key = "bad_videos" if error.split == "train" else "bad_scored"
         raise UserError(f"{videos.parts[error.split][error.index].path}: {error}; data.{key} is fail") from error
@@ -185,7 +184,7 @@ def _fit(learner: Learner, videos: RunVideos, history: History, stop: StopReques
             f"msfnet doctor: {names}"
         ) from error
     except ReaderDiedError as error:
-        raise UserError(f"{error}; the state of {loop.epoch} epochs and {loop.step} batches is saved") from error
+        raise UserError(f"{error}; go on with --resume --out {history.folder}") from error
     n_videos = len(videos.parts["train"])
     if len(learner.account.failures) == n_videos:
         raise UserError(f"none of the {n_videos} training videos could be read; see msfnet doctor for the reasons")

@@ -3,18 +3,16 @@
 import csv
 import struct
 from collections import defaultdict
-from types import SimpleNamespace
 
 import pytest
-import torch
 from conftest import TINY
 from tensorboardX.proto.event_pb2 import Event
 
 from msfnet.data.listing.annotations import read_data
 from msfnet.recipe import Tracker, load_recipe
-from msfnet.train import engine_loggers
-from msfnet.train.engine_loggers import LOGS, TRACKERS, StepLog, make_loggers, require_trackers
+from msfnet.train import loggers
 from msfnet.train.folder import read_history
+from msfnet.train.loggers import LOGS, TRACKERS, make_loggers, require_trackers
 from msfnet.train.run import train
 from msfnet.types import UserError
 
@@ -67,21 +65,6 @@ def test_a_named_tracker_gets_the_same(followed):
     assert losses == pytest.approx([value for _, value in scalars(followed / LOGS)["step/loss"]], rel=1e-5)
 
 
-def test_a_step_of_several_batches_is_one_point(tmp_path):
-    recipe = load_recipe("small")
-    (logger,) = make_loggers(recipe, tmp_path)
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.5)
-    trainer = SimpleNamespace(global_step=10, optimizers=[optimizer], loggers=[logger])
-    log = StepLog(recipe)
-    log.on_train_start(trainer, None)
-    for global_step, outputs in ((10, torch.tensor(1.0)), (11, {"loss": torch.tensor(3.0)}), (11, None), (12, None)):
-        log.on_train_batch_start(trainer, None)
-        trainer.global_step = global_step
-        log.on_train_batch_end(trainer, None, outputs)
-    logger.finalize("success")
-    assert dict(scalars(tmp_path / LOGS)) == {"step/lr": [(11, 0.5)], "step/loss": [(11, 2.0)]}
-
-
 def test_every_name_of_a_recipe_has_its_tracker():
     assert set(TRACKERS) == set(Tracker.__args__)
 
@@ -94,13 +77,13 @@ def test_without_names_there_is_tensorboard_alone(tmp_path):
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow", "comet"])
 def test_a_missing_package_is_named_with_its_install_command(name, monkeypatch):
-    monkeypatch.setattr(engine_loggers.importlib.util, "find_spec", lambda module: None)
+    monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda module: None)
     with pytest.raises(UserError, match=f"train.logger names {name}, .*: pip install {TRACKERS[name].package}$"):
         require_trackers([name])
 
 
 def test_a_missing_package_stops_the_run_before_it_begins(video_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine_loggers.importlib.util, "find_spec", lambda module: None)
+    monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda module: None)
     recipe = load_recipe("small", [*TINY, "train.logger=wandb"])
     with pytest.raises(UserError, match="pip install wandb"):
         train(read_data(video_folder), recipe, tmp_path / "run", say=lambda line: None)
