@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from msfnet.types import INPUT_CHANNELS, Preprocessing, UserError, Views, nearest, resize_for
 
@@ -35,7 +36,7 @@ def _listed(value: Any) -> Any:
 class Table(BaseModel):
     """One table of a recipe; the description of each key is what docs/recipes.md says of it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Model(Table):
@@ -265,6 +266,14 @@ def load_recipe(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
     return make_recipe(values)
 
 
+def change(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
+    """The recipe with other values, `table.key=value` each. Raises UserError as `load_recipe` does."""
+    values = recipe.model_dump(exclude_none=True)
+    for override in overrides:
+        _set(values, override)
+    return make_recipe(values)
+
+
 def make_recipe(values: Mapping[str, Any]) -> Recipe:
     """Check nested values and make the recipe of them; the first thing that is wrong is a UserError."""
     try:
@@ -310,17 +319,26 @@ def _parse_value(text: str) -> Any:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if part not in ("constrained-int", "literal['auto']"))
-    if first["type"] == "extra_forbidden":
+    errors = error.errors()
+    key, found = _key(errors[0]), errors[0]["input"]
+    if errors[0]["type"] == "extra_forbidden":
+        while isinstance(found, dict) and len(found) == 1:  # a table that no recipe has: name the key within, too
+            ((last, found),) = found.items()
+            key += f".{last}"
         known = recipe_keys()
         close = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or [
             known_key for known_key in known if known_key.partition(".")[2] == key.rpartition(".")[2]
         ]
         hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(known)}"
         return f"no recipe key {key!r}; {hint}"
+    # A key that takes values of several kinds has one error for each kind.
+    reasons = dict.fromkeys(e["msg"][0].lower() + e["msg"][1:] for e in errors if _key(e) == key)
     hint = ""
-    if first["type"] == "literal_error" and isinstance(first["input"], str):
-        close = difflib.get_close_matches(first["input"], re.findall("'([^']+)'", first["ctx"]["expected"]), n=1)
+    if errors[0]["type"] == "literal_error" and isinstance(found, str):
+        close = difflib.get_close_matches(found, re.findall("'([^']+)'", errors[0]["ctx"]["expected"]), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-    return f"recipe key {key}: {first['msg'][0].lower()}{first['msg'][1:]}, found {first['input']!r}{hint}"
+    return f"recipe key {key}: {' or '.join(reasons)}, found {found!r}{hint}"
+
+
+def _key(error: ErrorDetails) -> str:
+    return ".".join(str(part) for part in error["loc"] if part not in ("constrained-int", "literal['auto']"))

@@ -4,7 +4,7 @@ import pytest
 import tomli_w
 
 from msfnet.models.registry import create_model
-from msfnet.recipe import Recipe, load_recipe, recipe_keys, shipped_recipes
+from msfnet.recipe import Recipe, change, load_recipe, recipe_keys, shipped_recipes
 from msfnet.train.optim import lr_factor, make_optimizer
 from msfnet.types import Preprocessing, UserError, Views, resize_for
 
@@ -85,9 +85,42 @@ def test_set_reaches_every_key(key):
 
 
 @pytest.mark.parametrize(
+    ("overrides", "arguments"),
+    [
+        (["model.arguments.groups=4"], {"groups": 4}),
+        (["model.arguments.groups=4", "model.arguments.placement=c"], {"groups": 4, "placement": "c"}),
+        (["model.arguments.groups=4", "model.arguments={placement = 'c'}"], {"placement": "c"}),
+    ],
+)
+def test_set_reaches_the_arguments_of_the_network(overrides, arguments):
+    recipe = load_recipe("small", overrides)
+    assert recipe.model.arguments == arguments
+    assert change(load_recipe("small"), overrides) == recipe
+
+
+def test_change_leaves_the_rest_of_a_recipe_and_refuses_as_set_does():
+    recipe = load_recipe("small", ["model.arguments.groups=4"])
+    changed = change(recipe, ["optim.lr=0.3", "data.resize=[90, 80]", "model.arguments.placement=c"])
+    assert (changed.optim.lr, changed.data.resize) == (0.3, (90, 80))
+    assert changed.model.arguments == {"groups": 4, "placement": "c"}
+    assert recipe.model.arguments == {"groups": 4}
+    assert changed.train == recipe.train
+    with pytest.raises(UserError, match=r"did you mean optim\.lr"):
+        change(recipe, ["optim.rl=1"])
+
+
+@pytest.mark.parametrize(
     ("override", "message"),
     [
         ("train.epoch=3", "did you mean train.epochs"),
+        ("trian.epochs=3", "no recipe key 'trian.epochs'; did you mean train.epochs"),
+        ("arguments.groups=4", "no recipe key 'arguments.groups'; did you mean .*model.arguments"),
+        ("model.argument.groups=4", "no recipe key 'model.argument.groups'; did you mean model.arguments"),
+        ("epochs=3", "no recipe key 'epochs'; did you mean train.epochs"),
+        ("data.resize=[86]", "recipe key data.resize.1: field required"),
+        ("data.mean=[0.1, 0.2, x]", "recipe key data.mean: .*found '.0.1, 0.2, x.'"),
+        ("optim.lr=inf", "finite number, found inf"),
+        ("train.devices=0", "'auto' or .* greater than 0, found 0"),
         ("optim.learning_rate=3", "no recipe key 'optim.learning_rate'"),
         ("data.frame=3", "did you mean data.frames"),
         ("model=3", "recipe key model"),

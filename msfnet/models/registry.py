@@ -73,6 +73,7 @@ def create_model(name: str, num_classes: int = 101, **arguments: Any) -> nn.Modu
     for key in arguments:
         if key not in values:
             raise UserError(f"{name} has no argument {key!r}; {nearest(key, values)}")
+        _check_kind(name, key, arguments[key], values[key])
     values |= arguments
     shared = {f.name: values.pop(f.name) for f in fields(zoo.Shared)}
     for key, value in {"num_classes": num_classes, **shared}.items():
@@ -84,6 +85,21 @@ def create_model(name: str, num_classes: int = 101, **arguments: Any) -> nn.Modu
         raise UserError(f"{name}: {error}") from error
     initialise(model)
     return model
+
+
+KINDS = {
+    int: (int, "a whole number"),
+    float: (int | float, "a number"),
+    str: (str, "a name"),
+    bool: (bool, "a boolean"),
+}
+
+
+def _check_kind(name: str, key: str, value: Any, default: Any) -> None:
+    """Refuse a value of another kind than the argument's default."""
+    kind, described = KINDS[type(default)]
+    if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool):
+        raise UserError(f"{name}: expected {described} as {key}, found {value!r}")
 
 
 def initialise(model: nn.Module) -> None:
