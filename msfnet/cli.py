@@ -113,6 +113,54 @@ def train(
 
 
 @app.command
+def sweep(
+    data: DataOrShards,
+    *,
+    out: Annotated[Path, Parameter(help="Folder for the run folders and the ranking. Started again, it goes on.")],
+    recipe: Annotated[
+        str, Parameter(help="The recipe that is varied: shipped (paper, small) or a TOML file.")
+    ] = "small",
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", help="table.key=value in all trials.")] = (),
+    grid: Annotated[tuple[str, ...], Parameter(help="table.key=value,value,...: every combination is a trial.")] = (),
+    random: Annotated[
+        tuple[str, ...],
+        Parameter(help="table.key=LOW..HIGH (log-uniform), =linear:LOW..HIGH or =value,value,...: drawn."),
+    ] = (),
+    trials: Annotated[int | None, Parameter(help="How many times --random keys are drawn.")] = None,
+    seeds: Annotated[int, Parameter(help="Runs of each trial.")] = 1,
+    lists: Lists = None,
+    split: Split = 1,
+    address: Annotated[
+        str | None, Parameter(help="Ray cluster: auto or HOST:PORT; default: this machine alone.")
+    ] = None,
+    cpus_per_run: Annotated[int | None, Parameter(help="Default: a fair share of what there is.")] = None,
+    gpus_per_run: Annotated[float | None, Parameter(help="Or part of one; default: 1 where there are any.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Train a recipe with many values and seeds, side by side; rank them on videos held out of training."""
+    from msfnet.data.listing.annotations import read_data
+    from msfnet.data.shards.index import is_shards, read_shards
+    from msfnet.recipe import load_recipe
+    from msfnet.sweep.cluster import Machines
+    from msfnet.sweep.run import plan_trials, run_sweep
+
+    machines, resolved = Machines(address, cpus_per_run, gpus_per_run), load_recipe(recipe, set_)
+    planned = plan_trials(resolved, grid, random, trials, say=say)
+    found = read_shards(data) if is_shards(data) else read_data(Path(data), lists, split)
+    try:
+        result = run_sweep(found, resolved, planned, seeds, out, machines, say=say)
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on")
+        return 1
+    for path, reason in result.problems.items():
+        say(f"could not be read: {path}: {reason}")
+    for name, reason in result.failed.items():
+        say(f"failed: {name}: {reason}")
+    print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if as_json else result.to_text())
+    return 1 if result.failed or result.problems else 0
+
+
+@app.command
 def shard(
     data: DataPath,
     *,

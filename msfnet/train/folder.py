@@ -68,6 +68,10 @@ def holds_run(folder: Path) -> bool:
     return (folder / WEIGHTS).exists() or (folder / "last").exists()
 
 
+def can_resume(folder: Path) -> bool:
+    return (folder / RECIPE).is_file() and (folder / "last" / CHECKPOINT).is_file()
+
+
 def start_folder(folder: Path, recipe: Recipe, items: Sequence[VideoItem], shards: ShardIndex | None) -> None:
     """Make the folder and write down what is known before training."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +82,7 @@ def start_folder(folder: Path, recipe: Recipe, items: Sequence[VideoItem], shard
 
 def read_folder(folder: Path) -> tuple[Recipe, Listing, ShardIndex | None]:
     """What a run began with. Raises UserError when there is nothing in the folder to go on from."""
-    if not (folder / RECIPE).is_file() or not (folder / "last" / CHECKPOINT).is_file():
+    if not can_resume(folder):
         raise UserError(f"expected a run to resume in {folder}, found no saved state there; train without --resume")
     recipe = load_recipe(str(folder / RECIPE))
     environment = json.loads((folder / ENVIRONMENT).read_text("utf-8"))

@@ -59,16 +59,17 @@ def new_run_folder(name: str) -> Path:
     return next(folder for folder in folders if not folder.exists())
 
 
-def train(data: Listing | ShardIndex, recipe: Recipe, folder: Path, *, say: Say) -> RunResult:
+def train(data: Listing | ShardIndex, recipe: Recipe, folder: Path, *, say: Say, score_test: bool = True) -> RunResult:
     """Train the recipe's network on a data set, of files or of shards, and leave everything in `folder`.
 
     With several `train.devices` this starts as many processes, unless torchrun or SLURM has started them already.
+    Without `score_test` the test videos are left alone: for runs that are compared to choose one of them.
 
     Raises UserError when the folder holds a run already, another process writes to it, or the data cannot be trained
     on; Stopped when a signal asked for it, with the state saved that `resume` goes on from.
     """
     if n := to_start(recipe.train):
-        return start(n, partial(train, say=say), data, recipe, folder)
+        return start(n, partial(train, say=say, score_test=score_test), data, recipe, folder)
     engine, say = _join(recipe, say)
     folder = processes.gather(folder)[0]
     listing, shards = (data.listing(), data) if isinstance(data, ShardIndex) else (data, None)
@@ -78,20 +79,20 @@ def train(data: Listing | ShardIndex, recipe: Recipe, folder: Path, *, say: Say)
             if holds_run(folder):
                 raise UserError(f"{folder} holds a run already; go on with --resume, or choose another --out")
             start_folder(folder, recipe, listing.items, shards)
-        return _run(listing, shards, recipe, folder, engine, say, resume=False)
+        return _run(listing, shards, recipe, folder, engine, say, resume=False, score_test=score_test)
 
 
-def resume(folder: Path, *, say: Say) -> RunResult:
+def resume(folder: Path, *, say: Say, score_test: bool = True) -> RunResult:
     """Go on with the run in `folder` from the last state it saved, with its own recipe, videos and split.
 
     Raises UserError when there is nothing to go on from, and as `train` does.
     """
     recipe, listing, shards = read_folder(folder)
     if n := to_start(recipe.train):
-        return start(n, partial(resume, say=say), folder)
+        return start(n, partial(resume, say=say, score_test=score_test), folder)
     engine, say = _join(recipe, say)
     with _alone_in(folder):
-        return _run(listing, shards, recipe, folder, engine, say, resume=True)
+        return _run(listing, shards, recipe, folder, engine, say, resume=True, score_test=score_test)
 
 
 def _join(recipe: Recipe, say: Say) -> tuple[Engine, Say]:
@@ -124,6 +125,7 @@ def _run(
     say: Say,
     *,
     resume: bool,
+    score_test: bool,
 ) -> RunResult:
     with stop_requests() as stop:
         say((shards or listing).describe())
@@ -140,7 +142,7 @@ def _run(
         _fit(learner, videos, history, stop, say, resume=resume)
         problems = _tell_problems(learner.account, parts, say)
         best = load_weights(folder)
-        scores = _score(best, videos, engine.device, say) if parts["test"] else None
+        scores = _score(best, videos, engine.device, say) if parts["test"] and score_test else None
         problems |= scores.failed if scores else {}
         for line in videos.reader.problems() if videos.reader else ():
             say(line)

@@ -1,0 +1,196 @@
+"""Which trials a sweep has, what they change, and what their folders are called: tables, and properties of them all."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msfnet.recipe import load_recipe, recipe_keys
+from msfnet.sweep.run import plan_trials
+from msfnet.sweep.trials import LONGEST_NAME, Choice, Range, Trial, expand, read_axes, runs_of, short_key
+from msfnet.types import UserError
+
+
+def planned(grid=(), drawn=(), n_draws=None, lines=None):
+    return plan_trials(load_recipe("small"), grid, drawn, n_draws, say=(lines if lines is not None else []).append)
+
+
+@pytest.mark.parametrize(
+    ("grid", "names"),
+    [
+        ([], ["recipe"]),
+        (["optim.lr=0.01,0.05"], ["lr=0.01", "lr=0.05"]),
+        (
+            ["optim.lr=0.01,0.05", "model.width=0.125,0.25"],
+            ["width=0.125_lr=0.01", "width=0.25_lr=0.01", "width=0.125_lr=0.05", "width=0.25_lr=0.05"],
+        ),
+        (["optim.name=sgd", "model.name=r3d18"], ["model.name=r3d18_optim.name=sgd"]),
+        (["model.arguments.groups=2,4"], ["arguments.groups=2", "arguments.groups=4"]),
+        (["model.arguments.placement=a , b"], ["placement=a", "placement=b"]),
+        (["data.views=1x1,4x1"], ["views=1x1", "views=4x1"]),
+    ],
+)
+def test_grid(grid, names):
+    assert [trial.name for trial in planned(grid)] == names
+
+
+def test_values_with_commas_stay_whole_and_reach_the_recipe():
+    trials = planned(["data.resize=[90, 70],[100,80]", "model.arguments={groups = 2},{groups = 4, placement = 'c'}"])
+    recipes = [runs_of(load_recipe("small"), trial, 1)[0].recipe for trial in trials]
+    assert [(recipe.data.resize, recipe.model.arguments) for recipe in recipes] == [
+        ((90, 70), {"groups": 2}),
+        ((90, 70), {"groups": 4, "placement": "c"}),
+        ((100, 80), {"groups": 2}),
+        ((100, 80), {"groups": 4, "placement": "c"}),
+    ]
+
+
+def test_each_trial_is_run_with_seeds_from_the_recipes_own_on():
+    recipe = load_recipe("small", ["train.seed=5"])
+    (trial,) = planned(["optim.lr=0.3"])
+    runs = runs_of(recipe, trial, 3)
+    assert [run.name for run in runs] == ["lr=0.3-seed5", "lr=0.3-seed6", "lr=0.3-seed7"]
+    assert [(run.recipe.optim.lr, run.recipe.train.seed) for run in runs] == [(0.3, 5), (0.3, 6), (0.3, 7)]
+    assert runs[0].recipe.data == recipe.data
+
+
+def test_every_draw_is_made_at_every_point_of_the_grid():
+    trials = planned(["model.width=0.125,0.25"], ["optim.lr=1e-3..1e-1", "train.mixup=linear:0..1"], 5)
+    assert len(trials) == 10
+    values = [dict(override.split("=") for override in trial.overrides) for trial in trials]
+    assert all(list(row) == ["model.width", "optim.lr", "train.mixup"] for row in values)
+    pairs = [(row["optim.lr"], row["train.mixup"]) for row in values]
+    assert pairs[::2] == pairs[1::2]
+    assert len(set(pairs)) == 5
+
+
+def test_more_draws_more_keys_and_more_values_keep_the_trials_that_there_were():
+    few, many = planned([], ["optim.lr=1e-3..1e-1"], 3), planned([], ["optim.lr=1e-3..1e-1"], 8)
+    assert many[:3] == few
+    both = planned([], ["train.mixup=linear:0..1", "optim.lr=1e-3..1e-1"], 3)
+    assert [trial.overrides[0] for trial in both] == [trial.overrides[0] for trial in few]
+    assert set(planned(["optim.lr=1,2"])) < set(planned(["optim.lr=3,2,1"]))
+
+
+def test_draws_that_come_twice_are_there_once_and_it_is_said():
+    lines = []
+    assert len(planned([], ["model.name=r3d18,c3d"], 10, lines)) == 2
+    assert lines == ["10 draws are 2 trials: the others came twice"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "drawn", "n_draws", "message"),
+    [
+        (["optim.lr"], [], None, "expected --grid KEY=VALUE,VALUE,..., found 'optim.lr'"),
+        (["optim.lr="], [], None, "expected --grid KEY"),
+        (["=3"], [], None, "expected --grid KEY"),
+        (["optim.lr=1,,2"], [], None, "without empty values, found 'optim.lr=1,,2'"),
+        (["optim.lr=1,2,1"], [], None, "each value of optim.lr once, found 1 2 times"),
+        (["optim.lr=1", "optim.lr=2"], [], None, "each key once in --grid and --random, found optim.lr 2 times"),
+        (["optim.lr=1"], ["optim.lr=1..2"], 2, "each key once"),
+        ([], ["optim.lr"], 2, "expected --random KEY=LOW..HIGH, found 'optim.lr'"),
+        ([], ["optim.lr=2..1"], 2, "two numbers, the lower first, found 2..1"),
+        ([], ["optim.lr=a..b"], 2, "two numbers, the lower first, found a..b"),
+        ([], ["optim.lr=1..inf"], 2, "two numbers"),
+        (
+            [],
+            ["train.mixup=0..1"],
+            2,
+            "above 0 for a log-uniform draw, found 0; --random train.mixup=linear:0..1 draws",
+        ),
+        ([], ["optim.lr=1..2"], None, "expected --trials N"),
+        ([], ["optim.lr=1..2"], 0, "expected --trials N"),
+        (["optim.lr=1,2"], [], 3, "expected --trials N"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_one_line(grid, drawn, n_draws, message):
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        planned(grid, drawn, n_draws)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.rl=1", "did you mean optim.lr"),
+        ("optim.lr=fast", "recipe key optim.lr: .*found 'fast'"),
+        ("train.seed=4", "no sweep over train.seed: --seeds N takes N seeds"),
+        ("data.val_fraction=0.3", "no sweep over data.val_fraction: trials are ranked on the same videos"),
+        ("data={groups = 'ignore', val_fraction = 0}", "no sweep over data.groups"),
+    ],
+)
+def test_keys_that_are_none_or_decide_the_ranking_are_refused(override, message):
+    with pytest.raises(UserError, match=message):
+        runs_of(load_recipe("small"), Trial((override,)), 2)
+
+
+@pytest.mark.parametrize("key", recipe_keys())
+def test_short_keys_are_ends_that_no_other_key_has(key):
+    short = short_key(key)
+    assert key == short or key.endswith(f".{short}")
+    assert [other for other in recipe_keys() if f".{other}".endswith(f".{short}")] == [key]
+
+
+# Any text that a shell can hand over
+
+
+keys = st.sampled_from([*recipe_keys(), "model.arguments.groups", "model.arguments.placement"])
+words = st.text(st.characters(codec="utf-8", exclude_characters=",[]{}\"'"), min_size=1, max_size=60).filter(
+    lambda text: text.strip() == text and text
+)
+plain = st.text("abcxyz0189.-+_", min_size=1, max_size=50).filter(lambda text: text.strip() == text)
+axes = st.dictionaries(keys, st.lists(words | plain, min_size=1, max_size=4, unique=True), min_size=1, max_size=4)
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+
+
+@given(axes)
+def test_the_grid_is_every_combination_once_with_a_safe_name_of_its_own(values):
+    choices = [Choice(key, tuple(texts)) for key, texts in values.items()]
+    trials = expand(choices, (), 1, 0)
+    expected = 1
+    for choice in choices:
+        expected *= len(choice.values)
+        assert {o for trial in trials for o in trial.overrides if o.startswith(f"{choice.key}=")} == {
+            f"{choice.key}={value}" for value in choice.values
+        }
+    assert len(trials) == len({trial.overrides for trial in trials}) == expected
+    names = [trial.name for trial in trials]
+    assert len({name.casefold() for name in names}) == len(names)
+    for name in names:
+        assert re.fullmatch(r"[A-Za-z0-9._+=~-]+", name), name
+        assert len(name) <= LONGEST_NAME
+        assert not RESERVED.match(name)
+
+
+@given(axes)
+def test_what_is_written_as_a_grid_is_read_back(values):
+    texts = [f"{key}={','.join(items)}" for key, items in values.items()]
+    assert read_axes(texts, [])[0] == [Choice(key, tuple(items)) for key, items in values.items()]
+
+
+numbers = st.integers(1, 10**6) | st.floats(1e-9, 1e6, allow_nan=False)
+
+
+@given(numbers, numbers, st.booleans(), st.integers(0, 99))
+def test_draws_lie_within_their_bounds_and_are_whole_where_both_bounds_are(a, b, linear, seed):
+    low, high = sorted((a, b))
+    if low == high:
+        return
+    text = f"optim.lr={'linear:' if linear else ''}{low!r}..{high!r}"
+    (axis,) = read_axes([], [text])[1]
+    assert axis == Range("optim.lr", low, high, linear)
+    for trial in expand((), [axis], 5, seed):
+        value = trial.overrides[0].partition("=")[2]
+        assert low <= float(value) <= high
+        if isinstance(low, int) and isinstance(high, int):
+            assert int(value) == float(value)
+
+
+def test_log_uniform_draws_are_as_often_in_each_decade_and_linear_ones_are_not():
+    def shares(text):
+        values = [float(trial.overrides[0].split("=")[1]) for trial in planned([], [text], 600)]
+        return [sum(low <= value < 10 * low for value in values) / len(values) for low in (1e-3, 1e-2, 1e-1)]
+
+    assert shares("optim.lr=1e-3..1.0") == pytest.approx([1 / 3] * 3, abs=0.08)
+    assert shares("optim.lr=linear:1e-3..1.0")[2] > 0.8
