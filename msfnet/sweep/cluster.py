@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -45,7 +47,7 @@ class Machines:
         if self.cpus_per_run is not None and self.cpus_per_run < 1:
             raise UserError(f"expected 1 CPU or more for a run, found {self.cpus_per_run}")
         gpus = self.gpus_per_run
-        if gpus is not None and not (0 <= gpus <= 1 or gpus == int(gpus)):
+        if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())):
             raise UserError(f"expected a part of a GPU or whole ones for a run, found {gpus:g}")
         if self.address and "://" in self.address:
             raise UserError(
@@ -146,6 +148,8 @@ def _engine(machines: Machines, out: Path) -> Iterator[Any]:
         ray = import_module("ray")
     except ImportError as error:
         raise UserError("runs are shared out by Ray, which is not there: pip install 'msfnet[scale]'") from error
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     with (out / ENGINE_LOG).open("a", encoding="utf-8") as log, redirect_stdout(log):
         try:
@@ -156,10 +160,15 @@ def _engine(machines: Machines, out: Path) -> Iterator[Any]:
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = f"no Ray cluster answers at {machines.address}" if machines.address else "Ray does not start here"
             raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
+        if on_main_thread:
+            # As Ctrl-C, for whoever ends a job so; the engine's own handler prints its stack.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             yield ray
         finally:
             ray.shutdown()
+            if on_main_thread:
+                signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _refuse_others(data: Listing | ShardIndex, runs: Sequence[Run], out: Path) -> None:

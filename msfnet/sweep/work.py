@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import traceback
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ def perform(data: Listing | ShardIndex, run: Run, out: Path, cwd: Path, share: S
         def say(line: str) -> None:
             print(line, file=log, flush=True)
 
+        say(f"process {os.getpid()} on {platform.node()}")
         try:
             problems = _finish(data, run, folder, score_test, say)
         except UserError as error:
