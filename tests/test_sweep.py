@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from conftest import TINY
 
 from msfnet.cli import main
 from msfnet.data.listing.annotations import read_data, read_manifest
+from msfnet.data.shards.index import read_shards
+from msfnet.data.shards.write import write_shards
 from msfnet.recipe import load_recipe
 from msfnet.sweep.cluster import Machines, do_runs, fair_share
 from msfnet.sweep.ranking import RunScore, TrialScore, rank, score_run, to_csv, to_table
@@ -37,6 +40,17 @@ def quiet(line):
 @pytest.fixture
 def tiny_recipe():
     return load_recipe("small", SETTINGS)
+
+
+@pytest.fixture
+def keep_threads():
+    import torch
+
+    n, environment = torch.get_num_threads(), dict(os.environ)
+    yield
+    torch.set_num_threads(n)
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def swept(data, recipe, out, grid=(), n_seeds=1, machines=Machines(), say=quiet):  # noqa: B008
@@ -193,18 +207,24 @@ def test_finished_runs_are_read_and_need_no_engine(video_folder, tmp_path, tiny_
         swept(read_data(video_folder), tiny_recipe, tmp_path, ["optim.lr=0.1,0.3"], 2)
 
 
+@pytest.mark.usefixtures("keep_threads")
+@pytest.mark.parametrize("fraction", [0, 0.2])
+def test_shards_are_swept_over_if_they_hold_validation_videos(video_folder, tmp_path, fraction):
+    recipe = load_recipe("small", [*SETTINGS, f"data.val_fraction={fraction}", "train.epochs=1"])
+    write_shards(read_data(video_folder), recipe, video_folder, tmp_path / "shards", shard_bytes=2**20, say=quiet)
+    shards, run = read_shards(str(tmp_path / "shards")), Run("recipe-seed0", recipe)
+    if not fraction:
+        with pytest.raises(UserError, match="write the shards with --set"):
+            swept(shards, recipe, tmp_path / "out")
+        return
+    travelled = pickle.loads(pickle.dumps(shards))  # as to another machine
+    assert perform(travelled, run, tmp_path / "out", Path.cwd(), Share(1, 0), score_test=False).error is None
+    (trial,) = swept(shards, recipe, tmp_path / "out").trials
+    assert len(trial.scores) == 1
+    assert not (tmp_path / "out" / run.name / "scores.json").exists()
+
+
 # One run, without a cluster
-
-
-@pytest.fixture
-def keep_threads():
-    import torch
-
-    n, environment = torch.get_num_threads(), dict(os.environ)
-    yield
-    torch.set_num_threads(n)
-    os.environ.clear()
-    os.environ.update(environment)
 
 
 @pytest.mark.usefixtures("keep_threads")
@@ -349,6 +369,20 @@ def test_a_killed_sweep_goes_on_and_grows(video_folder, tmp_path, ray):
     rows = list(csv.DictReader((out / "sweep.csv").open()))
     assert [row["n"] for row in rows] == ["2", "2"]
     assert float(rows[0]["val_top1"]) >= float(rows[1]["val_top1"])
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "no Ray cluster answers at 127.0.0.1:1: "),
+        ("127.0.0.1:99999", "no Ray cluster answers at 127.0.0.1:99999: "),
+        ("somewhere", "as auto or HOST:PORT, found somewhere"),
+    ],
+)
+@pytest.mark.usefixtures("ray")
+def test_an_address_where_nothing_answers_is_refused_at_once(video_folder, tmp_path, tiny_recipe, address, message):
+    with pytest.raises(UserError, match=message):
+        swept(read_data(video_folder), tiny_recipe, tmp_path / "out", machines=Machines(address))
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -150,6 +151,8 @@ def _engine(machines: Machines, out: Path) -> Iterator[Any]:
         raise UserError("runs are shared out by Ray, which is not there: pip install 'msfnet[scale]'") from error
     on_main_thread = threading.current_thread() is threading.main_thread()
     on_sigterm = signal.getsignal(signal.SIGTERM)
+    if machines.address not in (None, "auto"):
+        _check_answers(str(machines.address))
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     with (out / ENGINE_LOG).open("a", encoding="utf-8") as log, redirect_stdout(log):
         try:
@@ -169,6 +172,17 @@ def _engine(machines: Machines, out: Path) -> Iterator[Any]:
             ray.shutdown()
             if on_main_thread:
                 signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address where nothing listens; the engine itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"expected the address of a Ray cluster as auto or HOST:PORT, found {address}")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"no Ray cluster answers at {address}: {error}") from error
 
 
 def _refuse_others(data: Listing | ShardIndex, runs: Sequence[Run], out: Path) -> None:
