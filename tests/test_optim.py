@@ -17,14 +17,8 @@ from msfnet.train.run import train
 from msfnet.types import UserError
 
 ONE_STEP = (
-    *(
-        "train.epochs=1",
-        "train.batch=32",
-        "optim.lr_batch=32",
-        "data.val_fraction=0",
-        "optim.name=adam",
-        "optim.lr=0.001",
-    ),
+    *("train.epochs=1", "train.batch=32", "optim.lr_batch=32", "data.val_fraction=0"),
+    *("optim.name=adam", "optim.lr=0.001"),
     *("optim.schedule=constant", "optim.warmup_epochs=0", "optim.weight_decay=0"),
 )
 
