@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,8 +29,8 @@ from msfnet.train.recompute import recompute_blocks
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
-def command(launcher, *arguments):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def command(launcher, *arguments, **variables):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
     return subprocess.Popen(
         [sys.executable, *launcher, "-m", "msfnet", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -103,6 +104,22 @@ def test_two_processes_learn_and_score_what_one_does(odd_folder, tmp_path):
         assert found["per_class"] == scores["per_class"]
     out, _ = finished(command(TORCHRUN, "evaluate", tmp_path / "one", odd_folder, "--json"))
     assert json.loads(out)["video"] == scores["video"]  # said once
+
+
+@pytest.mark.slow
+def test_tasks_of_a_slurm_job_find_each_other(odd_folder, tmp_path):
+    """The environment that srun gives to its tasks, without the rest of SLURM."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
+    job |= {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    arguments = ("train", odd_folder, "--out", tmp_path / "run", *settings("train.epochs=1"))
+    tasks = [command((), *arguments, **job, SLURM_PROCID=n, SLURM_LOCALID=n) for n in ("0", "1")]
+    (_, first), (_, second) = (finished(task, code=1) for task in tasks)
+    assert "epoch   1/1" in first
+    assert second == ""  # one task speaks for both
+    assert json.loads((tmp_path / "run" / "scores.json").read_text())["n_videos"] == 3
 
 
 @pytest.mark.slow
@@ -255,3 +272,14 @@ def test_a_step_in_parts_is_the_step_where_norms_do_not_care():
     for other_losses, other in others:
         assert other_losses == pytest.approx(losses, rel=1e-4)
         assert all(torch.allclose(other[key], value, atol=1e-5) for key, value in weights.items())
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same(video_folder, tmp_path):
+    curves = []
+    for compiled in ("false", "true"):
+        arguments = settings("model.name=r3d18", "train.epochs=1", "data.val_fraction=0", f"train.compile={compiled}")
+        folder = tmp_path / compiled
+        finished(command((), "train", video_folder, "--out", folder, *arguments))
+        curves.append(float(next(csv.DictReader((folder / "metrics.csv").open()))["train_loss"]))
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)

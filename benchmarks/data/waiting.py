@@ -26,7 +26,7 @@ from msfnet.train.run import train
 
 RESULT = Path(__file__).with_suffix(".md")
 WORKERS = (0, 2)
-PARTS = ("wait", "transfer", "augment", "network")
+PARTS = ("wait", "transfer", "augment", "forward", "backward")
 TARGET = 3  # % of a cached epoch
 
 
