@@ -15,6 +15,7 @@ from msfnet.models.registry import create_model
 from msfnet.predict import Recognizer
 from msfnet.recipe import load_recipe
 from msfnet.train.folder import read_history
+from msfnet.train.loop import load_checkpoint
 from msfnet.train.run import resume, train
 from msfnet.types import VideoItem, Views
 
@@ -99,9 +100,8 @@ def test_averaged_weights_are_kept_scored_and_resumed_bit_for_bit(video_folder, 
     train(listing, tiny("small", "train.epochs=3"), plain, say=quiet)
     losses = [[row["train_loss"] for row in read_history(folder)] for folder in (whole, plain)]
     assert losses[0] == losses[1]  # averaging does not touch what is trained
-    checkpoint = torch.load(whole / "last" / "checkpoint.ckpt", weights_only=True)
-    last = {key.removeprefix("model."): value for key, value in checkpoint["state_dict"].items()}
-    average = checkpoint["ema"]["average"]
+    checkpoint = load_checkpoint(whole / "last")
+    last, average = checkpoint["model"], checkpoint["average"]["average"]
     assert not torch.equal(average["fc.weight"], last["fc.weight"])
     rows = read_history(whole)
     best = max(range(3), key=lambda i: (rows[i]["val_top1"], i))

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import signal
 import socket
 import subprocess
 import sys
@@ -154,25 +153,6 @@ def test_version(capsys):
     from msfnet import __version__
 
     assert run(capsys, "--version")[1].strip() == __version__
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_says_how_to_go_on_and_going_on_works(video_folder, tmp_path):
-    settings = [word for item in (*TINY, "train.epochs=200") for word in ("--set", item)]
-    command = [sys.executable, "-m", "msfnet", "train", str(video_folder), "--out", str(tmp_path / "run")]
-    with subprocess.Popen([*command, *settings], stderr=subprocess.PIPE, text=True) as process:
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if line.startswith("epoch   2/"):
-                process.send_signal(signal.SIGINT)
-                break
-        lines += process.stderr.readlines()
-    assert process.returncode == 1
-    assert lines[-1].strip() == f"stopped; go on with: {' '.join(command[2:])} --resume"
-    assert (tmp_path / "run" / "last" / "checkpoint.ckpt").exists()
-    assert "Traceback" not in "".join(lines)
 
 
 def test_nothing_talks_to_the_network(capsys, monkeypatch, tiny_run, video_folder):

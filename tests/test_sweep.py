@@ -27,6 +27,7 @@ from msfnet.sweep.run import plan_trials, run_sweep
 from msfnet.sweep.trials import Run, Trial
 from msfnet.sweep.work import FINISHED, Outcome, Share, finished, perform
 from msfnet.train.folder import read_history
+from msfnet.train.loop import CHECKPOINT
 from msfnet.types import UserError
 
 SETTINGS = (*TINY, "data.val_fraction=0.2", "data.views=1x1")
@@ -285,7 +286,8 @@ def cluster(ray):
 
 
 def wait_for_checkpoint(folder):
-    while not (folder / "last" / "checkpoint.ckpt").exists():
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (folder / "last" / CHECKPOINT).exists():
         time.sleep(0.02)
 
 
@@ -344,7 +346,7 @@ def test_a_killed_sweep_goes_on_and_grows(video_folder, tmp_path, ray):
     command += ["--set", "train.epochs=12", "--grid", "optim.lr=0.01,0.02", "--cpus-per-run", str(os.cpu_count())]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     half_done = out / "lr=0.02-seed0"
-    while not (half_done / "last" / "checkpoint.ckpt").exists():
+    while not (half_done / "last" / CHECKPOINT).exists():
         assert first.poll() is None, "it ended before it could be killed"
         time.sleep(0.02)
     first.kill()

@@ -47,7 +47,7 @@ def report_run(folder: Path, page: Path | None = None) -> Path:
     write_run_report(
         page,
         title=f"{recipe.model.name} on {len(classes)} classes",
-        facts=_facts(recipe, folder, Counter(part for _, part in split), len(history)),
+        facts=_facts(recipe, folder, Counter(part for _, part in split), trained, len(history)),
         history=history,
         scores=scores,
         problems=(read_object(folder / PROBLEMS) or {}) | (scores.failed if scores else {}),
@@ -92,11 +92,15 @@ def read_epochs(folder: Path) -> list[EpochRow]:
     return rows
 
 
-def _facts(recipe: Recipe, folder: Path, n_videos: Mapping[str, int], epochs: int) -> dict[str, str]:
+def _facts(
+    recipe: Recipe, folder: Path, n_videos: Mapping[str, int], trained: Counter[str], epochs: int
+) -> dict[str, str]:
+    sizes = trained.most_common()
     facts = {
         "network": f"{recipe.model.name}, width {recipe.model.width:g}",
         "input": f"{recipe.data.frames} frames of {recipe.data.size} px",
         "videos": ", ".join(f"{n_videos[name]} {name}" for name in ("train", "val", "test") if n_videos[name]),
+        "training videos of a class": f"{sizes[-1][1]} ({sizes[-1][0]}) to {sizes[0][1]} ({sizes[0][0]})",
         "epochs": f"{epochs} of {recipe.train.epochs}",
         "seed": str(recipe.train.seed),
     }
