@@ -11,8 +11,8 @@ from msfnet.types import Preprocessing
 
 
 def normalise(clips: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """uint8 N F H W 3 -> float N C T H W: less the mean and divided by the standard deviation of each channel of
-    colour, then made the network's input of."""
+    """uint8 N F H W 3 -> float N C T H W: what `input` asks of the frames, of which each channel is less its mean and
+    divided by its standard deviation."""
     mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
     return INPUTS[preprocessing.input](scaled(clips, 1 / (255 * std), -mean / std))
 
