@@ -85,11 +85,13 @@ def run(data: list[str], recipe: str, folder: Path, sets: Iterable[str], threads
     """One training run, resumed if it was interrupted; its output goes to a log beside the folder."""
     if (folder / "scores.json").exists():
         return
-    command = [sys.executable, "-m", "msfnet", "train", *data, "--recipe", recipe, "--out", str(folder)]
-    for override in sets:
-        command += ["--set", override]
+    command = [sys.executable, "-m", "msfnet", "train", *data, "--out", str(folder)]
     if (folder / "last").exists():
         command.append("--resume")
+    else:
+        command += ["--recipe", recipe]
+        for override in sets:
+            command += ["--set", override]
     with folder.with_suffix(".log").open("a") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         subprocess.run(command, check=True, stdout=log, stderr=log, env=environment)
