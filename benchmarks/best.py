@@ -118,7 +118,7 @@ def spread(values: Iterable[float]) -> str:
 def table(out: Path, seeds: int) -> list[str]:
     """A line for each row that has a finished run; differences are of the seeds that both rows have."""
     lines = [
-        "| row | what it adds | to | seeds | video top-1 | less that of the other | minutes of training |",
+        "| row | sets | on top of | seeds | video top-1 | gain | minutes |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in ROWS.items():
@@ -128,9 +128,10 @@ def table(out: Path, seeds: int) -> list[str]:
         other = top1s(out, row.on, seeds) if row.on else {}
         gains = [scores[seed] - other[seed] for seed in scores.keys() & other.keys()]
         gain = f"{mean(gains):+.1f}" if gains else ""
+        on = f"`{row.on}`" if row.on else ""
         sets = " ".join(f"`{override}`" for override in row.sets)
         lines.append(
-            f"| `{name}` | {sets} | {row.on or ''} | {len(scores)} | {spread(scores.values())} | {gain} "
+            f"| `{name}` | {sets} | {on} | {len(scores)} | {spread(scores.values())} | {gain} "
             f"| {minutes_of(out, name, seeds):.0f} |"
         )
     return lines
@@ -145,11 +146,12 @@ def test_score(out: Path, seeds: int) -> list[str]:
     return [
         "## Recipe `best` on the test videos",
         "",
-        f"`msfnet train DATA --split 1 --recipe best`, scored once on the {first['n_videos']} test videos over "
-        f"{first['views']} views: video top-1",
-        f"{spread(scores.values())} % with {len(scores)} seed{'s' if len(scores) > 1 else ''}, "
-        f"{minutes_of(out, TEST, seeds):.0f} minutes of training. Recipe `small` has its own",
-        "page, [ucf101-small.md](ucf101-small.md).",
+        "Printed by `msfnet train DATA --split 1 --recipe best`; recipe `small` has its own page,",
+        f"[ucf101-small.md](ucf101-small.md). Top-1 in % on {first['n_videos']} test videos, {first['views']} views.",
+        "",
+        "| recipe | seeds | video top-1 | minutes |",
+        "|---|---|---|---|",
+        f"| `best` | {len(scores)} | {spread(scores.values())} | {minutes_of(out, TEST, seeds):.0f} |",
         "",
     ]
 
@@ -157,7 +159,8 @@ def test_score(out: Path, seeds: int) -> list[str]:
 def summarise(out: Path, seeds: int, test_seeds: int, threads: int) -> str:
     """The page: what was run, the table, and where."""
     runs = [folder_of(out, name, seed) for name in ROWS for seed in top1s(out, name, seeds)]
-    environments = [json.loads((folder / "environment.json").read_text()) for folder in runs]
+    tested = [folder_of(out, TEST, seed) for seed in top1s(out, TEST, test_seeds)]
+    environments = [json.loads((folder / "environment.json").read_text()) for folder in runs + tested]
     n_scored = json.loads((runs[0] / "scores.json").read_text())["n_videos"]
     first = environments[0]
     n_trained = first["videos"] - n_scored
@@ -165,10 +168,12 @@ def summarise(out: Path, seeds: int, test_seeds: int, threads: int) -> str:
     lines = [
         "# What the ingredients of recipe `best` are worth",
         "",
-        f"Printed by `python benchmarks/best.py DATA --out DIR`. Recipe `small` with {scale} and what",
-        f"each row sets, trained on {n_trained} training videos of 18 classes of UCF101, split 1. Top-1 in % of the",
-        f"last weights on the other {n_scored} training videos, of groups held out, over 4 views; mean ± standard",
-        "deviation over seeds. No test video was read. Minutes are on a machine that did other work beside.",
+        "Printed by `python benchmarks/best.py DATA --out DIR`. Every row is recipe `small` with",
+        f"{scale}",
+        f"and what it sets, trained on {n_trained} training videos of 18 classes of UCF101, split 1. Top-1 in % of the",
+        f"last weights on the other {n_scored} training videos, whose groups were held out, over 4 views; mean ±",
+        "standard deviation over seeds. Gains are over the row that is named, with the same seeds. Minutes are of",
+        "training, on a machine that did other work beside. The rows read no test video.",
         "",
         *table(out, seeds),
         "",

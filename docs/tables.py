@@ -51,8 +51,8 @@ def sizes() -> str:
 
 
 def ablation() -> str:
-    """The table that benchmarks/best.py wrote."""
-    text = (DOCS.parent / "benchmarks" / "best.md").read_text(encoding="utf-8")
+    """The table of rows that benchmarks/best.py wrote."""
+    text = (DOCS.parent / "benchmarks" / "best.md").read_text(encoding="utf-8").partition("\n## ")[0]
     return "\n".join(line for line in text.splitlines() if line.startswith("|"))
 
 
