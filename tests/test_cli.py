@@ -5,7 +5,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 from conftest import TINY
@@ -138,14 +137,17 @@ def test_help_does_not_import_torch():
     assert "evaluate" in done.stdout
 
 
-@pytest.mark.slow
-def test_help_answers_in_half_a_second():
-    """The best of several, since other work may share the machine."""
+@pytest.mark.skipif(sys.platform == "win32", reason="counts processor time as POSIX does")
+def test_help_takes_less_than_half_a_second_of_work():
+    """The best of several, in the time of the processor: other work may share the machine."""
+    import resource
+
     seconds = []
-    for _ in range(7):
-        started = time.perf_counter()
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "msfnet", "--help"], capture_output=True, check=True)
-        seconds.append(time.perf_counter() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 0.5
 
 

@@ -91,7 +91,7 @@ def look_at(page_file):
     """The demo's page has all its parts, and every picture has come."""
     with page_in_browser(page_file) as page:
         assert page.locator("h1").inner_text() == "msfnet demo"
-        assert page.locator(".tile").count() == 7
+        assert page.locator(".tile").count() == 8
         widths = page.eval_on_selector_all("img", "pictures => pictures.map(p => p.naturalWidth)")
         assert len(widths) == 3
         assert min(widths) > 300

@@ -171,7 +171,7 @@ def test_videos_that_cannot_be_pictured_are_named():
     assert wrong.rows == {"5.mp4": "Archery (95.0%), is Bowling"}
     assert list(wrong.pictures) == ["2.mp4: Bowling (80.0%), is Archery", "3.mp4: Bowling (70.0%), is Archery"]
     (caption, picture), *others = sections["What was confused"].pictures.items()
-    assert caption.startswith("above, 2.mp4: Archery, taken for Bowling (80%); below, a Bowling that it knew: 6.mp4")
+    assert caption.startswith("above, 2.mp4: Archery, taken for Bowling (80%); below, what it knew as Bowling: 6.mp4")
     assert picture.shape == (72 + 4 + 72, 576, 3)
     assert not others
 

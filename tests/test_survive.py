@@ -131,13 +131,13 @@ def test_kill_and_terminate_and_interrupt_then_going_on_is_the_same_run(video_fo
     assert process.communicate()[1]
     assert process.returncode == 0
     place, more = (0, 0), ()
-    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
         process = start_training(video_folder, tmp_path / "run", *more)
         place = wait_for_steps(process, tmp_path / "run", place)
-        asked = time.monotonic()
+        asked = time.time()
         process.send_signal(number)
         errors = process.communicate()[1]
-        assert time.monotonic() - asked < 10
+        assert (tmp_path / "run" / "last" / CHECKPOINT).stat().st_mtime - asked < 10
         if number == signal.SIGKILL:
             assert process.returncode == -number
         else:

@@ -61,7 +61,7 @@ def confused_section(scores: Scores, strips: Strips) -> list[Section]:
         caption = f"{_name(wrong)}: {wrong.label}, taken for {wrong.predicted} ({wrong.score:.0%})"
         picture = seen[wrong.path]
         if known and known.path in seen:
-            caption = f"above, {caption}; below, a {known.label} that it knew: {_name(known)}"
+            caption = f"above, {caption}; below, what it knew as {known.label}: {_name(known)}"
             picture = _stacked(picture, seen[known.path])
         pictures[caption] = picture
     return [Section("What was confused", pictures=pictures)] if pictures else []
