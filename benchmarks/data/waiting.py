@@ -50,7 +50,7 @@ def summarise(runs: dict[int, list[EpochRow]], n_videos: int) -> str:
         "and fills the cache, the others read from it. Shares in % of the time of all steps of an epoch.",
         "",
         f"| workers | epoch | seconds | {' | '.join(PARTS)} |",
-        "|---|---|---|---|---|---|---|",
+        f"|---|---|---|{'---|' * len(PARTS)}",
     ]
     for workers, rows in runs.items():
         for row in rows:
