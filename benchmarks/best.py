@@ -137,6 +137,20 @@ def table(out: Path, seeds: int) -> list[str]:
     return lines
 
 
+def unfinished(out: Path, seeds: int) -> list[str]:
+    """A line for each run that was begun and has no score: where it stopped, and how it was doing."""
+    lines = []
+    for name in ROWS:
+        for folder in (folder_of(out, name, seed) for seed in range(seeds)):
+            if (folder / "metrics.csv").exists() and not (folder / "scores.json").exists():
+                last = list(csv.DictReader((folder / "metrics.csv").open()))[-1]
+                top1 = 100 * float(last["train_top1"])
+                lines.append(
+                    f"Not finished: `{folder.name}`, after epoch {last['epoch']}, training top-1 {top1:.1f} %."
+                )
+    return [*lines, ""] if lines else []
+
+
 def test_score(out: Path, seeds: int) -> list[str]:
     """What recipe `best` scored on the test videos, once the choice was made."""
     scores = top1s(out, TEST, seeds)
@@ -177,6 +191,7 @@ def summarise(out: Path, seeds: int, test_seeds: int, threads: int) -> str:
         "",
         *table(out, seeds),
         "",
+        *unfinished(out, seeds),
         *test_score(out, test_seeds),
         f"{first['cpus']} CPU cores ({first['processor']}), {threads} thread a run, torch {first['torch']}, "
         f"commits {', '.join(sorted({e['commit'] for e in environments}))}.",
