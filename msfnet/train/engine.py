@@ -31,7 +31,7 @@ def started_processes() -> tuple[int, int] | None:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         return here, int(os.environ["WORLD_SIZE"]) // here
-    if SLURMEnvironment.detect():
+    if SLURMEnvironment.detect() and int(os.environ["SLURM_NTASKS"]) > 1:
         machines = int(os.environ.get("SLURM_NNODES", "1"))
         return int(os.environ["SLURM_NTASKS"]) // machines, machines
     return None
