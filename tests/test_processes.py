@@ -102,6 +102,20 @@ def test_two_processes_learn_and_score_what_one_does(odd_folder, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_score_each_video_of_uneven_shards_once(odd_folder, tiny_run, tmp_path):
+    sizes = ("--recipe", tiny_run / "recipe.toml", "--set", "data.groups=ignore", "--set", "data.val_fraction=0")
+    finished(command((), "shard", odd_folder, "--out", tmp_path / "shards", *sizes), code=1)  # one cannot be read
+    scores = [
+        json.loads(finished(command(launcher, "evaluate", tiny_run, tmp_path / "shards", "--json"))[0])
+        for launcher in ((), TORCHRUN)
+    ]
+    assert scores[0]["n_videos"] == len({video["path"] for video in scores[0]["videos"]}) == 3
+    for key in ("n_videos", "video", "clip", "confusion"):
+        assert scores[0][key] == scores[1][key]
+    assert [v["path"] for v in scores[0]["videos"]] == [v["path"] for v in scores[1]["videos"]]
+
+
+@pytest.mark.slow
 def test_tasks_of_a_slurm_job_find_each_other(odd_folder, tmp_path):
     """The environment that srun gives to its tasks, without the rest of SLURM."""
     with socket.socket() as free:
