@@ -26,10 +26,9 @@ def run(data: Path, folder: Path, model: str, seed: int, threads: int) -> None:
     """One training run, resumed if it was interrupted; its output goes to a log beside the folder."""
     if (folder / "scores.json").exists():
         return
-    command = [sys.executable, "-m", "msfnet", "train", str(data), "--split", "1", "--recipe", "small"]
-    command += ["--model", model, "--set", f"train.seed={seed}", "--out", str(folder)]
-    if (folder / "last").exists():
-        command.append("--resume")
+    command = [sys.executable, "-m", "msfnet", "train", str(data), "--split", "1", "--out", str(folder)]
+    anew = ["--recipe", "small", "--model", model, "--set", f"train.seed={seed}"]
+    command += ["--resume"] if (folder / "last").exists() else anew
     with folder.with_suffix(".log").open("a") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         subprocess.run(command, check=True, stdout=log, stderr=log, env=environment)
