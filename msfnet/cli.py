@@ -75,7 +75,7 @@ def models(*, num_classes: int = 101, as_json: Json = False) -> int:
 def train(
     data: DataOrShards,
     *,
-    recipe: Annotated[str, Parameter(help="A shipped recipe (paper, small) or a TOML file.")] = "small",
+    recipe: Annotated[str, Parameter(help="A shipped recipe (best, paper, small) or a TOML file.")] = "small",
     model: Annotated[str | None, Parameter(help="Network, as --set model.name=...")] = None,
     lists: Lists = None,
     split: Split = 1,
@@ -84,6 +84,7 @@ def train(
     resume: Annotated[bool, Parameter(negative=(), help="Go on with the run that lies in --out.")] = False,
 ) -> int:
     """Train a network; leaves a run folder with the best weights and a report."""
+    from msfnet import processes
     from msfnet.data.listing.annotations import read_data
     from msfnet.data.shards.index import is_shards, read_shards
     from msfnet.recipe import load_recipe
@@ -106,8 +107,12 @@ def train(
     except KeyboardInterrupt as stop:
         by = f"stopped by {stop}" if str(stop) else "stopped at once"
         saved = holds_run(folder)
-        say(f"{by}; go on with: msfnet train {data} --out {folder} --resume" if saved else f"{by}, with nothing done")
+        if processes.rank() == 0:
+            go_on = f"go on with: msfnet train {data} --out {folder} --resume"
+            say(f"{by}; {go_on}" if saved else f"{by}, with nothing done")
         return 128 + getattr(stop, "signal_number", signal.SIGINT)
+    if processes.rank():  # the first of several says it for all
+        return 0
     print(result.folder)
     return 1 if result.problems else 0
 
@@ -118,7 +123,7 @@ def sweep(
     *,
     out: Annotated[Path, Parameter(help="Folder for the run folders and the ranking. Started again, it goes on.")],
     recipe: Annotated[
-        str, Parameter(help="The recipe that is varied: shipped (paper, small) or a TOML file.")
+        str, Parameter(help="The recipe that is varied: shipped (best, paper, small) or a TOML file.")
     ] = "small",
     set_: Annotated[tuple[str, ...], Parameter(name="--set", help="table.key=value in all trials.")] = (),
     grid: Annotated[tuple[str, ...], Parameter(help="table.key=value,value,...: every combination is a trial.")] = (),

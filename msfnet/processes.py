@@ -20,6 +20,12 @@ def together() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+def leave() -> None:
+    """Part from the others, for good: a group that is still open when its process ends may crash it."""
+    if together():
+        dist.destroy_process_group()
+
+
 def rank() -> int:
     """The number of this process, from 0."""
     return dist.get_rank() if together() else 0

@@ -93,5 +93,5 @@ def look_at(page_file):
         assert page.locator("h1").inner_text() == "msfnet demo"
         assert page.locator(".tile").count() == 8
         widths = page.eval_on_selector_all("img", "pictures => pictures.map(p => p.naturalWidth)")
-        assert len(widths) == 3
-        assert min(widths) > 300
+        assert len(widths) >= 3  # and examples of what was confused
+        assert min(widths) > 100

@@ -125,9 +125,9 @@ def test_tasks_of_a_slurm_job_find_each_other(odd_folder, tmp_path):
     job |= {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     arguments = ("train", odd_folder, "--out", tmp_path / "run", *settings("train.epochs=1"))
     tasks = [command((), *arguments, **job, SLURM_PROCID=n, SLURM_LOCALID=n) for n in ("0", "1")]
-    (_, first), (_, second) = (finished(task, code=1) for task in tasks)
+    (_, first), (out, second) = (finished(task, code) for task, code in zip(tasks, (1, 0), strict=True))
     assert "epoch   1/1" in first
-    assert second == ""  # one task speaks for both
+    assert out == second == ""  # one task speaks for both
     assert json.loads((tmp_path / "run" / "scores.json").read_text())["n_videos"] == 3
 
 

@@ -112,14 +112,13 @@ def start_training(video_folder, folder, *more, settings=()):
 
 
 def wait_for_steps(process, folder, after):
-    """Until the run has saved a state in the midst of an epoch, later than `after` (epoch, step); returns which."""
+    """Until the run has saved a state in the midst of an epoch, later than `after` (epoch, step)."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if (folder / "last" / CHECKPOINT).exists():
             state = load_checkpoint(folder / "last")
-            place = state["epoch"], state["step"]
-            if place > after and state["step"]:
-                return place
+            if (state["epoch"], state["step"]) > after and state["step"]:
+                return
         time.sleep(0.01)
     raise AssertionError(process.communicate()[1])
 
@@ -133,7 +132,7 @@ def test_kill_and_terminate_and_interrupt_then_going_on_is_the_same_run(video_fo
     place, more = (0, 0), ()
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
         process = start_training(video_folder, tmp_path / "run", *more)
-        place = wait_for_steps(process, tmp_path / "run", place)
+        wait_for_steps(process, tmp_path / "run", place)
         asked = time.time()
         process.send_signal(number)
         errors = process.communicate()[1]
@@ -145,7 +144,8 @@ def test_kill_and_terminate_and_interrupt_then_going_on_is_the_same_run(video_fo
             assert f"stopped by {number.name}; go on with: msfnet train" in errors.splitlines()[-1]
             assert f"--out {tmp_path / 'run'} --resume" in errors.splitlines()[-1]
         assert not [p for p in (tmp_path / "run").iterdir() if "part" in p.name and number != signal.SIGKILL]
-        more = ("--resume",)
+        state = load_checkpoint(tmp_path / "run" / "last")
+        place, more = (state["epoch"], state["step"]), ("--resume",)
     process = start_training(video_folder, tmp_path / "run", *more)
     assert "going on after" in process.communicate()[1]
     assert process.returncode == 0

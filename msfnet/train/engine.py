@@ -6,6 +6,7 @@ what they must agree on goes through `msfnet.processes`.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import warnings
@@ -61,6 +62,8 @@ class Engine:
                 precision=train.precision,
             )
             self.fabric.launch()
+        if together:
+            atexit.register(processes.leave)
         self.device: torch.device = self.fabric.device
 
     def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, compiled: bool) -> tuple[Forward, Any]:
