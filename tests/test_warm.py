@@ -1,12 +1,12 @@
 """Warm starts: what fits is taken, what does not is told, and a transplanted R3D serves better than a random start."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from msfnet.layers.msl import MSL
 from msfnet.models.registry import create_model
@@ -23,39 +23,8 @@ from msfnet.models.transplant import (
 from msfnet.models.warm import init_weights, published_url
 from msfnet.types import UserError
 
-WIDTH, CLASSES = 0.25, 8
-
-
-def batch(n, generator, frames=4, size=24):
-    """Clips of a square that moves in one of four directions, plain or striped, in noise: N 3 T H W, and labels N."""
-    labels = torch.randint(CLASSES, (n,), generator=generator)
-    clips = torch.randn(n, 3, frames, size, size, generator=generator) / 2
-    starts, speeds = torch.randint(size, (n, 2), generator=generator), torch.randint(2, 5, (n,), generator=generator)
-    for clip, label, start, speed in zip(clips, labels, starts, speeds, strict=True):
-        square = torch.full((7, 7), 2.0)
-        if label >= 4:
-            square[::2] = -2
-        down, right = ((0, 1), (0, -1), (1, 0), (-1, 0))[label % 4]
-        for t in range(frames):
-            rows = (start[0] + down * t * speed + torch.arange(7)) % size
-            columns = (start[1] + right * t * speed + torch.arange(7)) % size
-            clip[:, t, rows[:, None], columns] += square
-    return clips, labels
-
-
-def train(model, steps, seed):
-    """Losses of so many steps of Adam."""
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(steps):
-        clips, labels = batch(16, generator)
-        loss = F.cross_entropy(model.train()(clips), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+from warm import CLASSES, WIDTH, batch, train
 
 
 def saved(model, folder):
