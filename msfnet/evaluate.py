@@ -91,13 +91,16 @@ def evaluate(
     for samples in batches.epoch():
         part.failed |= dict(samples["failures"])
         if part.failed and bad_videos == "fail":
-            index, reason = next(iter(part.failed.items()))
-            raise UserError(f"{items[index].path}: {reason}; data.bad_scored is fail")
+            break
         part.repeated += samples["repeated"]
         part.indices += samples["indices"]
         if samples["clips"] is not None:
             part.probabilities.append(score_views(model, samples["clips"], preprocessing, views.crops).cpu().numpy())
-    return _scores(processes.gather(part), items, tuple(classes), views)
+    parts = processes.gather(part)
+    if bad_videos == "fail" and (failed := {index: reason for own in parts for index, reason in own.failed.items()}):
+        index, reason = next(iter(failed.items()))
+        raise UserError(f"{items[index].path}: {reason}; data.bad_scored is fail")
+    return _scores(parts, items, tuple(classes), views)
 
 
 @dataclass

@@ -58,8 +58,9 @@ def start(n: int, function: Callable[..., T], *arguments: Any) -> T:
     except SignalException as error:
         raise Stopped(error.sigval) from error
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        words = str(failure.message)
+        _, first = error.get_first_failure()
+        told = [str(failure.message) for failure in (first, *error.failures.values())]
+        words = next((text for text in told if SAYS in text), told[0])
         if SAYS in words:
             raise UserError(words.rpartition(SAYS)[2].splitlines()[0].strip("\"' ")) from error
         raise UserError(f"a process of the run failed: {words.strip().splitlines()[-1]}") from error

@@ -126,10 +126,12 @@ class Learner:
         Raises DivergedError, before the network has changed, when the loss is no number; BadVideoError as the recipe
         says.
         """
-        self._note(batch)
+        bad = self._note(batch)
         self.model.train()
         n = len(batch["labels"])
-        shares = processes.each(n)
+        shares = processes.each(-1 if bad else n)  # an error of one process must be that of all, or these would wait
+        if min(shares) < 0:
+            raise BadVideoError("train", *next(found for found in processes.gather(bad) if found))
         if min(shares) < (1 if self.synced else 2):
             return None
         moment = (self.train.seed * 10_007 + epoch) * 1_000_003 + number
@@ -145,8 +147,8 @@ class Learner:
                     logits = self.forward(x[rows])
                     of_part = self.loss(logits, targets[rows])
                     value = float(of_part.detach())
-                if value - value != 0:  # infinite, or no number
-                    raise DivergedError(value, batch["indices"])
+                if lost := [v for v in processes.each(value) if v - v != 0]:  # infinite, or no number
+                    raise DivergedError(lost[0], [i for own in processes.gather(batch["indices"]) for i in own])
                 with self.timed("backward"):  # processes average their gradients: weighed, that is the whole mean
                     self.engine.backward(of_part * (len(part) * processes.count() / sum(shares)))
             loss += value * len(part)
@@ -159,14 +161,15 @@ class Learner:
         self.account.add("train", loss, right, n)
         return processes.add_numbers(loss)[0] / sum(shares)
 
-    def _note(self, batch: dict[str, Any]) -> None:
+    def _note(self, batch: dict[str, Any]) -> tuple[int, str] | None:
+        """Account for what was read; returns a video that could not be, where the recipe says to fail then."""
         account = self.account
         account.failures |= dict(batch["failures"])
         account.warnings |= dict(batch["warnings"])
         account.repeated |= dict.fromkeys(batch["repeated"], True)
         account.seconds["read"] += batch["read_seconds"]
-        if account.failures and self.recipe.data.bad_videos == "fail":
-            raise BadVideoError("train", *next(iter(account.failures.items())))
+        fails = account.failures and self.recipe.data.bad_videos == "fail"
+        return next(iter(account.failures.items())) if fails else None
 
     def _augmented(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         with self.timed("transfer"):
@@ -204,8 +207,6 @@ class Learner:
         """Score one centre view a video; a video that cannot be read counts as wrong."""
         account = self.account
         account.val_failures |= dict(batch["failures"])
-        if account.val_failures and self.recipe.data.bad_scored == "fail":
-            raise BadVideoError("val", *next(iter(account.val_failures.items())))
         account.add("val", 0.0, 0.0, len(batch["failures"]))
         if batch["clips"] is None:
             return
@@ -218,8 +219,13 @@ class Learner:
         account.add("val_read", 0.0, 0.0, len(labels))
 
     def numbers(self) -> dict[str, float]:
-        """Mean losses, top-1 and seconds of the epoch: of all processes, the seconds of whichever took longest."""
+        """Mean losses, top-1 and seconds of the epoch: of all processes, the seconds of whichever took longest.
+
+        Raises BadVideoError for validation videos, as the recipe says.
+        """
         self.account.share_findings()
+        if self.account.val_failures and self.recipe.data.bad_scored == "fail":
+            raise BadVideoError("val", *next(iter(self.account.val_failures.items())))
         sums = self._sums()
         seconds = processes.gather(self.account.seconds)
         row = {f"{part}_seconds": max(own[part] for own in seconds) for part in TIMED}
