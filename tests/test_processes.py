@@ -157,6 +157,7 @@ def test_an_error_of_one_process_ends_all_in_one_line(odd_folder, tmp_path):
     _, errors = finished(command((), "train", odd_folder, "--out", tmp_path / "run", *arguments), code=2)
     assert "broken.mp4: cannot be read as a video" in errors.splitlines()[-1]
     assert errors.splitlines()[-1].startswith("msfnet: ")
+    assert "Traceback" not in errors
 
 
 # Norms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Callable
@@ -52,6 +53,7 @@ def start(n: int, function: Callable[..., T], *arguments: Any) -> T:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
     )
+    logging.disable(logging.CRITICAL)  # this process does nothing else, and would tell of the others by tracebacks
     try:
         result: T = elastic_launch(config, _recorded)(function, *arguments)[0]
         return result
@@ -64,6 +66,8 @@ def start(n: int, function: Callable[..., T], *arguments: Any) -> T:
         if SAYS in words:
             raise UserError(words.rpartition(SAYS)[2].splitlines()[0].strip("\"' ")) from error
         raise UserError(f"a process of the run failed: {words.strip().splitlines()[-1]}") from error
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _recorded(function: Callable[..., T], *arguments: Any) -> T | None:
