@@ -193,6 +193,7 @@ def summarise(out: Path, seeds: int, test_seeds: int, threads: int) -> str:
     runs = [folder_of(out, name, seed) for name in ROWS for seed in top1s(out, name, seeds)]
     tested = [folder_of(out, TEST, seed) for seed in top1s(out, TEST, test_seeds)]
     environments = [json.loads((folder / "environment.json").read_text()) for folder in runs + tested]
+    used = " or ".join(str(n) for n in sorted({e["threads"] for e in environments}))
     n_scored = json.loads((runs[0] / "scores.json").read_text())["n_videos"]
     first = environments[0]
     n_trained = first["videos"] - n_scored
@@ -212,7 +213,7 @@ def summarise(out: Path, seeds: int, test_seeds: int, threads: int) -> str:
         *unfinished(out, seeds),
         *more_views(out, threads),
         *test_score(out, test_seeds),
-        f"{first['cpus']} CPU cores ({first['processor']}), {threads} thread a run, torch {first['torch']}, "
+        f"{first['cpus']} CPU cores ({first['processor']}), {used} threads a run, torch {first['torch']}, "
         f"commits {', '.join(sorted({e['commit'] for e in environments}))}.",
     ]
     return "\n".join(lines) + "\n"

@@ -11,27 +11,14 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
+from best import run
+
 MODELS = ("r3d18", "msf_r3d18_fsam")
 RESULT = Path(__file__).with_suffix("").with_name("ucf101-small.md")
-
-
-def run(data: Path, folder: Path, model: str, seed: int, threads: int) -> None:
-    """One training run, resumed if it was interrupted; its output goes to a log beside the folder."""
-    if (folder / "scores.json").exists():
-        return
-    command = [sys.executable, "-m", "msfnet", "train", str(data), "--split", "1", "--out", str(folder)]
-    anew = ["--recipe", "small", "--model", model, "--set", f"train.seed={seed}"]
-    command += ["--resume"] if (folder / "last").exists() else anew
-    with folder.with_suffix(".log").open("a") as log:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        subprocess.run(command, check=True, stdout=log, stderr=log, env=environment)
 
 
 def summarise(out: Path, seeds: int, parallel: int, threads: int) -> str:
@@ -77,8 +64,13 @@ def main() -> None:
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
     jobs = [(seed, model) for seed in range(a.seeds) for model in MODELS]
+    data = [str(a.data), "--split", "1"]
+
+    def train(model: str, seed: int) -> None:
+        run(data, "small", a.out / f"{model}-{seed}", (f"model.name={model}", f"train.seed={seed}"), a.threads)
+
     with ThreadPoolExecutor(a.parallel) as pool:
-        list(pool.map(lambda job: run(a.data, a.out / f"{job[1]}-{job[0]}", job[1], job[0], a.threads), jobs))
+        list(pool.map(lambda job: train(job[1], job[0]), jobs))
     RESULT.write_text(summarise(a.out, a.seeds, a.parallel, a.threads))
     print(RESULT.read_text())
 

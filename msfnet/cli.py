@@ -89,7 +89,7 @@ def train(
     from msfnet.data.shards.index import is_shards, read_shards
     from msfnet.recipe import load_recipe
     from msfnet.train import run
-    from msfnet.train.folder import holds_run
+    from msfnet.train.folder import how_to_go_on
 
     overrides = [*set_, *([f"model.name={model}"] if model else [])]
     if resume and (out is None or overrides):
@@ -105,11 +105,8 @@ def train(
             found = read_shards(data) if is_shards(data) else read_data(Path(data), lists, split)
             result = run.train(found, resolved, folder, say=say)
     except KeyboardInterrupt as stop:
-        by = f"stopped by {stop}" if str(stop) else "stopped at once"
-        saved = holds_run(folder)
         if processes.rank() == 0:
-            go_on = f"go on with: msfnet train {data} --out {folder} --resume"
-            say(f"{by}; {go_on}" if saved else f"{by}, with nothing done")
+            say(how_to_go_on(stop, data, folder))
         return 128 + getattr(stop, "signal_number", signal.SIGINT)
     if processes.rank():  # the first of several says it for all
         return 0

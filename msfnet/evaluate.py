@@ -121,9 +121,11 @@ def evaluate_data(
     Where torchrun or SLURM started several processes, each scores its part. Videos are read as the run folder's recipe
     says (decoder, cache, workers, bad videos), else as by default.
     """
-    from msfnet.train.engine import Engine  # takes seconds to import, and prediction does without
+    device = best_device()
+    if processes.announced():
+        from msfnet.train.engine import Engine  # takes seconds to import
 
-    device = Engine(Train()).device
+        device = Engine(Train()).device
     say = say if processes.rank() == 0 else silent
     loaded = load_weights(weights)
     shards = read_shards(str(data)) if is_shards(str(data)) else None

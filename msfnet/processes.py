@@ -6,6 +6,7 @@ Every process must come to each of these calls, in the same order.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -14,6 +15,11 @@ from torch import Tensor
 from torch import distributed as dist
 
 T = TypeVar("T")
+
+
+def announced() -> bool:
+    """Whether torchrun or SLURM says that this process is one of several, before it has joined them."""
+    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1) > 1
 
 
 def together() -> bool:

@@ -6,7 +6,6 @@ last checkpoint, in this call and in the next one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -27,6 +26,7 @@ from msfnet.files import write_text
 from msfnet.recipe import Recipe, load_recipe
 from msfnet.sweep.trials import Run
 from msfnet.sweep.work import Outcome, Share, finished, perform
+from msfnet.train.folder import fingerprint
 from msfnet.types import Say, UserError
 
 DATA, ENGINE_LOG = "data.json", "engine.log"  # beside the run folders: which videos these are; what the engine said
@@ -188,8 +188,11 @@ def _check_answers(address: str) -> None:
 def _refuse_others(data: Listing | ShardIndex, runs: Sequence[Run], out: Path) -> None:
     """Nothing is mixed: runs that are there have the same videos and, under a name, the same recipe."""
     out.mkdir(parents=True, exist_ok=True)
-    items = data.listing().items if isinstance(data, ShardIndex) else data.items
-    described = {"videos": len(items), "fingerprint": _fingerprint(data)}
+    if isinstance(data, ShardIndex):
+        items, print_of_data = data.listing().items, data.fingerprint
+    else:
+        items, print_of_data = data.items, fingerprint(data.items)
+    described = {"videos": len(items), "fingerprint": print_of_data}
     file = out / DATA
     if file.is_file() and (there := json.loads(file.read_text("utf-8"))) != described:
         counts = f"{there['videos']} there, {len(items)} here"
@@ -208,10 +211,3 @@ def _difference(there: Recipe, wanted: Recipe) -> str:
             if (found := getattr(getattr(there, name), key)) != value:
                 return f"{name}.{key} = {found!r}, not {value!r}"
     return ""
-
-
-def _fingerprint(data: Listing | ShardIndex) -> str:
-    if isinstance(data, ShardIndex):
-        return data.fingerprint
-    described = sorted(f"{item.label}/{item.path.name} {item.split}" for item in data.items)
-    return hashlib.sha256("\n".join(described).encode()).hexdigest()

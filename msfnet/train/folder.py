@@ -68,6 +68,14 @@ def holds_run(folder: Path) -> bool:
     return (folder / WEIGHTS).exists() or (folder / "last").exists()
 
 
+def how_to_go_on(stop: KeyboardInterrupt, data: Path | str, folder: Path) -> str:
+    """What to tell of a run on `data` that was stopped."""
+    by = f"stopped by {stop}" if str(stop) else "stopped at once"
+    if not holds_run(folder):
+        return f"{by}, with nothing done"
+    return f"{by}; go on with: msfnet train {data} --out {folder} --resume"
+
+
 def can_resume(folder: Path) -> bool:
     return (folder / RECIPE).is_file() and (folder / "last" / CHECKPOINT).is_file()
 
@@ -172,11 +180,12 @@ def _environment(recipe: Recipe, items: Sequence[VideoItem], shards: ShardIndex 
         "seed": recipe.train.seed,
         "videos": len(items),
         "shards": absolute(shards.source) if shards else None,
-        "data_fingerprint": shards.fingerprint if shards else _fingerprint(items),
+        "data_fingerprint": shards.fingerprint if shards else fingerprint(items),
     }
 
 
-def _fingerprint(items: Sequence[VideoItem]) -> str:
+def fingerprint(items: Sequence[VideoItem]) -> str:
+    """Of the videos' names, labels, splits and sizes, in any order."""
     described = sorted(f"{item.label}/{item.path.name} {item.split} {item.path.stat().st_size}" for item in items)
     return hashlib.sha256("\n".join(described).encode()).hexdigest()
 

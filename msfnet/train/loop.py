@@ -94,7 +94,8 @@ class Loop:
         with self.learner.validating():
             for batch in self._awaited(self.val_batches.epoch()) if self.val_batches else ():
                 self.learner.validate(batch)
-            row: EpochRow = {"epoch": self.epoch + 1, "lr": self._lr(0)} | self.learner.numbers()
+            lr = self.learner.recipe.learning_rate() * self._lr_factor(0)
+            row: EpochRow = {"epoch": self.epoch + 1, "lr": lr} | self.learner.numbers()
             row["seconds"] = self._epoch_seconds()
             if processes.rank() == 0:
                 self.on_epoch(row)
@@ -103,23 +104,18 @@ class Loop:
         self._save()
 
     def _step(self, batch: dict[str, Any]) -> None:
-        factor = lr_factor(self.learner.recipe.optim, self._moment(self.step), self.epochs)
+        factor = self._lr_factor(self.step)
         loss = self.learner.step(batch, self.epoch, self.step, factor)
-        lr = self._lr(self.step)
         self.step += 1
         if loss is not None:
+            lr = self.learner.recipe.learning_rate() * factor
             self.log({"step/loss": loss, "step/lr": lr}, self._steps_done())
 
     def _steps_done(self) -> int:
         return self.epoch * len(self.train_batches) + self.step
 
-    def _moment(self, step: int) -> float:
-        """In epochs."""
-        return self.epoch + step / len(self.train_batches)
-
-    def _lr(self, step: int) -> float:
-        recipe = self.learner.recipe
-        return recipe.learning_rate() * lr_factor(recipe.optim, self._moment(step), self.epochs)
+    def _lr_factor(self, step: int) -> float:
+        return lr_factor(self.learner.recipe.optim, self.epoch + step / len(self.train_batches), self.epochs)
 
     def _awaited(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The batches, with account of the waiting; alone, a process may be stopped while it waits."""
