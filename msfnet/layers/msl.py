@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
+
+from msfnet.layers.lean import ConvNormReLU, join
+from msfnet.layers.winograd import Conv3x3x3
 
 
 def split_sizes(channels: int, groups: int) -> list[int]:
@@ -41,21 +43,16 @@ class MSL(nn.Module):
         carried = 0
         for size in self.sizes[1:]:
             width = size + carried
-            self.branches.append(
-                nn.Sequential(
-                    nn.Conv3d(width, width, 3, padding=1, bias=False), nn.BatchNorm3d(width), nn.ReLU(inplace=True)
-                )
-            )
+            self.branches.append(ConvNormReLU(Conv3x3x3(width, width), width))
             carried = width // 2  # torch.chunk gives the first half the odd channel
 
     def forward(self, x: Tensor) -> Tensor:
         first, *parts = x.split(self.sizes, dim=1)
         outputs = [first]
-        carry: Tensor | None = None
-        for part, branch in zip(parts[:-1], self.branches[:-1], strict=True):
-            y = branch(part if carry is None else torch.cat((part, carry), dim=1))
-            kept, carry = y.tensor_split([y.shape[1] - y.shape[1] // 2], dim=1)
+        carry: list[Tensor] = []
+        for part, branch in zip(parts, self.branches, strict=True):
+            y = branch(join([part, *carry]) if carry else part)
+            kept, *carry = y.tensor_split([y.shape[1] - y.shape[1] // 2], dim=1)
             outputs.append(kept)
-        last = parts[-1] if carry is None else torch.cat((parts[-1], carry), dim=1)
-        outputs.append(self.branches[-1](last))
-        return torch.cat(outputs, dim=1)
+        outputs[-1] = y
+        return join(outputs)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -19,4 +22,10 @@ class SAM(nn.Module):
         self.conv = nn.Conv3d(2, 1, 7, padding=3, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.conv(channel_summary(x)).sigmoid()
+        return x * self.gate(channel_summary(x)).to(x.dtype)
+
+    def gate(self, summary: Tensor) -> Tensor:
+        """In 32 bits or better, in mixed precision too: oneDNN's bf16 gradient of it is wrong for few frames."""
+        exact = torch.promote_types(summary.dtype, torch.float32)
+        with nullcontext() if summary.is_meta else torch.autocast(summary.device.type, enabled=False):
+            return F.conv3d(summary.to(exact), self.conv.weight.to(exact), padding=3).sigmoid()

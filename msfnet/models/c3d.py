@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from msfnet.layers.lean import lean
 from msfnet.models.blocks import AttentionMaker, scaled
 
 PairMaker = Callable[[int, int], nn.Module]
@@ -86,7 +88,8 @@ class C3D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(f"this C3D was made for inputs of {self.input_shape}, found {tuple(x.shape[1:])}")
-        x = self.stage5(self.stage4(self.stage3(self.stage2(self.stage1(x)))))
+        with lean(self.training and torch.is_grad_enabled()):
+            x = self.stage5(self.stage4(self.stage3(self.stage2(self.stage1(x)))))
         x = self.dropout(self.relu(self.fc6(x.flatten(1))))
         x = self.dropout(self.relu(self.fc7(x)))
         return self.fc8(x)

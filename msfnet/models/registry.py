@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from msfnet.models import zoo
@@ -121,13 +122,31 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Multiply-adds for one input C T H W, by PyTorch's counter, which counts two operations for each."""
-    training = model.training
+    """Multiply-adds for one input C T H W as the layers are defined, by a counter that counts two for each."""
+    model = copy.deepcopy(model).to("meta").eval()
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        model.eval()(torch.zeros(1, *input_shape, device=next(model.parameters()).device))
-    model.train(training)
+        model(torch.zeros(1, *input_shape, device="meta"))
     return counter.get_total_flops() // 2
+
+
+def outreaches_clips(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
+    """Whether some plain convolution of stride 1 in time has more taps than its input, for one input C T H W, frames.
+
+    On CPUs torch 2.13 leaves gradients of such kernels partly unwritten in bf16; `Conv3x3x3` and SAM go round that.
+    """
+    model, found = copy.deepcopy(model).to("meta").eval(), []
+
+    def look(conv: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        assert isinstance(conv, nn.Conv3d)
+        found.append(1 < arguments[0].shape[2] < conv.kernel_size[0] and conv.stride[0] == 1)
+
+    for module in model.modules():
+        if type(module) is nn.Conv3d:
+            module.register_forward_pre_hook(look)
+    with torch.no_grad():
+        model(torch.zeros(1, *input_shape, device="meta"))
+    return any(found)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from msfnet.layers.drop_path import linear_rates
+from msfnet.layers.lean import ConvNormReLU, lean
 from msfnet.models.blocks import AttentionMaker, BlockMaker, scaled
 
 STAGE_CHANNELS = (64, 128, 256, 512)
@@ -25,6 +27,11 @@ def stem3x7x7(c_in: int, c_out: int) -> nn.Sequential:
         nn.BatchNorm3d(c_out),
         nn.ReLU(inplace=True),
     )
+
+
+def lean_stem3x7x7(c_in: int, c_out: int) -> nn.Sequential:
+    """The same, whose norm and ReLU `layers.lean` makes again instead of keeping them."""
+    return ConvNormReLU(stem3x7x7(c_in, c_out)[0], c_out)
 
 
 def stem_factored(c_in: int, c_out: int) -> nn.Sequential:
@@ -78,7 +85,8 @@ class ResNet3D(nn.Module):
         self.fc = nn.Linear(channels[3], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.layer2(self.layer1(self.stem(x)))  # N 128 T/2 H/4 W/4
-        x = self.attention3(self.layer3(x))  # N 256 T/4 H/8 W/8
-        x = self.attention4(self.layer4(x))  # N 512 T/8 H/16 W/16
+        with lean(self.training and torch.is_grad_enabled()):
+            x = self.layer2(self.layer1(self.stem(x)))  # N 128 T/2 H/4 W/4
+            x = self.attention3(self.layer3(x))  # N 256 T/4 H/8 W/8
+            x = self.attention4(self.layer4(x))  # N 512 T/8 H/16 W/16
         return self.fc(self.avgpool(x).flatten(1))

@@ -20,12 +20,13 @@ from msfnet.models.blocks import (
     MSFBlock,
     conv3x3x3,
     conv3x3x3_biased,
+    fast_conv3x3x3,
     msl,
     msl_unless_downsampling,
     time_then_space,
 )
 from msfnet.models.c3d import C3D, PairMaker, conv_pair
-from msfnet.models.resnet3d import ResNet3D, StemMaker, stem3x7x7, stem_factored
+from msfnet.models.resnet3d import ResNet3D, StemMaker, lean_stem3x7x7, stem3x7x7, stem_factored
 from msfnet.types import nearest
 
 # Table 3: what follows the 256- and the 512-channel stage. Each maker takes (channels, reduction).
@@ -39,8 +40,8 @@ ATTENTIONS: dict[str, Callable[[int, int], nn.Module]] = {
 
 # Table 1: the first and the second convolution of an MSF block, for a number of groups.
 PLACEMENTS: dict[str, Callable[[int], tuple[ConvMaker, ConvMaker]]] = {
-    "a": lambda groups: (msl(groups), conv3x3x3),
-    "b": lambda groups: (conv3x3x3, msl(groups)),
+    "a": lambda groups: (msl(groups), fast_conv3x3x3),
+    "b": lambda groups: (fast_conv3x3x3, msl(groups)),
     "c": lambda groups: (msl_unless_downsampling(groups), msl(groups)),
     "d": lambda groups: (time_then_space, msl(groups)),
 }
@@ -109,7 +110,7 @@ def msf_r3d18(
         raise ValueError(f"unknown placement {placement!r}; {nearest(placement, PLACEMENTS)}")
     first, second = PLACEMENTS[placement](groups)
     block = partial(MSFBlock, first=first, second=second, zero_init=zero_init)
-    return _resnet(num_classes, shared, stem3x7x7, block, drop_path)
+    return _resnet(num_classes, shared, lean_stem3x7x7, block, drop_path)
 
 
 def r2plus1d18(

@@ -25,7 +25,7 @@ from msfnet.data.splits import assign_splits, refuse_leaks
 from msfnet.evaluate import best_device, evaluate, silent
 from msfnet.files import write_text
 from msfnet.models.checkpoint import WEIGHTS, Weights, load_weights, save_weights
-from msfnet.models.registry import create_model
+from msfnet.models.registry import create_model, outreaches_clips
 from msfnet.models.warm import init_weights
 from msfnet.recipe import Recipe, Train
 from msfnet.train.engine import Engine
@@ -258,15 +258,24 @@ def _refuse_or_split(listing: Listing, shards: ShardIndex | None, recipe: Recipe
         raise UserError(f"class {untrained[0]} has no training video, only others; move some to train or leave it out")
     mirrored_classes(recipe.data.flip_pairs, listing.classes)  # refuses labels that no class has
     _refuse_batch(recipe.train, from_shards=shards is not None)
-    if recipe.train.precision.endswith("mixed") and best_device().type == "cpu":
-        # torch 2.13 leaves weight gradients of bf16 3x3x3 convolutions over two frames partly unwritten on CPUs.
-        raise UserError(
-            f"expected train.precision 32-true, found {recipe.train.precision}: mixed precision needs a GPU"
-        )
     require_trackers(recipe.train.logger)
     with torch.device("meta"):  # a network that cannot be made is refused before anything is written
-        freeze(create_model(recipe.model.name, len(trained), **recipe.model_arguments()), recipe.optim.frozen)
+        model = create_model(recipe.model.name, len(trained), **recipe.model_arguments())
+        freeze(model, recipe.optim.frozen)
+    if best_device().type == "cpu":
+        _refuse_precision(recipe.train.precision, model)
     return replace(listing, items=tuple(items))
+
+
+def _refuse_precision(precision: str, model: Any) -> None:
+    """CPUs have no fp16 training, and bf16 gradients only where no kernel is longer than the clip."""
+    if precision == "16-mixed":
+        raise UserError("expected train.precision 32-true or bf16-mixed without a GPU, found 16-mixed")
+    if precision == "bf16-mixed" and outreaches_clips(model, model.input_shape):
+        raise UserError(
+            "expected train.precision 32-true, found bf16-mixed: without a GPU this network needs more frames for it "
+            "(data.frames), or an MSF network of at least 3 frames in its place"
+        )
 
 
 def _refuse_batch(train: Train, *, from_shards: bool) -> None:
