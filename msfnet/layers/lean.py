@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from msfnet.layers.tracing import traced
+
 Again = Callable[[int, int], Tensor]  # from the first channel and how many of them
 _state = threading.local()  # .notes: of the innermost `lean` of this thread
 
@@ -47,7 +49,7 @@ def unpack(kept: Any) -> Tensor:
 @contextmanager
 def lean(wanted: bool) -> Iterator[None]:
     """Within, if `wanted`, autograd keeps notes in place of the tensors that have one."""
-    if not wanted or torch.compiler.is_compiling():
+    if not wanted or traced():
         yield
         return
     before, notes = getattr(_state, "notes", None), _Notes()
@@ -57,6 +59,10 @@ def lean(wanted: bool) -> Iterator[None]:
             yield
     finally:
         _state.notes = before
+
+
+def _notes() -> _Notes | None:
+    return None if traced() else getattr(_state, "notes", None)
 
 
 class ConvNormReLU(nn.Sequential):
@@ -72,7 +78,7 @@ class ConvNormReLU(nn.Sequential):
 
 def norm_relu(norm: nn.Module, z: Tensor) -> Tensor:
     y = norm(z)
-    notes: _Notes | None = getattr(_state, "notes", None)
+    notes = _notes()
     if notes is None or type(norm) is not nn.BatchNorm3d:
         return F.relu_(y)
     kept, weight, bias, eps = z.detach(), norm.weight.detach(), norm.bias.detach(), norm.eps
@@ -89,9 +95,9 @@ def norm_relu(norm: nn.Module, z: Tensor) -> Tensor:
 
 def join(parts: list[Tensor]) -> Tensor:
     """The parts N c T H W side by side: N C T H W."""
-    y: Tensor = _Join.apply(*parts)  # type: ignore[no-untyped-call]
-    notes: _Notes | None = getattr(_state, "notes", None)
-    if notes is not None:
+    fast = parts[0].device.type == "cpu" and not traced()
+    y: Tensor = _Join.apply(*parts) if fast else torch.cat(parts, dim=1)  # type: ignore[no-untyped-call]
+    if notes := _notes():
         kept = [notes.pack(part.detach()) for part in parts]
         notes.add(y, lambda first, count: _side_by_side([unpack(part) for part in kept]).narrow(1, first, count))
     return y
@@ -135,4 +141,5 @@ class _ReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(torch.empty_like(y).copy_(grad), y, 0)
+        alike = grad if grad.stride() == y.stride() else torch.empty_like(y).copy_(grad)
+        return torch.ops.aten.threshold_backward(alike, y, 0)

@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from msfnet.layers.tracing import traced
+
 POINTS = (0.0, 1.0, -1.0, 2.0, -0.5)  # and infinity: where polynomials are evaluated; these five round least
 TILE = len(POINTS) - 1  # output frames
 PRODUCTS = len(POINTS) + 1  # convolutions that make them
@@ -44,7 +46,7 @@ class Conv3x3x3(nn.Conv3d):
         super().__init__(c_in, c_out, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
+        if x.device.type != "cpu" or traced():
             return super().forward(x)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         frames = x.shape[2]

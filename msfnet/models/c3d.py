@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msfnet.layers.lean import lean
+from msfnet.layers.lean import ConvNormReLU, lean
 from msfnet.models.blocks import AttentionMaker, scaled
 
 PairMaker = Callable[[int, int], nn.Module]
@@ -84,11 +84,12 @@ class C3D(nn.Module):
         self.fc8 = nn.Linear(hidden, num_classes)
         self.relu = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(0.5)
+        self.lean = any(isinstance(module, ConvNormReLU) for module in self.modules())
 
     def forward(self, x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(f"this C3D was made for inputs of {self.input_shape}, found {tuple(x.shape[1:])}")
-        with lean(self.training and torch.is_grad_enabled()):
+        with lean(self.lean and self.training and torch.is_grad_enabled()):
             x = self.stage5(self.stage4(self.stage3(self.stage2(self.stage1(x)))))
         x = self.dropout(self.relu(self.fc6(x.flatten(1))))
         x = self.dropout(self.relu(self.fc7(x)))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from msfnet.layers import winograd
+from msfnet.layers.tracing import traced
 
 
 def fuse(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -81,9 +82,11 @@ class FixedConv3x3x3(nn.Module):
         self.bias = None if bias is None else nn.Buffer(bias.to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
+        if traced() or x.device.type != "cpu":
+            return F.conv3d(x, self.weight, self.bias, padding=1)
         if x.shape[2] == 1:
             return F.conv2d(x.squeeze(2), self.middle, self.bias, padding=1).unsqueeze(2)
-        if x.device.type != "cpu" or not winograd.pays(x.shape, len(self.weight), self.weight.dtype):
+        if not winograd.pays(x.shape, len(self.weight), self.weight.dtype):
             return F.conv3d(x, self.weight, self.bias, padding=1)
         clips = x.to(self.weight.dtype).permute(0, 2, 3, 4, 1).contiguous()
         return winograd.convolve(clips, self.transformed, self.bias).permute(0, 4, 1, 2, 3)

@@ -83,9 +83,10 @@ class ResNet3D(nn.Module):
         self.attention4 = attention(channels[3])
         self.avgpool = nn.AdaptiveAvgPool3d(1)
         self.fc = nn.Linear(channels[3], num_classes)
+        self.lean = any(isinstance(module, ConvNormReLU) for module in self.modules())
 
     def forward(self, x: Tensor) -> Tensor:
-        with lean(self.training and torch.is_grad_enabled()):
+        with lean(self.lean and self.training and torch.is_grad_enabled()):
             x = self.layer2(self.layer1(self.stem(x)))  # N 128 T/2 H/4 W/4
             x = self.attention3(self.layer3(x))  # N 256 T/4 H/8 W/8
             x = self.attention4(self.layer4(x))  # N 512 T/8 H/16 W/16
