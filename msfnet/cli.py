@@ -303,19 +303,23 @@ def predict(
     as_csv: Annotated[bool, Parameter(name="--csv", negative=(), help="Print CSV, a row for each label.")] = False,
 ) -> int:
     """Recognise what is done in videos. A file that cannot be read gets a reason, and the others go on."""
-    from msfnet.predict import Recognizer, find_sources
+    from msfnet.models.weights_file import weights_file
+    from msfnet.sources import find_sources
 
     if as_json and as_csv:
         raise UserError("expected one of --json and --csv, found both")
     if top < 1:
         raise UserError(f"expected --top of 1 or more, found {top}")
-    paths = find_sources(sources)
-    recognizer = Recognizer.load(weights)
+    paths, wanted, file = find_sources(sources), Views.parse(views) if views else None, weights_file(weights)
+
+    from msfnet.predict import Recognizer  # here: torch takes seconds, and mistakes are told before
+
+    recognizer = Recognizer.load(file)
     failed = 0
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if as_csv:
         writer.writerow(("path", "rank", "label", "score", "error"))
-    for prediction in recognizer.predict_many(paths, top, Views.parse(views) if views else None):
+    for prediction in recognizer.predict_many(paths, top, wanted):
         failed += prediction.error is not None
         if as_json:
             print(prediction.to_json(), flush=True)

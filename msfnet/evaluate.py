@@ -8,18 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from msfnet import metrics, processes
 from msfnet.data.dataset import InOrder, ScoredVideos, make_batches, open_reader
 from msfnet.data.listing.annotations import Listing, read_data, read_manifest
 from msfnet.data.shards.index import ShardIndex, is_shards, read_shards
 from msfnet.data.shards.stream import ScoredShards, make_shard_batches
-from msfnet.data.transforms import crop_views, normalise
 from msfnet.data.video.decoders import Reader
 from msfnet.models.checkpoint import load_weights
 from msfnet.recipe import Data, Train, load_recipe
+from msfnet.scoring import best_device, score_views
 from msfnet.types import Preprocessing, Say, ScoredVideo, Scores, UserError, VideoItem, Views
 
 SPLIT, RECIPE = "split.csv", "recipe.toml"  # in a run folder: the split and the recipe that it was trained with
@@ -27,20 +26,6 @@ SPLIT, RECIPE = "split.csv", "recipe.toml"  # in a run folder: the split and the
 
 def silent(line: str) -> None:
     """Says nothing."""
-
-
-def best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@torch.inference_mode()
-def score_views(model: nn.Module, clips: Tensor, preprocessing: Preprocessing, crops: int) -> Tensor:
-    """Class probabilities of every view: uint8 N V T H W 3 -> float N V*crops K, on the network's device."""
-    device = next(model.parameters()).device
-    videos, views = clips.shape[:2]
-    cropped = crop_views(clips.to(device).flatten(0, 1), preprocessing.size_px, crops)  # N*V crops T h w 3
-    probabilities = model(normalise(cropped.flatten(0, 1), preprocessing)).float().softmax(-1)
-    return probabilities.reshape(videos, views * crops, -1)
 
 
 def evaluate(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
-import mimetypes
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,10 +12,9 @@ import torch
 
 from msfnet.data.sampling import scored_clips
 from msfnet.data.video.decode import read_clips
-from msfnet.data.video.frame_folders import is_frame_folder, is_hidden, is_video, videos_below
-from msfnet.evaluate import best_device, score_views
 from msfnet.models.checkpoint import Weights, load_weights
-from msfnet.types import Clip, Prediction, UserError, VideoError, Views
+from msfnet.scoring import best_device, score_views
+from msfnet.types import Clip, Prediction, VideoError, Views
 
 AHEAD = 4  # videos that are decoded while the network is at work
 
@@ -76,46 +73,3 @@ class Recognizer:
             short = f"{clip.video_frames} frames, shorter than a clip of {self.weights.preprocessing.read_frames}"
             warning = f"{warning}; {short}" if warning else short
         return Prediction(str(path), named, warning=warning)
-
-
-def find_sources(sources: Sequence[str]) -> list[Path]:
-    """The files that files, folders and globs name, each once, in order.
-
-    A folder stands for all files below it that their names do not show to be something else than a video. A folder of
-    images, given or found, is one video.
-    Raises UserError for a source that names nothing.
-    """
-    found: dict[Path, None] = {}
-    for source in sources:
-        path = Path(source)
-        if is_frame_folder(path):
-            paths = [path]
-        elif path.is_dir():
-            paths = _sources_below(path)
-        elif path.exists():
-            paths = [path]
-        else:
-            paths = [
-                Path(p)
-                for p in sorted(glob.glob(source, recursive=True))
-                if Path(p).is_file() or is_frame_folder(Path(p))
-            ]
-        if not paths:
-            raise UserError(f"expected a video, a folder with videos or a glob that matches some, found {source!r}")
-        found |= dict.fromkeys(paths)
-    return list(found)
-
-
-def _sources_below(folder: Path) -> list[Path]:
-    """Videos, frame folders, and files whose names leave it open, but for those in frame folders."""
-    videos = videos_below(folder)
-    frames = {path for path in videos if path.is_dir()}
-    others = (p for p in folder.rglob("*") if p.is_file() and _may_be_video(p.relative_to(folder)))
-    return sorted({*videos, *(p for p in others if frames.isdisjoint(p.parents))})
-
-
-def _may_be_video(path: Path) -> bool:
-    if any(is_hidden(name) for name in path.parts):
-        return False
-    kind, _ = mimetypes.guess_type(path.name)
-    return is_video(path) or kind is None or kind.startswith(("video/", "audio/"))

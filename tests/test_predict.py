@@ -6,7 +6,8 @@ import pytest
 from conftest import moving_square, write_lossless
 
 import msfnet
-from msfnet.predict import Recognizer, find_sources
+from msfnet.predict import Recognizer
+from msfnet.sources import find_sources
 from msfnet.types import UserError, Views
 
 

@@ -447,7 +447,7 @@ def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
 
 
 def test_the_same_network_scores_alike_from_files_and_from_shards(folder, video_folder, tiny_run):
-    from msfnet.evaluate import score_views
+    from msfnet.scoring import score_views
 
     weights = load_weights(tiny_run)
     videos = scored(folder, weights.classes)

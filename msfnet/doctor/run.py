@@ -24,10 +24,10 @@ from msfnet.doctor.checkup import Progress, check_files
 from msfnet.doctor.cost import TrainingCost, estimate_cost
 from msfnet.doctor.inspect import VideoFacts
 from msfnet.doctor.verdicts import KINDS, Problem, class_counts, find_problems, imbalance, worth_training_on
-from msfnet.evaluate import best_device
 from msfnet.files import write_text
-from msfnet.predict import find_sources
 from msfnet.recipe import Recipe
+from msfnet.scoring import best_device
+from msfnet.sources import find_sources
 from msfnet.types import Say, UserError, VideoItem
 
 

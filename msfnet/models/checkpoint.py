@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from msfnet.files import replacing
 from msfnet.models.registry import create_model
+from msfnet.models.weights_file import WEIGHTS as WEIGHTS
+from msfnet.models.weights_file import weights_file
 from msfnet.types import Preprocessing, UserError
 
 FORMAT = "msfnet/1"
-WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,7 @@ def load_weights(path: Path) -> Weights:
 
     Raises UserError for a path that is not there, a file that is no safetensors file, or one that is not ours.
     """
-    file = path / WEIGHTS if path.is_dir() else path
-    if not file.is_file():
-        raise UserError(f"expected a .safetensors file or a run folder, found no file at {file}")
+    file = weights_file(path)
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}

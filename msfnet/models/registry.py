@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from msfnet.models import zoo
 from msfnet.types import UserError, nearest
@@ -123,6 +122,8 @@ def count_parameters(model: nn.Module) -> int:
 
 def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Multiply-adds for one input C T H W as the layers are defined, by a counter that counts two for each."""
+    from torch.utils.flop_counter import FlopCounterMode  # here: networks are made without it
+
     model = copy.deepcopy(model).to("meta").eval()
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:

@@ -22,12 +22,13 @@ from msfnet.data.loading import ReaderDiedError
 from msfnet.data.shards.index import ShardIndex
 from msfnet.data.shards.stream import check_size
 from msfnet.data.splits import assign_splits, refuse_leaks
-from msfnet.evaluate import best_device, evaluate, silent
+from msfnet.evaluate import evaluate, silent
 from msfnet.files import write_text
 from msfnet.models.checkpoint import WEIGHTS, Weights, load_weights, save_weights
 from msfnet.models.registry import create_model, outreaches_clips
 from msfnet.models.warm import init_weights
 from msfnet.recipe import Recipe, Train
+from msfnet.scoring import best_device
 from msfnet.train.engine import Engine
 from msfnet.train.folder import SCORES, History, holds_run, owned, read_folder, start_folder
 from msfnet.train.launch import start, to_start

@@ -1,0 +1,54 @@
+"""The videos that a user names: files, folders and globs. Looks at names alone, and needs no torch for that."""
+
+from __future__ import annotations
+
+import glob
+import mimetypes
+from collections.abc import Sequence
+from pathlib import Path
+
+from msfnet.data.video.frame_folders import is_frame_folder, is_hidden, is_video, videos_below
+from msfnet.types import UserError
+
+
+def find_sources(sources: Sequence[str]) -> list[Path]:
+    """The files that files, folders and globs name, each once, in order.
+
+    A folder stands for all files below it that their names do not show to be something else than a video. A folder of
+    images, given or found, is one video.
+    Raises UserError for a source that names nothing.
+    """
+    found: dict[Path, None] = {}
+    for source in sources:
+        path = Path(source)
+        if is_frame_folder(path):
+            paths = [path]
+        elif path.is_dir():
+            paths = _sources_below(path)
+        elif path.exists():
+            paths = [path]
+        else:
+            paths = [
+                Path(p)
+                for p in sorted(glob.glob(source, recursive=True))
+                if Path(p).is_file() or is_frame_folder(Path(p))
+            ]
+        if not paths:
+            raise UserError(f"expected a video, a folder with videos or a glob that matches some, found {source!r}")
+        found |= dict.fromkeys(paths)
+    return list(found)
+
+
+def _sources_below(folder: Path) -> list[Path]:
+    """Videos, frame folders, and files whose names leave it open, but for those in frame folders."""
+    videos = videos_below(folder)
+    frames = {path for path in videos if path.is_dir()}
+    others = (p for p in folder.rglob("*") if p.is_file() and _may_be_video(p.relative_to(folder)))
+    return sorted({*videos, *(p for p in others if frames.isdisjoint(p.parents))})
+
+
+def _may_be_video(path: Path) -> bool:
+    if any(is_hidden(name) for name in path.parts):
+        return False
+    kind, _ = mimetypes.guess_type(path.name)
+    return is_video(path) or kind is None or kind.startswith(("video/", "audio/"))
