@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from msfnet.data.sampling import scored_clips
 from msfnet.data.video.decode import read_clips
@@ -16,7 +19,12 @@ from msfnet.models.checkpoint import Weights, load_weights
 from msfnet.scoring import best_device, score_views
 from msfnet.types import Clip, Prediction, VideoError, Views
 
-AHEAD = 4  # videos that are decoded while the network is at work
+# Clips that go through the network at once. One alone is slow: PyTorch leaves some of its convolutions on a CPU to
+# plain loops, and a GPU is idle most of the time. More than these give nothing.
+CLIPS_CPU, CLIPS_GPU = 4, 32
+MOST_THREADS = 8  # that decode
+
+Video = tuple[Path, Clip | str]  # what was read of a file, or the reason why nothing was
 
 
 class Recognizer:
@@ -42,16 +50,29 @@ class Recognizer:
         return next(self.predict_many([Path(path)], top, views))
 
     def predict_many(self, paths: Iterable[Path], top: int = 5, views: Views | None = None) -> Iterator[Prediction]:
-        """A prediction for every path, in order; the next videos are decoded while one is recognised."""
+        """A prediction for every path, in order; the next videos are decoded while others are recognised.
+
+        Videos of few views go through the network together. At most some dozen are in memory, however many there are.
+        """
         views = views or self.weights.preprocessing.views
+        together = max(1, (CLIPS_CPU if self.device.type == "cpu" else CLIPS_GPU) // (views.clips * views.crops))
+        for videos in _in_groups(self._readings(paths, views.clips, together), together):
+            yield from self._answers(videos, top, views)
+
+    def _readings(self, paths: Iterable[Path], clips: int, together: int) -> Iterator[Video]:
+        """What is read of each path, in order, by threads that are ahead of whoever asks."""
+        threads = min(MOST_THREADS, max(2, torch.get_num_threads()))
         waiting: deque[tuple[Path, Future[Clip | str]]] = deque()
-        with ThreadPoolExecutor(2) as pool:
+        pool = ThreadPoolExecutor(threads)
+        try:
             for path in paths:
-                waiting.append((path, pool.submit(self._read, path, views.clips)))
-                if len(waiting) > AHEAD:
-                    yield self._answer(*waiting.popleft(), top, views)
+                waiting.append((path, pool.submit(self._read, path, clips)))
+                if len(waiting) > 2 * max(together, threads):
+                    yield _done(waiting.popleft())
             while waiting:
-                yield self._answer(*waiting.popleft(), top, views)
+                yield _done(waiting.popleft())
+        finally:  # also when nobody asks any more
+            pool.shutdown(cancel_futures=True)
 
     def _read(self, path: Path, clips: int) -> Clip | str:
         preprocessing = self.weights.preprocessing
@@ -60,12 +81,21 @@ class Recognizer:
         except VideoError as error:
             return str(error)
 
-    def _answer(self, path: Path, reading: Future[Clip | str], top: int, views: Views) -> Prediction:
-        clip = reading.result()
-        if isinstance(clip, str):
-            return Prediction(str(path), error=clip)
-        frames = torch.from_numpy(clip.frames)[None]  # 1 V T H W 3
-        scores = score_views(self.model, frames, self.weights.preprocessing, views.crops)[0].mean(0)
+    def _answers(self, videos: Sequence[Video], top: int, views: Views) -> Iterator[Prediction]:
+        """Those of videos that go through the network together; of the others, the reason."""
+        read = [clip.frames for _, clip in videos if isinstance(clip, Clip)]
+        scores = iter(self._scores(torch.from_numpy(np.stack(read)), views) if read else ())
+        for path, clip in videos:
+            if isinstance(clip, Clip):
+                yield self._answer(path, clip, next(scores), top)
+            else:
+                yield Prediction(str(path), error=clip)
+
+    def _scores(self, frames: Tensor, views: Views) -> Tensor:
+        """Class probabilities of videos, averaged over views: uint8 N V T H W 3 -> float N K."""
+        return score_views(self.model, frames, self.weights.preprocessing, views.crops).mean(1).cpu()
+
+    def _answer(self, path: Path, clip: Clip, scores: Tensor, top: int) -> Prediction:
         best = scores.topk(min(top, len(self.classes)))
         named = tuple((self.classes[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True))
         warning = clip.warning
@@ -73,3 +103,14 @@ class Recognizer:
             short = f"{clip.video_frames} frames, shorter than a clip of {self.weights.preprocessing.read_frames}"
             warning = f"{warning}; {short}" if warning else short
         return Prediction(str(path), named, warning=warning)
+
+
+def _done(reading: tuple[Path, Future[Clip | str]]) -> Video:
+    return reading[0], reading[1].result()
+
+
+def _in_groups(videos: Iterable[Video], size: int) -> Iterator[list[Video]]:
+    """So many at a time, the last ones fewer."""
+    iterator = iter(videos)
+    while group := list(islice(iterator, size)):
+        yield group

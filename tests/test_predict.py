@@ -6,7 +6,7 @@ import pytest
 from conftest import moving_square, write_lossless
 
 import msfnet
-from msfnet.predict import Recognizer
+from msfnet.predict import CLIPS_CPU, MOST_THREADS, Recognizer
 from msfnet.sources import find_sources
 from msfnet.types import UserError, Views
 
@@ -90,3 +90,33 @@ def test_a_folder_of_images_is_one_source(tmp_path):
 def test_sources_that_name_nothing(source):
     with pytest.raises(UserError, match="expected a video, a folder with videos or a glob"):
         find_sources([source])
+
+
+@pytest.mark.parametrize("views", [Views(1, 1), Views(3, 1), Views(2, 3)])
+def test_videos_that_share_a_pass_get_the_answers_they_get_alone(recognizer, video_folder, tmp_path, views):
+    (tmp_path / "bad.mp4").write_bytes(b"no")
+    write_lossless(tmp_path / "s.mkv", moving_square(2))
+    videos = sorted((video_folder / "GoLeft").iterdir())
+    paths = [*videos[:2], tmp_path / "bad.mp4", videos[2], tmp_path / "s.mkv", tmp_path / "absent.mp4", *videos[3:]]
+    for path, found in zip(paths, recognizer.predict_many(paths, views=views), strict=True):
+        alone = recognizer.predict(path, views=views)
+        assert (found.path, found.error, found.warning) == (alone.path, alone.error, alone.warning)
+        assert dict(found.predictions) == pytest.approx(dict(alone.predictions), abs=1e-5)
+
+
+def test_a_pass_of_unreadable_files_alone(recognizer, tmp_path):
+    predictions = list(recognizer.predict_many([tmp_path / str(i) for i in range(9)], views=Views(1, 1)))
+    assert [bool(p.error) for p in predictions] == [True] * 9
+    assert list(recognizer.predict_many([])) == []
+
+
+def test_few_videos_are_ahead_of_who_asks_and_none_goes_on_when_nobody_does(recognizer, video_folder, monkeypatch):
+    video, asked, read = next((video_folder / "GoLeft").iterdir()), [], []
+    own = recognizer._read
+    monkeypatch.setattr(recognizer, "_read", lambda path, clips: read.append(path) or own(path, clips))
+    answers = recognizer.predict_many((asked.append(i) or video for i in range(1000)), views=Views(1, 1))
+    next(answers)
+    assert len(asked) <= 2 * MOST_THREADS + CLIPS_CPU + 1
+    answers.close()
+    assert len(asked) < 1000
+    assert len(read) <= len(asked)
