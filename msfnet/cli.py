@@ -13,7 +13,7 @@ import signal
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -330,6 +330,48 @@ def predict(
     if failed:
         say(f"{failed} of {len(paths)} files could not be read")
     return 1 if failed else 0
+
+
+@app.command
+def bench(
+    models: Annotated[
+        tuple[str, ...], Parameter(help="Names of `msfnet models`, run folders or weights; default: every network.")
+    ] = (),
+    /,
+    *,
+    runtime: Annotated[
+        str | None,
+        Parameter(help="eager, fused, compile, onnx or openvino, several with commas; default: those installed."),
+    ] = None,
+    precision: Annotated[str, Parameter(help="fp32, bf16 or int8, several with commas.")] = "fp32",
+    batch: Annotated[int, Parameter(help="Clips at once. PyTorch runs a lone one on a CPU at half speed.")] = 2,
+    train: Annotated[bool, Parameter(negative=(), help="Time training steps instead of forward passes.")] = False,
+    frames: Annotated[int | None, Parameter(help="Of a clip; weights have their own.")] = None,
+    size: Annotated[int | None, Parameter(help="Side in px; weights have their own.")] = None,
+    width: Annotated[float | None, Parameter(help="Multiplier on all channels; weights have their own.")] = None,
+    threads: Annotated[int | None, Parameter(help="Default: as PyTorch chooses.")] = None,
+    rounds: Annotated[int, Parameter(help="In each, every case is timed once.")] = 7,
+    device: Annotated[Literal["cpu", "cuda"] | None, Parameter(help="Default: a GPU where there is one.")] = None,
+    out: Annotated[Path | None, Parameter(help="Folder for table.md, bench.json and a plot.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Time networks in every runtime on this machine, side by side: speed, memory, share of the machine's peak."""
+    from msfnet.bench.cases import Conditions
+    from msfnet.bench.page import to_text, write_bench
+    from msfnet.bench.plan import plan_cases
+    from msfnet.bench.run import run_bench
+
+    if rounds < 1:
+        raise UserError(f"expected --rounds of 1 or more, found {rounds}")
+    own = {key: value for key, value in (("frames", frames), ("size", size), ("width", width)) if value is not None}
+    conditions = Conditions.here(batch, train, threads, device)
+    cases = plan_cases(models, own, runtime, precision, conditions, say)
+    result = run_bench(cases, conditions, rounds, say)
+    if out:
+        for file in write_bench(out, result):
+            say(f"wrote {file}")
+    print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if as_json else to_text(result))
+    return 0
 
 
 @app.command

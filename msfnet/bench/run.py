@@ -1,0 +1,146 @@
+"""Cases measured: their times in turn, their memory, and all of that beside what the machine can do."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from msfnet.bench.cases import Case, Conditions, ready, working_bytes
+from msfnet.bench.machine import describe_machine
+from msfnet.bench.networks import Network
+from msfnet.bench.peak import Peak, measure_peak
+from msfnet.bench.timing import Ratio, Times, ratio, time_in_turn
+from msfnet.types import Say
+
+RESIDENT_BYTES = 2 * 2**30  # of weights that are in memory at the same time; further cases are timed after these
+PACKAGES = ("torch", "onnxruntime", "openvino", "nncf")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of a case. `ratio` is how many times as fast as its reference; `memory_bytes` what running it
+    took beyond the weights. None: it could not be found out."""
+
+    case: Case
+    params: int
+    macs: int  # of a clip
+    batch: int
+    times: Times
+    ratio: Ratio
+    memory_bytes: int | None
+    peak: Peak | None
+
+    @property
+    def clips_per_second(self) -> float:
+        return self.batch / self.times.median_seconds
+
+    @property
+    def gflops(self) -> float:
+        """Operations of the network as it was published, a second; a runtime may need fewer for the same."""
+        return 2e-9 * self.macs * self.clips_per_second
+
+    @property
+    def share_of_peak(self) -> float | None:
+        return self.gflops / self.peak.gflops if self.peak else None
+
+    def to_dict(self) -> dict[str, Any]:
+        network = self.case.network
+        return {
+            "network": network.label,
+            "model": network.name,
+            "weights": network.weights or None,
+            "runtime": self.case.runtime,
+            "precision": self.case.precision,
+            "input": list(network.input_shape),
+            "clips_per_second": self.clips_per_second,
+            "p50_ms": 1000 * self.times.median_seconds,
+            "p95_ms": 1000 * self.times.quantile(0.95),
+            "calls": len(self.times.calls),
+            "memory_mb": None if self.memory_bytes is None else self.memory_bytes / 2**20,
+            "params": self.params,
+            "macs": self.macs,
+            "gflops": self.gflops,
+            "share_of_peak": self.share_of_peak,
+            "times_r3d18": asdict(self.ratio),
+            "top1": network.top1,
+        }
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All rows, in the order asked for, with the peak of each precision and the machine in a line."""
+
+    rows: Sequence[Row]
+    peaks: Mapping[str, Peak | None]
+    conditions: Conditions
+    rounds: int
+    machine: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "machine": self.machine,
+            **asdict(self.conditions),
+            "rounds": self.rounds,
+            "peaks": {name: asdict(peak) if peak else None for name, peak in self.peaks.items()},
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+def run_bench(cases: Sequence[Case], conditions: Conditions, rounds: int, say: Say) -> Bench:
+    """Measure the cases; says what is at work."""
+    torch.set_num_threads(conditions.threads)
+    device = torch.device(conditions.device)
+    precisions = dict.fromkeys(case.precision for case in cases)
+    say("looking for the machine's peak")
+    peaks = {precision: measure_peak(precision, device) for precision in precisions}
+    costs = {network: network.cost(conditions.train) for network in {case.network for case in cases}}
+    groups = list(in_groups(cases, {network: 4 * params for network, (params, _) in costs.items()}, RESIDENT_BYTES))
+    rows: dict[Case, Row] = {}
+    for number, group in enumerate(groups, 1):
+        times = _times(group, conditions, rounds, say, f"{number} of {len(groups)}")
+        for case in group:
+            params, macs = costs[case.network]
+            relative = ratio(times[case.reference()], times[case])
+            memory = _memory(case, conditions, say)
+            rows[case] = Row(case, params, macs, conditions.batch, times[case], relative, memory, peaks[case.precision])
+    machine = describe_machine(conditions.device, conditions.threads, PACKAGES)
+    return Bench([rows[case] for case in cases], peaks, conditions, rounds, machine)
+
+
+def in_groups(cases: Sequence[Case], weight_bytes: Mapping[Network, int], most_bytes: int) -> Iterator[list[Case]]:
+    """The cases in their order, as many together as have room for their weights at the same time, and one at least."""
+    group: list[Case] = []
+    held = 0
+    for case in cases:
+        if group and held + weight_bytes[case.network] > most_bytes:
+            yield group
+            group, held = [], 0
+        group.append(case)
+        held += weight_bytes[case.network]
+    if group:
+        yield group
+
+
+def _times(group: Sequence[Case], conditions: Conditions, rounds: int, say: Say, which: str) -> Mapping[Case, Times]:
+    """Those of the cases and of their references, in turn."""
+    calls = {}
+    for case in dict.fromkeys([*group, *(case.reference() for case in group)]):
+        say(f"making {case}")
+        calls[case] = ready(case, conditions)
+    say(f"timing {len(calls)} cases in {rounds} rounds, group {which}")
+    times = time_in_turn(calls, rounds)
+    calls.clear()
+    gc.collect()
+    return times
+
+
+def _memory(case: Case, conditions: Conditions, say: Say) -> int | None:
+    try:
+        return working_bytes(case, conditions)
+    except RuntimeError as error:
+        say(str(error))
+        return None
