@@ -370,8 +370,10 @@ def bench(
     if out:
         for file in write_bench(out, result):
             say(f"wrote {file}")
+    for case, reason in result.failed.items():
+        say(f"failed: {case}: {reason}")
     print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if as_json else to_text(result))
-    return 0
+    return 1 if result.failed else 0
 
 
 @app.command

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from msfnet.bench.timing import Ratio, Times, ratio, time_in_turn
 from msfnet.types import Say
 
 RESIDENT_BYTES = 2 * 2**30  # of weights that are in memory at the same time; further cases are timed after these
+REASON_LETTERS = 200  # of what a runtime says of its failure, which may be pages
 PACKAGES = ("torch", "onnxruntime", "openvino", "nncf")
 
 
@@ -72,9 +73,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Bench:
-    """All rows, in the order asked for, with the peak of each precision and the machine in a line."""
+    """All rows, in the order asked for, cases that failed, the peak of each precision, and the machine in a line."""
 
     rows: Sequence[Row]
+    failed: Mapping[str, str]  # case -> reason
     peaks: Mapping[str, Peak | None]
     conditions: Conditions
     rounds: int
@@ -87,6 +89,7 @@ class Bench:
             "rounds": self.rounds,
             "peaks": {name: asdict(peak) if peak else None for name, peak in self.peaks.items()},
             "rows": [row.to_dict() for row in self.rows],
+            "failed": dict(self.failed),
         }
 
 
@@ -100,15 +103,21 @@ def run_bench(cases: Sequence[Case], conditions: Conditions, rounds: int, say: S
     costs = {network: network.cost(conditions.train) for network in {case.network for case in cases}}
     groups = list(in_groups(cases, {network: 4 * params for network, (params, _) in costs.items()}, RESIDENT_BYTES))
     rows: dict[Case, Row] = {}
+    failed: dict[Case, str] = {}
     for number, group in enumerate(groups, 1):
-        times = _times(group, conditions, rounds, say, f"{number} of {len(groups)}")
-        for case in group:
+        calls = _calls(group, conditions, failed, say)
+        say(f"timing {len(calls)} cases in {rounds} rounds, group {number} of {len(groups)}")
+        times = time_in_turn(calls, rounds)
+        calls.clear()
+        gc.collect()
+        for case in (case for case in group if case not in failed):
             params, macs = costs[case.network]
             relative = ratio(times[case.reference()], times[case])
             memory = _memory(case, conditions, say)
             rows[case] = Row(case, params, macs, conditions.batch, times[case], relative, memory, peaks[case.precision])
     machine = describe_machine(conditions.device, conditions.threads, PACKAGES)
-    return Bench([rows[case] for case in cases], peaks, conditions, rounds, machine)
+    reasons = {str(case): reason for case, reason in failed.items()}
+    return Bench([rows[case] for case in cases if case in rows], reasons, peaks, conditions, rounds, machine)
 
 
 def in_groups(cases: Sequence[Case], weight_bytes: Mapping[Network, int], most_bytes: int) -> Iterator[list[Case]]:
@@ -125,17 +134,24 @@ def in_groups(cases: Sequence[Case], weight_bytes: Mapping[Network, int], most_b
         yield group
 
 
-def _times(group: Sequence[Case], conditions: Conditions, rounds: int, say: Say, which: str) -> Mapping[Case, Times]:
-    """Those of the cases and of their references, in turn."""
+def _calls(
+    group: Sequence[Case], conditions: Conditions, failed: dict[Case, str], say: Say
+) -> dict[Case, Callable[[], None]]:
+    """The cases and their references, ready to be timed; those that a runtime cannot make or run go to `failed`."""
+    references = dict.fromkeys(case.reference() for case in group)
     calls = {}
-    for case in dict.fromkeys([*group, *(case.reference() for case in group)]):
+    for case in dict.fromkeys([*references, *group]):
         say(f"making {case}")
-        calls[case] = ready(case, conditions)
-    say(f"timing {len(calls)} cases in {rounds} rounds, group {which}")
-    times = time_in_turn(calls, rounds)
-    calls.clear()
-    gc.collect()
-    return times
+        try:
+            call = ready(case, conditions)
+            call()  # some compile no earlier
+        except Exception as error:  # converters raise what they like
+            if case in references:
+                raise  # without it there is nothing to compare with
+            failed[case] = f"{type(error).__name__}: {' '.join(str(error).split())[:REASON_LETTERS]}"
+        else:
+            calls[case] = call
+    return calls
 
 
 def _memory(case: Case, conditions: Conditions, say: Say) -> int | None:
