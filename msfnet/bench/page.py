@@ -89,7 +89,7 @@ def write_bench(folder: Path, bench: Bench) -> list[Path]:
 def plot_latency(rows: Sequence[Row]) -> bytes:
     """Top-1 against the milliseconds of a clip, a line for the runtimes of each network: a PNG."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
     from msfnet.report import to_png
     from msfnet.report.plots import INK
@@ -107,6 +107,9 @@ def plot_latency(rows: Sequence[Row]) -> bytes:
     axes.set(xscale="log", xlabel="milliseconds a clip", ylabel="top-1")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(0.12, 0.25)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize=8)
     return to_png(figure)

@@ -136,8 +136,8 @@ def openvino(model: nn.Module, shape: Shape, precision: str) -> Forward:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
     }
-    request = ov.Core().compile_model(network, "CPU", settings).create_infer_request()
-    return lambda clips: torch.from_numpy(request.infer([clips.numpy()], share_inputs=True)[0])
+    compiled_network = ov.Core().compile_model(network, "CPU", settings)  # takes its working memory at the first call
+    return lambda clips: torch.from_numpy(compiled_network([clips.numpy()], share_inputs=True)[0])
 
 
 def noise(shape: Shape) -> Iterator[Tensor]:
