@@ -53,6 +53,8 @@ def notes(bench: Bench) -> list[str]:
             if peak
             else f"peak {precision}: there is no probe for it"
         )
+    if any(row.case.network.top1 is not None for row in bench.rows):
+        lines.append("top-1: of the run's test videos; where it has no score of them, of its validation videos")
     return [*lines, bench.machine]
 
 
