@@ -69,6 +69,12 @@ def test_tensors_that_are_no_longer_used_leave_their_memory():
         torch.testing.assert_close(a, b)
 
 
+def test_networks_without_memory_are_no_exception():
+    with torch.device("meta"):
+        model = create_model("msf_r3d18_fsam", 3, width=0.25, size=32).train()
+        model(torch.zeros(2, 3, 8, 32, 32)).sum().backward()
+
+
 def test_other_norms_go_the_plain_way():
     layer = made()
     layer[1] = nn.InstanceNorm3d(4)

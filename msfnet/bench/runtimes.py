@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from msfnet.models.fused import fuse
+
 Shape = tuple[int, ...]  # N C T H W
 Forward = Callable[[Tensor], Tensor]  # clips N C T H W -> logits N K
 Maker = Callable[[nn.Module, Shape, str], Forward]  # a network in evaluation mode, its input's shape, a precision
@@ -68,17 +70,8 @@ def eager(model: nn.Module, shape: Shape, precision: str) -> Forward:
 
 
 def fused(model: nn.Module, shape: Shape, precision: str) -> Forward:
-    """Our inference copy, whole in the precision: what `predict` runs."""
-    from msfnet.models.fused import fuse
-
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    made = fuse(model).to(dtype)
-
-    @torch.inference_mode()
-    def run(clips: Tensor) -> Tensor:
-        return made(clips.to(dtype))
-
-    return run
+    """Our inference copy: what `predict` runs."""
+    return torch.inference_mode()(fuse(model, torch.bfloat16 if precision == "bf16" else torch.float32))
 
 
 def compiled(model: nn.Module, shape: Shape, precision: str) -> Forward:

@@ -32,6 +32,8 @@ class _Notes:
 
     def add(self, made: Tensor, again: Again) -> None:
         address = made.untyped_storage().data_ptr()
+        if not address:  # on the meta device nothing has one
+            return
         self.again[address] = weakref.ref(made, lambda _: self.again.pop(address, None)), again
 
     def pack(self, x: Tensor) -> Any:
