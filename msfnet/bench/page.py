@@ -26,8 +26,8 @@ def cells(row: Row) -> tuple[str, ...]:
         row.case.runtime,
         row.case.precision,
         f"{row.clips_per_second:.3g}",
-        f"{1000 * row.times.median_seconds:.4g}",
-        f"{1000 * row.times.quantile(0.95):.4g}",
+        milliseconds(row.times.median_seconds),
+        milliseconds(row.times.quantile(0.95)),
         NONE if row.memory_bytes is None else f"{row.memory_bytes / 2**20:.0f}",
         f"{row.params / 1e6:.2f}",
         f"{row.macs / 1e9:.3g}",
@@ -36,6 +36,11 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.ratio.median:.2f} ({row.ratio.least:.2f} to {row.ratio.most:.2f})",
         NONE if network.top1 is None else f"{network.top1:.1%}",
     )
+
+
+def milliseconds(seconds: float) -> str:
+    """Four digits, or all that there are before the point."""
+    return f"{1000 * seconds:.0f}" if seconds >= 1 else f"{1000 * seconds:.4g}"
 
 
 def notes(bench: Bench) -> list[str]:
@@ -70,9 +75,9 @@ def to_text(bench: Bench) -> str:
     return "\n".join([*lines, "", *notes(bench)])
 
 
-def to_markdown(bench: Bench) -> str:
+def to_markdown(bench: Bench, title: str = "# Bench") -> str:
     rows = [HEADINGS, ["---"] * len(HEADINGS), *map(cells, bench.rows)]
-    return "\n".join(["# Bench", "", *(f"| {' | '.join(row)} |" for row in rows), "", *notes(bench), ""])
+    return "\n".join([title, "", *(f"| {' | '.join(row)} |" for row in rows), "", *notes(bench), ""])
 
 
 def write_bench(folder: Path, bench: Bench) -> list[Path]:

@@ -1,0 +1,100 @@
+"""MSF-R3D with FSAM against R3D-18 in eager PyTorch, on the clock: every runtime and precision, training and memory.
+
+    python benchmarks/speed.py
+
+One thread, 8x112x112, all cases in turn. The result is benchmarks/speed.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from msfnet.bench.cases import Conditions
+from msfnet.bench.page import to_markdown
+from msfnet.bench.plan import plan_cases
+from msfnet.bench.run import Bench, run_bench
+from msfnet.files import write_text
+
+RESULT = Path(__file__).with_suffix(".md")
+NETWORKS = ("r3d18", "msf_r3d18_fsam")
+OURS = NETWORKS[1]
+ROUNDS, MEMORY_ROUNDS, MEMORY_BATCH = 9, 3, 8
+EXPORTS = ("onnx", "openvino")
+
+# What the network was to reach: (what, runtimes, precision, at least, hoped for), as a multiple of R3D-18's speed.
+INFERENCE = (
+    ("inference, PyTorch, fp32", ("eager", "fused"), "fp32", 1.35, 1.5),
+    ("inference, PyTorch, bf16", ("eager", "fused"), "bf16", 2.6, 3.2),
+    ("exported, fp32", EXPORTS, "fp32", 1.7, 2.2),
+    ("exported, bf16", EXPORTS, "bf16", 3.5, 4.6),
+    ("exported, int8", EXPORTS, "int8", 6.5, 9.0),
+)
+TRAINING = (
+    ("training step, fp32", ("eager",), "fp32", 1.3, 1.45),
+    ("training step, bf16", ("eager",), "bf16", 2.4, 2.9),
+)
+MEMORY_SHARES = 0.85, 0.7
+
+
+def measure(runtimes: str, precisions: str, conditions: Conditions, rounds: int) -> Bench:
+    cases = plan_cases(NETWORKS, {}, runtimes, precisions, conditions, print)
+    return run_bench(cases, conditions, rounds, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def reached(bench: Bench, targets: tuple[tuple[str, tuple[str, ...], str, float, float], ...]) -> list[str]:
+    """A line for each target, with the best of its runtimes."""
+    lines = []
+    for what, runtimes, precision, must, aim in targets:
+        rows = [r for r in bench.rows if r.case.network.name == OURS and r.case.runtime in runtimes]
+        rows = [row for row in rows if row.case.precision == precision]
+        if not rows:
+            lines.append(f"| {what} | {must}x | {aim}x | not measured | | | |")
+            continue
+        best = max(rows, key=lambda row: row.ratio.median)
+        share = f"{best.gflops:.0f}" + (f" of {best.peak.gflops:.0f}" if best.peak else "")
+        found = f"**{best.ratio.median:.2f}x** | {best.ratio.least:.2f} to {best.ratio.most:.2f}"
+        lines.append(f"| {what} | {must}x | {aim}x | {found} | {best.case.runtime} | {share} |")
+    return lines
+
+
+def memory_line(bench: Bench) -> str:
+    theirs, ours = (next(r.memory_bytes for r in bench.rows if r.case.network.name == name) for name in NETWORKS)
+    must, aim = MEMORY_SHARES
+    return (
+        f"| training memory, fp32, {bench.conditions.batch} clips | {must}x | {aim}x | **{ours / theirs:.2f}x** "
+        f"| | eager | {ours / 2**20:,.0f} of {theirs / 2**20:,.0f} MB |"
+    )
+
+
+def main() -> None:
+    conditions = Conditions(batch=2, train=False, threads=1, device="cpu")
+    inference = measure("eager,fused,onnx,openvino", "fp32,bf16,int8", conditions, ROUNDS)
+    steps = Conditions(batch=2, train=True, threads=1, device="cpu")
+    training = measure("eager", "fp32,bf16", steps, ROUNDS)
+    larger = Conditions(batch=MEMORY_BATCH, train=True, threads=1, device="cpu")
+    memory = measure("eager", "fp32", larger, MEMORY_ROUNDS)
+    lines = [
+        "# MSF-R3D with FSAM against R3D-18 in eager PyTorch, fp32",
+        "",
+        "`python benchmarks/speed.py`",
+        "",
+        "R3D-18 has torchvision's structure, of plain `nn.Conv3d`. Where several runtimes count the best is shown. "
+        "GFLOP/s count the operations of the definition, of which ours needs fewer.",
+        "",
+        "| | at least | hoped for | reached, median | range | runtime | GFLOP/s, and the machine's peak |",
+        "|---|---|---|---|---|---|---|",
+        *reached(inference, INFERENCE),
+        *reached(training, TRAINING),
+        memory_line(memory),
+        "",
+        to_markdown(inference, "## Inference"),
+        to_markdown(training, "## Training"),
+        to_markdown(memory, "## Training of larger batches"),
+    ]
+    write_text(RESULT, "\n".join(lines))
+    print("\n".join(lines[6:14]))
+
+
+if __name__ == "__main__":
+    main()
