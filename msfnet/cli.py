@@ -34,6 +34,7 @@ DataOrShards = Annotated[
     Parameter(help="Folder of class folders, manifest CSV, folder of videos with --lists, folder or URL of shards."),
 ]
 WeightsPath = Annotated[Path, Parameter(help="A .safetensors file or a run folder.")]
+NetworkPath = Annotated[Path, Parameter(help="A .safetensors file, a run folder or a file of msfnet export.")]
 Lists = Annotated[
     Path | None, Parameter(help="Folder of official lists: UCF101, HMDB51, Kinetics, Something-Something or Jester.")
 ]
@@ -237,7 +238,7 @@ def doctor(
 
 @app.command
 def evaluate(
-    weights: WeightsPath,
+    weights: NetworkPath,
     data: DataOrShards,
     *,
     lists: Lists = None,
@@ -293,7 +294,7 @@ def report(
 
 @app.command
 def predict(
-    weights: WeightsPath,
+    weights: NetworkPath,
     sources: Annotated[tuple[str, ...], Parameter(help="Video files, folders and globs.")],
     /,
     *,
@@ -374,6 +375,24 @@ def bench(
         say(f"failed: {case}: {reason}")
     print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if as_json else to_text(result))
     return 1 if result.failed else 0
+
+
+@app.command
+def export(
+    weights: WeightsPath,
+    *,
+    to: Annotated[str, Parameter(help="onnx, openvino or torch.")],
+    precision: Annotated[str, Parameter(help="fp32, bf16 or int8.")] = "fp32",
+    out: Annotated[Path, Parameter(help="File to write: .onnx, .xml (with a .bin beside it) or .pt2.")],
+    data: Annotated[Path | None, Parameter(help="Videos to compare on and calibrate int8 on: training ones.")] = None,
+    lists: Lists = None,
+    split: Split = 1,
+) -> int:
+    """Write a network for another runtime, with its classes and preprocessing; kept only if it says the same."""
+    from msfnet.export.run import export
+
+    print(f"{out}: {export(weights, to, precision, out, data=data, lists=lists, split=split, say=say)}")
+    return 0
 
 
 @app.command

@@ -16,7 +16,7 @@ from msfnet.data.listing.annotations import Listing, read_data, read_manifest
 from msfnet.data.shards.index import ShardIndex, is_shards, read_shards
 from msfnet.data.shards.stream import ScoredShards, make_shard_batches
 from msfnet.data.video.decoders import Reader
-from msfnet.models.checkpoint import load_weights
+from msfnet.export.load import load_network
 from msfnet.recipe import Data, Train, load_recipe
 from msfnet.scoring import best_device, score_views
 from msfnet.types import Preprocessing, Say, ScoredVideo, Scores, UserError, VideoItem, Views
@@ -112,7 +112,7 @@ def evaluate_data(
 
         device = Engine(Train()).device
     say = say if processes.rank() == 0 else silent
-    loaded = load_weights(weights)
+    loaded = load_network(weights)
     shards = read_shards(str(data)) if is_shards(str(data)) else None
     listing = shards.listing() if shards else read_data(Path(data), lists, split)
     say((shards or listing).describe())

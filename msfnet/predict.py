@@ -15,7 +15,8 @@ from torch import Tensor
 
 from msfnet.data.sampling import scored_clips
 from msfnet.data.video.decode import read_clips
-from msfnet.models.checkpoint import Weights, load_weights
+from msfnet.export.load import load_network
+from msfnet.models.checkpoint import Weights
 from msfnet.scoring import best_device, score_views
 from msfnet.types import Clip, Prediction, VideoError, Views
 
@@ -42,8 +43,8 @@ class Recognizer:
 
     @classmethod
     def load(cls, weights: str | Path, device: str | torch.device | None = None) -> Recognizer:
-        """From a .safetensors file or a run folder. Raises UserError when it is neither."""
-        return cls(load_weights(Path(weights)), device)
+        """From a .safetensors file, a run folder or an exported file. Raises UserError when it is none of them."""
+        return cls(load_network(Path(weights)), device)
 
     def predict(self, path: str | Path, top: int = 5, views: Views | None = None) -> Prediction:
         """The `top` labels of one video with their probabilities, averaged over its views, or the reason for none."""

@@ -16,7 +16,7 @@ def best_device() -> torch.device:
 @torch.inference_mode()
 def score_views(model: nn.Module, clips: Tensor, preprocessing: Preprocessing, crops: int) -> Tensor:
     """Class probabilities of every view: uint8 N V T H W 3 -> float N V*crops K, on the network's device."""
-    device = next(model.parameters()).device
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))  # other runtimes have none
     videos, views = clips.shape[:2]
     cropped = crop_views(clips.to(device).flatten(0, 1), preprocessing.size_px, crops)  # N*V crops T h w 3
     probabilities = model(normalise(cropped.flatten(0, 1), preprocessing)).float().softmax(-1)

@@ -116,6 +116,11 @@ class Preprocessing:
         return INPUT_CHANNELS[self.input]
 
     @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """C T H W of one clip, as the network takes it."""
+        return self.channels, self.frames, self.size_px, self.size_px
+
+    @property
     def read_frames(self) -> int:
         """Frames of a video that make a clip of `frames`: a difference needs the frame after the last, too."""
         return self.frames if self.input == "rgb" else self.frames + 1

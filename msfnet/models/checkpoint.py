@@ -22,6 +22,7 @@ from msfnet.models.weights_file import weights_file
 from msfnet.types import Preprocessing, UserError
 
 FORMAT = "msfnet/1"
+KEY = "msfnet"  # of the header among the metadata of a file
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ class Weights:
 
 def save_weights(path: Path, weights: Weights) -> None:
     """Write the file under a temporary name, then rename it."""
+    tensors = {key: value.detach().cpu().contiguous() for key, value in weights.model.state_dict().items()}
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(tensors, metadata={KEY: header_of(weights)}))
+
+
+def header_of(weights: Weights) -> str:
+    """What a file says of itself, as JSON: all but the tensors. Every kind of file carries it, under `KEY`."""
     header = {
         "format": FORMAT,
         "model": {"name": weights.name, "arguments": dict(weights.arguments)},
@@ -45,9 +53,30 @@ def save_weights(path: Path, weights: Weights) -> None:
         "preprocessing": weights.preprocessing.to_dict(),
         "notes": dict(weights.notes),
     }
-    tensors = {key: value.detach().cpu().contiguous() for key, value in weights.model.state_dict().items()}
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata={"msfnet": json.dumps(header)}))
+    return json.dumps(header)
+
+
+def parse_header(text: str, file: Path) -> dict[str, Any]:
+    """The inverse of `header_of`. Raises UserError for what msfnet did not write, or a newer one did."""
+    try:
+        header = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"expected a file that msfnet wrote at {file}, found damage") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise UserError(f"{file}: expected format {FORMAT}; update msfnet")
+    return header
+
+
+def with_model(header: dict[str, Any], model: nn.Module) -> Weights:
+    """What a header says, of a network that is made."""
+    return Weights(
+        model.eval(),
+        header["model"]["name"],
+        header["model"]["arguments"],
+        tuple(header["classes"]),
+        Preprocessing.from_dict(header["preprocessing"]),
+        header.get("notes", {}),
+    )
 
 
 def load_weights(path: Path) -> Weights:
@@ -62,11 +91,11 @@ def load_weights(path: Path) -> Weights:
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118, not a dict
     except (SafetensorError, OSError) as error:
         raise UserError(f"expected a .safetensors file, found something else or a damaged one at {file}") from error
-    if "msfnet" not in metadata:
+    if KEY not in metadata:
         raise UserError(
             f"{file} was not written by msfnet: use it to start training from, with --set model.init={file}"
         )
-    return _build(json.loads(metadata["msfnet"]), tensors, file)
+    return _build(parse_header(metadata[KEY], file), tensors, file)
 
 
 def read_header(file: Path) -> dict[str, Any]:
@@ -76,23 +105,17 @@ def read_header(file: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(file, framework="pt") as opened:
-            header = json.loads((opened.metadata() or {})["msfnet"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+            text = (opened.metadata() or {})[KEY]
+    except (SafetensorError, OSError, KeyError) as error:
         raise UserError(f"expected weights that msfnet wrote at {file}, found something else or damage") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise UserError(f"{file}: expected format {FORMAT}; update msfnet")
-    return header
+    return parse_header(text, file)
 
 
 def _build(header: dict[str, Any], tensors: dict[str, Tensor], file: Path) -> Weights:
-    if header.get("format") != FORMAT:
-        raise UserError(f"{file}: expected format {FORMAT}, found {header.get('format')}; update msfnet")
-    classes = tuple(header["classes"])
-    name, arguments = header["model"]["name"], header["model"]["arguments"]
-    model = create_model(name, len(classes), **arguments)
+    name = header["model"]["name"]
+    model = create_model(name, len(header["classes"]), **header["model"]["arguments"])
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{file}: its tensors do not fit the {name} that it names; the file is damaged") from error
-    preprocessing = Preprocessing.from_dict(header["preprocessing"])
-    return Weights(model.eval(), name, arguments, classes, preprocessing, header.get("notes", {}))
+    return with_model(header, model)
