@@ -21,7 +21,7 @@ NOISE = 8
 
 
 def training_items(listing: Listing, run_folder: Path) -> list[VideoItem]:
-    """The training split; where the data has none, what the run folder's own split trained on, or else all.
+    """The training split; where the data has none, all but what the run folder's own split chose or tests on.
 
     Raises UserError where the data has a split and no training videos in it.
     """
@@ -30,10 +30,9 @@ def training_items(listing: Listing, run_folder: Path) -> list[VideoItem]:
     if any(item.split for item in listing.items):
         raise UserError("expected training videos to calibrate and compare on, found other splits alone")
     recorded = run_folder / "split.csv"
-    if not recorded.is_file():
-        return list(listing.items)
-    trained = {item.path.resolve() for item in read_manifest(recorded).items if item.split == "train"}
-    return [item for item in listing.items if item.path.resolve() in trained] or list(listing.items)
+    scored = [item for item in read_manifest(recorded).items if item.split != "train"] if recorded.is_file() else []
+    never = {item.path.resolve() for item in scored}
+    return [item for item in listing.items if item.path.resolve() not in never]
 
 
 def draw(items: Sequence[VideoItem], *, calibrate: bool) -> tuple[list[VideoItem], list[VideoItem]]:

@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from msfnet.export.winograd import PHASES, PhasedBlocks
 from msfnet.layers.fam import FrequencyPool
 from msfnet.models.blocks import BasicBlock, MSFBlock
+from msfnet.models.c3d import Halve
 
 
 class FixedFrequencyPool(nn.Module):
@@ -42,8 +43,11 @@ def exportable(model: nn.Module, input_shape: tuple[int, ...], *, interleaved: b
     for name, module in list(network.named_modules()):
         if isinstance(module, FrequencyPool):
             _replace(network, name, FixedFrequencyPool(module, *shapes[name][0][-2:]))
-        elif interleaved and shapes.get(name) and _pays_interleaved(module, shapes[name][1]):
-            _replace(network, name, PhasedBlocks(module.children()))
+        elif isinstance(module, nn.MaxPool3d | Halve):
+            _replace(network, name, _fitting(module, shapes[name][0]))
+    for name, module in list(network.named_children()) if interleaved else ():
+        if name in shapes and _pays_interleaved(module, shapes[name][1]):
+            _replace(network, name, PhasedBlocks(module.children()))  # type: ignore[arg-type]
     return network.requires_grad_(False)
 
 
@@ -56,7 +60,7 @@ def _shapes(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, tuple[t
 
     traced = copy.deepcopy(model).to("meta").eval()
     for name, module in traced.named_modules():
-        if isinstance(module, FrequencyPool | nn.Sequential):
+        if isinstance(module, FrequencyPool | nn.MaxPool3d | Halve | nn.Sequential):
             module.register_forward_hook(partial(note, name))
     with torch.no_grad():
         traced(torch.zeros(1, *input_shape, device="meta"))
@@ -76,6 +80,15 @@ def _fold_norms(module: nn.Module) -> None:
         conv = inner[last]
         if isinstance(norm, nn.BatchNorm3d) and isinstance(conv, nn.Conv3d):
             inner[last], module[place] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+
+
+def _fitting(pool: nn.MaxPool3d | Halve, input_shape: torch.Size) -> nn.MaxPool3d:
+    """The pool with a kernel that is constant and no longer than what it pools, as OpenVINO wants it."""
+    if isinstance(pool, Halve):
+        return nn.MaxPool3d((min(2, input_shape[2]), 2, 2), padding=pool.padding)
+    kernel = pool.kernel_size if isinstance(pool.kernel_size, tuple) else (pool.kernel_size,) * 3
+    fitting = tuple(min(size, length) for size, length in zip(kernel, input_shape[2:], strict=True))
+    return nn.MaxPool3d(fitting, pool.stride, pool.padding, ceil_mode=pool.ceil_mode)
 
 
 def _pays_interleaved(module: nn.Module, output_shape: torch.Size) -> bool:
