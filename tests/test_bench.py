@@ -338,7 +338,7 @@ def test_a_case_that_fails_in_its_process_is_named():
         ("r3d18 --batch 0", "a batch and threads of 1 or more"),
         ("r3d18 --threads 0", "a batch and threads of 1 or more"),
         ("r3d18 --width -1", "width above 0"),
-        ("{videos}", "found no file at"),
+        ("{videos}", "found none at"),
         ("r3d18 --device tpu", "--device"),
     ],
 )

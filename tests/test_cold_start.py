@@ -47,7 +47,7 @@ def test_predict_imports_what_it_uses_and_no_more(tiny_run, video_folder):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("{missing} {video}", "found no file at"),
+        ("{missing} {video}", "found none at"),
         ("{run} {missing}", "found '"),
         ("{run} {video} --views 3", "CLIPSxCROPS"),
         ("{run} {video} --top 0", "--top of 1 or more"),

@@ -443,7 +443,9 @@ def assert_example_agrees(weights, onnx_path, video):
 
 def test_example_needs_no_msfnet(exported, weights_file, video_folder, tmp_path):
     write_lossless(tmp_path / "short.mkv", moving_square(3))
-    assert len((ROOT / "docs" / "examples" / "predict_onnx.py").read_text(encoding="utf-8").splitlines()) <= 30
+    code = (ROOT / "docs" / "examples" / "predict_onnx.py").read_text(encoding="utf-8")
+    assert len(code.splitlines()) <= 30
+    assert code in (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
     for video in (video_folder / "GoLeft" / "v_GoLeft_g01_c01.mp4", tmp_path / "short.mkv"):
         assert_example_agrees(load_weights(weights_file), exported["onnx"], video)
 

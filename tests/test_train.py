@@ -388,7 +388,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path, content):
 def test_no_weights_and_foreign_weights_are_refused(tmp_path):
     from safetensors.torch import save_file
 
-    with pytest.raises(UserError, match="found no file at"):
+    with pytest.raises(UserError, match="found none at"):
         load_weights(tmp_path)
     save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors")
     with pytest.raises(UserError, match="was not written by msfnet"):

@@ -13,5 +13,5 @@ def weights_file(path: Path) -> Path:
     """The file itself, or the best one of a run folder. Raises UserError when it is not there."""
     file = path / WEIGHTS if path.is_dir() else path
     if not file.is_file():
-        raise UserError(f"expected a .safetensors file or a run folder, found no file at {file}")
+        raise UserError(f"expected weights (.safetensors), a run folder or an exported file, found none at {file}")
     return file
