@@ -156,7 +156,7 @@ def runs_alike(name, precision):
         expected = model.eval()(clips)
         found = RUNTIMES[name].make(model, tuple(clips.shape), precision)(clips).float()
     away = (found - expected).abs().max() / expected.abs().max()
-    assert away < {"fp32": 1e-4, "bf16": 0.05, "int8": 1.5}[precision]  # calibrated on noise, int8 is for timing alone
+    assert away < {"fp32": 1e-4, "bf16": 0.15, "int8": 1.5}[precision]  # calibrated on noise, int8 is for timing alone
     assert not model.training
 
 
@@ -322,7 +322,7 @@ def test_memory_of_a_training_step_is_more_than_that_of_a_pass():
 
 def test_a_case_that_fails_in_its_process_is_named():
     broken = Case(Network("gone", "r3d18", {}, 2, (3, 4, 32, 32), weights="/nowhere/weights"), "eager", "fp32")
-    with pytest.raises(RuntimeError, match=r"memory of gone in eager, fp32 could not be measured: .*no file at"):
+    with pytest.raises(RuntimeError, match=r"memory of gone in eager, fp32 could not be measured: .*found none at"):
         working_bytes(broken, HERE)
 
 

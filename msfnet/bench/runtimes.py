@@ -7,25 +7,27 @@ it is used.
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from msfnet.export.load import load_network
+from msfnet.export.run import TARGETS
+from msfnet.models.checkpoint import Weights
 from msfnet.models.fused import fuse
+from msfnet.types import INPUT_CHANNELS, Preprocessing, resize_for
 
 Shape = tuple[int, ...]  # N C T H W
 Forward = Callable[[Tensor], Tensor]  # clips N C T H W -> logits N K
 Maker = Callable[[nn.Module, Shape, str], Forward]  # a network in evaluation mode, its input's shape, a precision
 
-CALIBRATION_BATCHES = 4  # of noise: enough to time an int8 network, never to use one
+CALIBRATION_CLIPS = 4
 
 
 @dataclass(frozen=True)
@@ -79,64 +81,26 @@ def compiled(model: nn.Module, shape: Shape, precision: str) -> Forward:
     return in_precision(torch.compile(model, dynamic=False), precision)
 
 
-def onnx(model: nn.Module, shape: Shape, precision: str) -> Forward:
-    import onnxruntime
+def exported(to: str) -> Maker:
+    """What `msfnet export` writes, run as `predict` runs it. 8 bits are calibrated on noise: to time, never to use."""
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    with tempfile.TemporaryDirectory() as folder:
-        file = _write_onnx(model, shape, Path(folder))
-        if precision == "int8":
-            file = _quantise_onnx(file, shape)
-        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return lambda clips: torch.from_numpy(session.run(None, {"clips": clips.numpy()})[0])
+    def make(model: nn.Module, shape: Shape, precision: str) -> Forward:
+        _, channels, frames, size_px, _ = shape
+        kind = next(name for name, number in INPUT_CHANNELS.items() if number == channels)
+        preprocessing = Preprocessing(
+            frames, size_px, resize_for(size_px), (0.5,) * 3, (0.5,) * 3, "even", 1, input=kind
+        )  # fmt: skip
+        notes = {"export": {"to": to, "precision": precision}}
+        weights = Weights(model, "timed", {}, ("class",), preprocessing, notes)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(CALIBRATION_CLIPS, *shape[1:], generator=generator) if precision == "int8" else None
+        target = TARGETS[to]
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            file = Path(folder) / f"network{target.suffix}"
+            target.write(file, weights, precision, noise)
+            return torch.inference_mode()(load_network(file).model)
 
-
-def _write_onnx(model: nn.Module, shape: Shape, folder: Path) -> Path:
-    file = folder / "network.onnx"
-    torch.onnx.export(
-        model, (torch.zeros(shape),), str(file), dynamo=True, input_names=["clips"], verbose=False, external_data=False
-    )
-    return file
-
-
-def _quantise_onnx(file: Path, shape: Shape) -> Path:
-    from onnxruntime.quantization import CalibrationDataReader, quantize_static
-
-    class Noise(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.batches: Iterator[Tensor] = noise(shape)
-
-        def get_next(self) -> dict[str, Any] | None:
-            clips = next(self.batches, None)
-            return None if clips is None else {"clips": clips.numpy()}
-
-    quantised = file.with_name("int8.onnx")
-    quantize_static(file, quantised, Noise())
-    return quantised
-
-
-def openvino(model: nn.Module, shape: Shape, precision: str) -> Forward:
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it would report to its makers
-    import openvino as ov
-
-    network = ov.convert_model(model, example_input=torch.zeros(shape), input=[list(shape)])
-    if precision == "int8":
-        import nncf
-
-        network = nncf.quantize(network, nncf.Dataset([clips.numpy() for clips in noise(shape)]))
-    settings = {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-    }
-    compiled_network = ov.Core().compile_model(network, "CPU", settings)  # takes its working memory at the first call
-    return lambda clips: torch.from_numpy(compiled_network([clips.numpy()], share_inputs=True)[0])
-
-
-def noise(shape: Shape) -> Iterator[Tensor]:
-    """Batches to calibrate by."""
-    generator = torch.Generator().manual_seed(0)
-    return (torch.randn(shape, generator=generator) for _ in range(CALIBRATION_BATCHES))
+    return make
 
 
 EXPORT = "pip install 'msfnet[export]'"
@@ -146,8 +110,8 @@ RUNTIMES: Mapping[str, Runtime] = {
     "eager": Runtime(eager, BOTH, ("cpu", "cuda"), train=True),
     "fused": Runtime(fused, BOTH, ("cpu", "cuda")),
     "compile": _Compiler(compiled, BOTH, ("cpu", "cuda"), train=True),
-    "onnx": Runtime(onnx, ("fp32", "int8"), needs=("onnx", "onnxscript", "onnxruntime"), install=EXPORT),
-    "openvino": Runtime(openvino, ALL, needs=("openvino", "nncf"), install=EXPORT),
+    "onnx": Runtime(exported("onnx"), ("fp32", "int8"), needs=("onnx", "onnxscript", "onnxruntime"), install=EXPORT),
+    "openvino": Runtime(exported("openvino"), ALL, needs=("openvino", "nncf"), install=EXPORT),
 }
 
 
