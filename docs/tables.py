@@ -56,10 +56,17 @@ def ablation() -> str:
     return "\n".join(line for line in text.splitlines() if line.startswith("|"))
 
 
+def speed() -> str:
+    """The first table that benchmarks/speed.py wrote."""
+    text = (DOCS.parent / "benchmarks" / "speed.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    return "\n".join(line for line in text.splitlines() if line.startswith("|"))
+
+
 TABLES = {
     "recipes.md": ("recipe keys", recipe_keys),
     "networks.md": ("sizes", sizes),
     "best.md": ("ablation", ablation),
+    "speed.md": ("speed", speed),
 }
 
 
