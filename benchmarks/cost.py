@@ -49,7 +49,7 @@ RESULT = Path(__file__).with_suffix(".md")
 DOCS = Path(__file__).parent.parent / "docs"
 NETWORKS = {"MSF-R3D+FSAM": "msf_r3d18_fsam", "R3D-18": "r3d18"}
 COLOURS = {"MSF-R3D+FSAM": VAL_COLOUR, "R3D-18": "#d9822b"}
-SWEEP_SECONDS, LEAST_ROUNDS, MOST_ROUNDS = 50, 3, 7
+SWEEP_SECONDS, LEAST_ROUNDS, MOST_ROUNDS = 40, 3, 7
 TINY, TINY_SETTINGS = "msf_r3d18_fsam", ("model.width=0.25", "data.size=56", "data.views=1x1")
 
 
@@ -126,9 +126,10 @@ def measure_sweep(sweep: Sweep, base: Conditions) -> list[Curve]:
         (network, value): ready(case_of(sweep, network, value), conditions_of(sweep, value, base))
         for network, value in points
     }
-    first = time_in_turn(calls, 1, turn_seconds=0)
-    round_seconds = sum(times.median_seconds for times in first.values())
-    rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, int(SWEEP_SECONDS / round_seconds)))
+    started = time.perf_counter()
+    for call in calls.values():
+        call()
+    rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, int(SWEEP_SECONDS / (time.perf_counter() - started))))
     times = time_in_turn(calls, rounds, turn_seconds=0)
     calls.clear()
     memory = {
