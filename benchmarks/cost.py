@@ -55,20 +55,20 @@ TINY, TINY_SETTINGS = "msf_r3d18_fsam", ("model.width=0.25", "data.size=56", "da
 
 @dataclass(frozen=True)
 class Sweep:
-    """What grows, and by which power of it the cost should: time and memory are straight lines over that power."""
+    """What grows, and the powers of it over which time and memory should be straight lines; 0: none is expected."""
 
     name: str
     values: Sequence[float]
-    power: int | None = 1  # None: no line is expected
+    powers: tuple[int, int] = (1, 1)
     networks: Sequence[str] = tuple(NETWORKS)
 
 
 SWEEPS = (
     Sweep("frames", (4, 8, 16, 32)),
-    Sweep("px of a side", (56, 80, 112, 160, 224), power=2),
-    Sweep("width", (0.25, 0.5, 0.75, 1.0), power=2),
+    Sweep("px of a side", (56, 80, 112, 160, 224), (2, 2)),
+    Sweep("width", (0.25, 0.5, 0.75, 1.0), (2, 1)),
     Sweep("batch", (1, 2, 4, 8, 16)),
-    Sweep("groups S", (2, 3, 4, 6, 8), power=None, networks=("MSF-R3D+FSAM",)),
+    Sweep("groups S", (2, 3, 4, 6, 8), (0, 0), ("MSF-R3D+FSAM",)),
 )
 ARGUMENTS = {"frames": "frames", "px of a side": "size", "width": "width", "groups S": "groups"}
 VIDEOS = Sweep("videos", (10, 25, 50, 100, 200), networks=("MSF-R3D+FSAM",))
@@ -197,21 +197,27 @@ def choose_videos(data: Path, n: int) -> list[Path]:
 # Pages
 
 
+def powered(sweep: Sweep, power: int) -> str:
+    return sweep.name + ("²" if power == 2 else "")
+
+
 def fits_table(curves: Sequence[Curve]) -> str:
     """A row for each curve: exponents and R² of time and memory."""
     rows = [
-        "| grows with | network | time: exponent | R² of a line | memory: exponent | R² of a line |",
-        "|---|---|---|---|---|---|",
+        "| network | time over | exponent | R² of a line | memory over | exponent | R² of a line |",
+        "|---|---|---|---|---|---|---|",
     ]
     for curve in curves:
-        power = curve.sweep.power
-        if power is None:
+        if not any(curve.sweep.powers):
             continue
-        name = curve.sweep.name + ("²" if power == 2 else "")
-        time_fit, memory_fit = (fit(curve.sweep.values, y, power) for y in (curve.seconds, curve.megabytes))
-        flat = abs(memory_fit.exponent) < 0.1  # then the line explains nothing, for there is nothing to explain
-        cells = f"{memory_fit.exponent:.2f} | {'flat' if flat else f'{memory_fit.r2:.4f}'}"
-        rows.append(f"| {name} | {curve.network} | {time_fit.exponent:.2f} | {time_fit.r2:.4f} | {cells} |")
+        cells = []
+        for values, power in zip((curve.seconds, curve.megabytes), curve.sweep.powers, strict=True):
+            found = fit(curve.sweep.values, values, power)
+            flat = abs(found.exponent) < 0.1  # then the line explains nothing, for there is nothing to explain
+            cells.append(
+                f"{powered(curve.sweep, power)} | {found.exponent:.2f} | {'flat' if flat else f'{found.r2:.4f}'}"
+            )
+        rows.append(f"| {curve.network} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -255,8 +261,8 @@ def plot(curves: Sequence[Curve]) -> Figure:
     figure = Figure(figsize=(2.6 * len(names), 5), layout="constrained")
     grid = figure.subplots(2, len(names), squeeze=False)
     for curve in curves:
-        for row, values in enumerate((curve.seconds, curve.megabytes)):
-            axes, power = grid[row, names.index(curve.sweep.name)], curve.sweep.power
+        for row, (values, power) in enumerate(zip((curve.seconds, curve.megabytes), curve.sweep.powers, strict=True)):
+            axes = grid[row, names.index(curve.sweep.name)]
             x = np.asarray(curve.sweep.values, float) ** (power or 1)
             colour = COLOURS[curve.network]
             axes.plot(x, values, "o", color=colour, markersize=4, label=curve.network)
@@ -265,8 +271,7 @@ def plot(curves: Sequence[Curve]) -> Figure:
                 axes.plot(x, line.slope * x + line.offset, color=colour, linewidth=1)
             if row == 0:
                 axes.vlines(x, *zip(*curve.spreads, strict=True), color=colour, linewidth=1)
-            else:
-                axes.set_xlabel(curve.sweep.name + ("²" if power == 2 else ""), color=INK)
+            axes.set_xlabel(powered(curve.sweep, power), color=INK)
             axes.set_ylim(bottom=0)
             axes.set_xlim(left=0)
             axes.spines[["top", "right"]].set_visible(False)
