@@ -272,9 +272,10 @@ def plot(curves: Sequence[Curve]) -> Figure:
             if row == 0:
                 axes.vlines(x, *zip(*curve.spreads, strict=True), color=colour, linewidth=1)
             axes.set_xlabel(powered(curve.sweep, power), color=INK)
-            axes.set_ylim(bottom=0)
-            axes.set_xlim(left=0)
-            axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid.flat:  # once all curves are there: limits that are set stay as they are
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        axes.spines[["top", "right"]].set_visible(False)
     for row, name in enumerate(("seconds", "memory, MB")):
         grid[row, 0].set_ylabel(name)
     grid[0, 0].legend(frameon=False, fontsize=8)
