@@ -62,31 +62,36 @@ def _fold_norms(sequence: nn.Sequential) -> None:
 def _fix_convolutions(model: nn.Module, dtype: torch.dtype) -> None:
     for module in list(model.modules()):
         for name, conv in module.named_children():
-            if not isinstance(conv, nn.Conv3d):
-                continue
-            if conv.kernel_size == (3, 3, 3) and conv.stride == (1, 1, 1):
-                setattr(module, name, FixedConv3x3x3(conv.weight, conv.bias, dtype))
-            else:
-                conv.weight.data = conv.weight.data.to(dtype, memory_format=torch.channels_last_3d)
-                conv.bias = None if conv.bias is None else nn.Parameter(conv.bias.to(dtype), False)
+            if isinstance(conv, nn.Conv3d):
+                setattr(module, name, FixedConv(conv, dtype))
 
 
-class FixedConv3x3x3(nn.Module):
-    """A 3x3x3 convolution of stride and padding 1 whose weights never change: kernels are transformed once."""
+class FixedConv(nn.Module):
+    """A convolution whose weights never change: kernels are transformed once."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(self, conv: nn.Conv3d, dtype: torch.dtype) -> None:
         super().__init__()
+        weight = conv.weight.data
+        self.stride, self.padding = conv.stride, conv.padding
         self.weight = nn.Buffer(weight.to(dtype).contiguous(memory_format=torch.channels_last_3d))
-        self.middle = nn.Buffer(weight[:, :, 1].to(dtype).contiguous(memory_format=torch.channels_last))
-        self.transformed = nn.Buffer(winograd.transformed_weight(weight, dtype))
-        self.bias = None if bias is None else nn.Buffer(bias.to(dtype))
+        self.bias = None if conv.bias is None else nn.Buffer(conv.bias.to(dtype))
+        self.quick = conv.kernel_size == (3, 3, 3) and conv.stride == (1, 1, 1) and conv.padding == (1, 1, 1)
+        if self.quick:
+            self.middle = nn.Buffer(weight[:, :, 1].to(dtype).contiguous(memory_format=torch.channels_last))
+            self.transformed = nn.Buffer(winograd.transformed_weight(weight, dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        if traced() or x.device.type != "cpu":
-            return F.conv3d(x, self.weight, self.bias, padding=1)
-        if x.shape[2] == 1:
-            return F.conv2d(x.squeeze(2), self.middle, self.bias, padding=1).unsqueeze(2)
-        if not winograd.pays(x.shape, len(self.weight), self.weight.dtype):
-            return F.conv3d(x, self.weight, self.bias, padding=1)
-        clips = x.to(self.weight.dtype).permute(0, 2, 3, 4, 1).contiguous()
-        return winograd.convolve(clips, self.transformed, self.bias).permute(0, 4, 1, 2, 3)
+        if traced() or x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+            return F.conv3d(x, self.weight, self.bias, self.stride, self.padding)
+        x = x.to(self.weight.dtype)
+        if self.quick and x.shape[2] == 1:
+            x, kernel, place = x.squeeze(2), self.middle, ((1, 1), (1, 1), (1, 1))
+            return torch.ops.aten.mkldnn_convolution(x, kernel, self.bias, *place, 1).unsqueeze(2)
+        if self.quick and winograd.pays(x.shape, len(self.weight), self.weight.dtype):
+            clips = x.permute(0, 2, 3, 4, 1).contiguous()
+            return winograd.convolve(clips, self.transformed, self.bias).permute(0, 4, 1, 2, 3)
+        # By its name: F.conv3d leaves what it holds for small, as all that is deep in the network of a lone clip, to
+        # plain loops that take several times as long.
+        return torch.ops.aten.mkldnn_convolution(
+            x, self.weight, self.bias, self.padding, self.stride, (1, 1, 1), 1
+        )  # fmt: skip
