@@ -40,6 +40,9 @@ Lists = Annotated[
 ]
 Split = Annotated[int, Parameter(help="Which of several official splits.")]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]
+Address = Annotated[str | None, Parameter(help="Ray cluster: auto or HOST:PORT; default: this machine alone.")]
+CpusPerRun = Annotated[int | None, Parameter(help="Default: a fair share of what there is.")]
+GpusPerRun = Annotated[float | None, Parameter(help="Or part of one; default: 1 where there are any.")]
 ViewsText = Annotated[str | None, Parameter(help="CLIPSxCROPS averaged for each video; default: as trained.")]
 
 
@@ -133,11 +136,9 @@ def sweep(
     seeds: Annotated[int, Parameter(help="Runs of each trial.")] = 1,
     lists: Lists = None,
     split: Split = 1,
-    address: Annotated[
-        str | None, Parameter(help="Ray cluster: auto or HOST:PORT; default: this machine alone.")
-    ] = None,
-    cpus_per_run: Annotated[int | None, Parameter(help="Default: a fair share of what there is.")] = None,
-    gpus_per_run: Annotated[float | None, Parameter(help="Or part of one; default: 1 where there are any.")] = None,
+    address: Address = None,
+    cpus_per_run: CpusPerRun = None,
+    gpus_per_run: GpusPerRun = None,
     as_json: Json = False,
 ) -> int:
     """Train a recipe with many values and seeds, side by side; rank them on videos held out of training."""
@@ -161,6 +162,64 @@ def sweep(
         say(f"failed: {name}: {reason}")
     print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if as_json else result.to_text())
     return 1 if result.failed or result.problems else 0
+
+
+@app.command
+def reproduce(
+    tables: Annotated[
+        tuple[str, ...], Parameter(help="Tables of the paper (1 2 3 4 5); default: all of the scale.")
+    ] = (),
+    /,
+    *,
+    data: Annotated[str | None, Parameter(help="The videos: as DATA of msfnet train.")] = None,
+    scale: Annotated[str, Parameter(help="ucf101, ucf101-18, ucf101-18-small or kinetics400.")] = "ucf101",
+    lists: Lists = None,
+    split: Split = 1,
+    seeds: Annotated[int, Parameter(help="Runs of each row.")] = 3,
+    recipe: Annotated[str | None, Parameter(help="Another recipe than the scale's, at the scale's size.")] = None,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", help="table.key=value in all runs.")] = (),
+    out: Annotated[Path, Parameter(help="Folder for results-SCALE.json, .md and .html.")] = Path("reproduce"),
+    runs: Annotated[Path | None, Parameter(help="Folder for the run folders; default: runs/reproduce-SCALE.")] = None,
+    only_report: Annotated[
+        bool, Parameter(negative=(), help="Run nothing: write the page of what is finished.")
+    ] = False,
+    address: Address = None,
+    cpus_per_run: CpusPerRun = None,
+    gpus_per_run: GpusPerRun = None,
+    as_json: Json = False,
+) -> int:
+    """Train and score the rows of the paper's tables, side by side; say which of its claims held. It goes on."""
+    from msfnet.data.listing.annotations import read_data
+    from msfnet.data.shards.index import is_shards, read_shards
+    from msfnet.reproduce.page import write_results
+    from msfnet.reproduce.plan import make_plan
+    from msfnet.reproduce.results import read_results
+    from msfnet.reproduce.run import Reproduction, run_plan
+    from msfnet.reproduce.tables import read_paper, read_scale
+    from msfnet.sweep.cluster import Machines
+
+    plan = make_plan(read_paper(), read_scale(scale), tables, recipe, set_, seeds)
+    folder = runs or Path("runs") / f"reproduce-{plan.name}"
+    if only_report:
+        done = Reproduction(read_results(plan, folder), {}, {})
+    elif data is None:
+        raise UserError("expected --data, the videos to train on; --only-report does without")
+    else:
+        machines = Machines(address, cpus_per_run, gpus_per_run)
+        found = read_shards(data) if is_shards(data) else read_data(Path(data), lists, split)
+        try:
+            done = run_plan(plan, found, folder, machines, say=say)
+        except KeyboardInterrupt:
+            write_results(read_results(plan, folder), out)
+            say("stopped; the same command goes on")
+            return 1
+    for path, reason in done.problems.items():
+        say(f"could not be read: {path}: {reason}")
+    for name, reason in done.failed.items():
+        say(f"failed: {name}: {reason}")
+    files = write_results(done.results, out)
+    print(json.dumps(done.results.to_dict(), indent=2, ensure_ascii=False) if as_json else files[-1])
+    return 1 if done.failed or done.problems else 0
 
 
 @app.command

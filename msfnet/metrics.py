@@ -117,6 +117,42 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
+def sign_flips(differences: Ints) -> float:
+    """How likely a sum at least so far from zero is when chance decides the sign of each difference: exact, two-sided.
+
+    Of videos that two networks are compared on: how many more runs of the one have it right than of the other. With
+    one run of each that is McNemar's test.
+    """
+    likely = np.ones(1)  # of each sum, from the lowest to the highest
+    for size, n in zip(*np.unique(np.abs(differences[differences != 0]), return_counts=True), strict=True):
+        ways = np.zeros(2 * size * n + 1)
+        ways[:: 2 * size] = [
+            math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
+            for k in range(n + 1)
+        ]
+        likely = np.convolve(likely, ways)
+    reach = abs(int(differences.sum()))
+    return min(1.0, 2 * float(likely[len(likely) // 2 + reach :].sum())) if reach else 1.0
+
+
+def bootstrap_difference(first: Bools, second: Bools, draws: int = 4000, seed: int = 0) -> tuple[float, float]:
+    """The interval that holds the difference of two shares of right answers with 95 % confidence.
+
+    Both are R V: which of the same videos each run of a network has right, as many runs as there are. Videos are drawn
+    anew for both at once, runs for each of its own, so that it holds the luck of both (Efron, 1979). Of a single run
+    nothing is known of its luck.
+    """
+    rng = np.random.default_rng(seed)
+    n_videos = first.shape[1]
+    differences = []
+    for _ in range(draws):
+        weights = rng.multinomial(n_videos, np.full(n_videos, 1 / n_videos)) / n_videos
+        means = [(right @ weights)[rng.integers(len(right), size=len(right))].mean() for right in (first, second)]
+        differences.append(means[0] - means[1])
+    low, high = np.quantile(differences, (0.025, 0.975))
+    return float(low), float(high)
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """p-values of several tests at once, so that one of many is not taken for a find by chance (Holm, 1979)."""
     adjusted, highest = list(ps), 0.0

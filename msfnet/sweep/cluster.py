@@ -200,11 +200,11 @@ def _refuse_others(data: Listing | ShardIndex, runs: Sequence[Run], out: Path) -
     write_text(file, json.dumps(described, indent=2))
     for run in runs:
         recipe = out / run.name / "recipe.toml"
-        if recipe.is_file() and (difference := _difference(load_recipe(str(recipe)), run.recipe)):
+        if recipe.is_file() and (difference := first_difference(load_recipe(str(recipe)), run.recipe)):
             raise UserError(f"{out} holds {run.name} with {difference}; choose another --out")
 
 
-def _difference(there: Recipe, wanted: Recipe) -> str:
+def first_difference(there: Recipe, wanted: Recipe) -> str:
     """The first key in which two recipes differ, in words; empty if none."""
     for name, table in wanted:
         for key, value in table:
