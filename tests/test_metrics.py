@@ -1,6 +1,7 @@
 """Scores by hand-written tables."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scipy.stats import binomtest
 
 from msfnet.metrics import (
     average_views,
+    bootstrap_difference,
     calibration,
     confused_pairs,
     confusion,
@@ -18,6 +20,7 @@ from msfnet.metrics import (
     mcnemar,
     mean_and_spread,
     precision_and_f1,
+    sign_flips,
     top_k,
     wilson,
 )
@@ -139,6 +142,34 @@ def test_mcnemar_is_the_exact_binomial_test(only_first, only_second):
     n = only_first + only_second
     expected = binomtest(only_first, n).pvalue if n else 1
     assert mcnemar(only_first, only_second) == pytest.approx(expected, rel=1e-6)
+
+
+@given(st.lists(st.integers(-4, 4), max_size=9))
+def test_sign_flips_count_every_way_of_signs(differences):
+    """Against all 2^n of them."""
+    sums = [
+        sum(sign * d for sign, d in zip(signs, differences, strict=True))
+        for signs in product((-1, 1), repeat=len(differences))
+    ]
+    expected = sum(abs(total) >= abs(sum(differences)) for total in sums) / len(sums)
+    assert sign_flips(np.array(differences, dtype=int)) == pytest.approx(expected)
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_sign_flips_of_single_runs_are_mcnemars_test(only_first, only_second):
+    differences = np.array([1] * only_first + [-1] * only_second + [0] * 7)
+    assert sign_flips(differences) == pytest.approx(mcnemar(only_first, only_second), rel=1e-6)
+
+
+def test_the_bootstrap_of_single_runs_has_the_width_of_the_textbook():
+    """Of 400 videos 60 are right in the first alone, 40 in the second alone: 5 +- 1.96 x 2.47 points."""
+    first = np.array([[True] * 60 + [False] * 40 + [True] * 300])
+    second = np.array([[False] * 60 + [True] * 40 + [True] * 300])
+    low, high = bootstrap_difference(first, second)
+    error = math.sqrt((100 / 400 - 0.05**2) / 400)
+    assert low == pytest.approx(0.05 - 1.96 * error, abs=0.004)
+    assert high == pytest.approx(0.05 + 1.96 * error, abs=0.004)
+    assert (low, high) == bootstrap_difference(first, second)
 
 
 def test_holm_by_hand():
