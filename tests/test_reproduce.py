@@ -24,6 +24,7 @@ from msfnet.reproduce.plan import make_plan
 from msfnet.reproduce.results import read_results, right_answers
 from msfnet.reproduce.run import with_test_videos
 from msfnet.reproduce.tables import Claim, Network, Paper, read_paper, read_scale, scale_names
+from msfnet.sweep.cluster import usable_cpus
 from msfnet.sweep.work import Share, perform
 from msfnet.train.loop import CHECKPOINT
 from msfnet.types import UserError, VideoItem
@@ -329,7 +330,7 @@ def test_a_killed_reproduction_goes_on_and_its_page_can_be_written_meanwhile(vid
     perform_here(make_plan(read_paper(), small, ["3"], None, sets, 1), video_folder, 2, runs)
     command = [sys.executable, "-m", "msfnet", "reproduce", "3", "--scale", small.name, "--seeds", "1", "--json"]
     command += ["--runs", str(runs), "--out", str(out), *(word for item in sets for word in ("--set", item))]
-    training = [*command, "--data", str(video_folder), "--cpus-per-run", str(os.cpu_count())]
+    training = [*command, "--data", str(video_folder), "--cpus-per-run", str(usable_cpus())]
     first = subprocess.Popen(training, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     third = runs / "msf_r3d18_nst-seed0"
     while not (third / "last" / CHECKPOINT).exists():

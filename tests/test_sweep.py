@@ -21,7 +21,7 @@ from msfnet.data.listing.annotations import read_data, read_manifest
 from msfnet.data.shards.index import read_shards
 from msfnet.data.shards.write import write_shards
 from msfnet.recipe import load_recipe
-from msfnet.sweep.cluster import Machines, do_runs, fair_share
+from msfnet.sweep.cluster import Machines, do_runs, fair_share, usable_cpus
 from msfnet.sweep.ranking import RunScore, TrialScore, rank, score_run, to_csv, to_table
 from msfnet.sweep.run import plan_trials, run_sweep
 from msfnet.sweep.trials import Run, Trial
@@ -133,6 +133,13 @@ CPU2, CPU16, GPU4 = {"CPU": 2.0}, {"CPU": 16.0}, {"CPU": 16.0, "GPU": 4.0}
 )
 def test_shares(nodes, n_runs, machines, share):
     assert fair_share(nodes, n_runs, machines) == share
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process may use all CPUs")
+def test_a_process_bound_to_one_cpu_has_one():
+    script = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); from msfnet.sweep import cluster;"
+    done = subprocess.check_output([sys.executable, "-c", f"{script} print(cluster.usable_cpus())"], text=True)
+    assert int(done) == 1
 
 
 @pytest.mark.parametrize(
@@ -343,7 +350,7 @@ def test_a_killed_sweep_goes_on_and_grows(video_folder, tmp_path, ray):
     """On this machine alone: killed with its last run half done, started and ended, then started with a second seed."""
     out = tmp_path / "out"
     command = [sys.executable, "-m", "msfnet", "sweep", str(video_folder), "--out", str(out), *WORDS]
-    command += ["--set", "train.epochs=12", "--grid", "optim.lr=0.01,0.02", "--cpus-per-run", str(os.cpu_count())]
+    command += ["--set", "train.epochs=12", "--grid", "optim.lr=0.01,0.02", "--cpus-per-run", str(usable_cpus())]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     half_done = out / "lr=0.02-seed0"
     while not (half_done / "last" / CHECKPOINT).exists():

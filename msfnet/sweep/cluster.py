@@ -112,6 +112,11 @@ def fair_share(nodes: Sequence[dict[str, float]], n_runs: int, machines: Machine
     return Share(cpus, gpus)
 
 
+def usable_cpus() -> int:
+    """CPUs that this process may compute on: under taskset and in a SLURM job fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 def _results(
     ray: Any, data: Listing | ShardIndex, runs: Sequence[Run], out: Path, share: Share, score_test: bool, say: Say
 ) -> Iterator[Outcome]:
@@ -159,7 +164,8 @@ def _engine(machines: Machines, out: Path) -> Iterator[Any]:
             if machines.address:
                 ray.init(machines.address, **quiet)
             else:
-                ray.init("local", include_dashboard=False, object_store_memory=100 * 2**20, **quiet)
+                own = {"num_cpus": usable_cpus(), "object_store_memory": 100 * 2**20}
+                ray.init("local", include_dashboard=False, **own, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = f"no Ray cluster answers at {machines.address}" if machines.address else "Ray does not start here"
             raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
