@@ -19,7 +19,7 @@ from msfnet.files import write_text
 RESULT = Path(__file__).with_suffix(".md")
 NETWORKS = ("r3d18", "msf_r3d18_fsam")
 OURS = NETWORKS[1]
-ROUNDS, MEMORY_ROUNDS, MEMORY_BATCH = 9, 3, 8
+ROUNDS, MEMORY_ROUNDS, MEMORY_BATCH = 7, 3, 8
 EXPORTS = ("onnx", "openvino")
 
 # What the network was to reach: (what, runtimes, precision, at least, hoped for), as a multiple of R3D-18's speed.
