@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from msfnet.bench.timing import ratio, time_in_turn
 from torch import Tensor
 
+from msfnet.bench.timing import ratio, time_in_turn
 from msfnet.files import write_text
 from msfnet.layers import winograd
 
