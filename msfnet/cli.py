@@ -34,7 +34,9 @@ DataOrShards = Annotated[
     Parameter(help="Folder of class folders, manifest CSV, folder of videos with --lists, folder or URL of shards."),
 ]
 WeightsPath = Annotated[Path, Parameter(help="A .safetensors file or a run folder.")]
-NetworkPath = Annotated[Path, Parameter(help="A .safetensors file, a run folder or a file of msfnet export.")]
+NetworkPath = Annotated[
+    Path, Parameter(help="A .safetensors file, a run folder, a file of msfnet export, or msfnet_ucf101_18.")
+]
 Lists = Annotated[
     Path | None, Parameter(help="Folder of official lists: UCF101, HMDB51, Kinetics, Something-Something or Jester.")
 ]
@@ -353,8 +355,10 @@ def report(
 
 @app.command
 def predict(
-    weights: NetworkPath,
-    sources: Annotated[tuple[str, ...], Parameter(help="Video files, folders and globs.")],
+    sources: Annotated[
+        tuple[str, ...],
+        Parameter(help="WEIGHTS as of evaluate, then video files, folders and globs. No WEIGHTS: msfnet_ucf101_18."),
+    ] = (),
     /,
     *,
     top: Annotated[int, Parameter(help="How many labels to give.")] = 5,
@@ -363,14 +367,17 @@ def predict(
     as_csv: Annotated[bool, Parameter(name="--csv", negative=(), help="Print CSV, a row for each label.")] = False,
 ) -> int:
     """Recognise what is done in videos. A file that cannot be read gets a reason, and the others go on."""
-    from msfnet.models.weights_file import weights_file
+    from msfnet.models.weights_file import SHIPPED, split_words, weights_file
     from msfnet.sources import find_sources
 
     if as_json and as_csv:
         raise UserError("expected one of --json and --csv, found both")
     if top < 1:
         raise UserError(f"expected --top of 1 or more, found {top}")
-    paths, wanted, file = find_sources(sources), Views.parse(views) if views else None, weights_file(weights)
+    weights, videos = split_words(sources)
+    paths, wanted, file = find_sources(videos), Views.parse(views) if views else None, weights_file(weights)
+    if str(weights) == SHIPPED:
+        say(f"with {SHIPPED}, which knows 18 actions of UCF101; name WEIGHTS before the videos for others")
 
     from msfnet.predict import Recognizer  # here: torch takes seconds, and mistakes are told before
 

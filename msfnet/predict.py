@@ -17,6 +17,7 @@ from msfnet.data.sampling import scored_clips
 from msfnet.data.video.decode import read_clips
 from msfnet.export.load import load_network
 from msfnet.models.checkpoint import Weights
+from msfnet.models.weights_file import SHIPPED
 from msfnet.scoring import best_device, score_views
 from msfnet.types import Clip, Prediction, VideoError, Views
 
@@ -42,8 +43,11 @@ class Recognizer:
         self.model = weights.model.eval().to(self.device)
 
     @classmethod
-    def load(cls, weights: str | Path, device: str | torch.device | None = None) -> Recognizer:
-        """From a .safetensors file, a run folder or an exported file. Raises UserError when it is none of them."""
+    def load(cls, weights: str | Path = SHIPPED, device: str | torch.device | None = None) -> Recognizer:
+        """From a .safetensors file, a run folder or an exported file; by default the network that comes with msfnet.
+
+        Raises UserError when it is none of them.
+        """
         return cls(load_network(Path(weights)), device)
 
     def predict(self, path: str | Path, top: int = 5, views: Views | None = None) -> Prediction:
