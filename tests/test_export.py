@@ -497,6 +497,11 @@ def test_a_trained_network_in_every_precision(capsys, no_network, tiny_run, vide
     assert printed.startswith(f"{out}: ")
     assert len(printed.splitlines()) == 1
     assert load_network(out).notes["export"] == {"to": to, "precision": precision}
+    if (to, precision) == ("openvino", "int8"):
+        ops = library("openvino").Core().read_model(out).get_ordered_ops()
+        convolutions = [op for op in ops if op.get_type_name() == "Convolution"]
+        in_8_bits = [op.input_value(1).get_node().get_type_name() != "Constant" for op in convolutions]  # kernels
+        assert in_8_bits == [False] + [True] * (len(convolutions) - 1)
     code, printed, _ = run(capsys, "evaluate", out, video_folder, "--json")
     assert code == 0
     assert json.loads(printed)["n_failed"] == 0

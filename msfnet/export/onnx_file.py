@@ -25,7 +25,8 @@ def write(path: Path, weights: Weights, precision: str, calibration: Tensor | No
     onnx, _, _ = (library(name) for name in ("onnx", "onnxscript", "onnxruntime"))  # missing ones are told at once
     model = _convert(weights, interleaved=precision != "int8")
     if calibration is not None:
-        model = quantised(model, calibration, INPUT)
+        first = next(node.name for node in model.graph.node if node.op_type == "Conv")
+        model = quantised(model, calibration, INPUT, first)
     _strip(model)
     onnx.helper.set_model_props(model, {KEY: header_of(weights)})
     onnx.save(model, path)

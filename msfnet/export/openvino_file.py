@@ -39,7 +39,8 @@ def write(path: Path, weights: Weights, precision: str, calibration: Tensor | No
         library("nncf")
     model = _convert(openvino, weights, interleaved=precision != "int8")
     if calibration is not None:
-        model = quantised(model, calibration, INPUT)
+        first = next(op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution")
+        model = quantised(model, calibration, INPUT, first.get_friendly_name())
     model.set_rt_info(header_of(weights), KEY)
     openvino.save_model(model, path, compress_to_fp16=False)
 
