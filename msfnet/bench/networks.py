@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from msfnet.models.checkpoint import load_weights, read_header
 from msfnet.models.registry import MODELS, arguments_of, create_model, summarise
-from msfnet.models.weights_file import WEIGHTS, weights_file
+from msfnet.models.weights_file import SHIPPED, WEIGHTS, weights_file
 from msfnet.types import Preprocessing, UserError, nearest
 
 CLASSES = 101  # of named networks: the last layer is next to nothing of the work
@@ -69,7 +69,7 @@ def find_network(text: str, arguments: Mapping[str, Any]) -> Network:
     """
     if text in MODELS:
         return _named(text, arguments, CLASSES)
-    if not Path(text).exists():
+    if text != SHIPPED and not Path(text).exists():
         raise UserError(
             f"expected a network of `msfnet models`, a run folder or a weights file, found {text!r}; "
             f"{nearest(text, MODELS)}"
