@@ -82,7 +82,7 @@ class Recognizer:
     def _read(self, path: Path, clips: int) -> Clip | str:
         preprocessing = self.weights.preprocessing
         try:
-            return read_clips(path, partial(scored_clips, preprocessing, clips), preprocessing.resize_px)
+            return read_clips(path, partial(scored_clips, preprocessing, clips), preprocessing.frame_format)
         except VideoError as error:
             return str(error)
 
@@ -105,7 +105,9 @@ class Recognizer:
         named = tuple((self.classes[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True))
         warning = clip.warning
         if clip.repeated:
-            short = f"{clip.video_frames} frames, shorter than a clip of {self.weights.preprocessing.read_frames}"
+            own = self.weights.preprocessing
+            at = f" at {own.fps:g} a second" if own.fps else ""
+            short = f"{clip.video_frames} frames{at}, shorter than a clip of {own.read_frames}"
             warning = f"{warning}; {short}" if warning else short
         return Prediction(str(path), named, warning=warning)
 

@@ -74,6 +74,11 @@ class Data(Table):
         "even", description="scored frames: spread over the whole video, or every `interval`-th about the centre"
     )
     interval: Positive = Field(2, description="frames from one to the next of a centred or dense clip")
+    fps: float = Field(
+        0.0,
+        description="frames a second that videos are read at, whatever their own rate: all frames are counted in "
+        "these; 0: every frame as the file has it",
+    )
     views: str = Field("1x1", description="CLIPSxCROPS that are averaged for a video's score")
     flip: bool = Field(True, description="mirror half of the training clips; wrong where classes tell left from right")
     flip_pairs: tuple[tuple[str, str], ...] = Field(
@@ -216,6 +221,7 @@ class Recipe(Table):
             interval_frames=data.interval,
             views=Views.parse(data.views),
             input=data.input,
+            fps=data.fps,
         )
 
     def model_arguments(self) -> dict[str, Any]:

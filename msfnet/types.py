@@ -78,12 +78,32 @@ class Views:
 
 
 @dataclass(frozen=True)
+class FrameFormat:
+    """What frames a video is read as: of (width, height) px and so many a second, whatever its own rate.
+
+    With an `fps` of 0 they are every frame that it has, as many a second as those are.
+    """
+
+    resize_px: tuple[int, int]
+    fps: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.resize_px[0]}x{self.resize_px[1]} px" + (f" at {self.fps:g} a second" if self.fps else "")
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells frames of this format from others; of every frame it is what it was before there was an `fps`."""
+        return (self.resize_px, self.fps) if self.fps else (self.resize_px,)
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """Everything between a video file and the network's input: its only home, saved with the weights.
 
     `resize_px` is (width, height), `size_px` the side of the square crop. `sampling` says where the frames of
     a scored clip lie: "even" spreads them over the whole video, "centred" takes every `interval_frames`-th.
-    `input` is a key of INPUT_CHANNELS; weights files from before there was a choice have none, and are of "rgb".
+    `input` is a key of INPUT_CHANNELS, `fps` that of FrameFormat. Weights files from before there was a choice have
+    neither, and are of "rgb" and of every frame.
     """
 
     frames: int
@@ -95,6 +115,7 @@ class Preprocessing:
     interval_frames: int
     views: Views = Views()
     input: str = "rgb"
+    fps: float = 0.0
 
     def __post_init__(self) -> None:
         if self.input not in INPUT_CHANNELS:
@@ -104,11 +125,18 @@ class Preprocessing:
                 f"expected frames, size and interval of 1 or more, found {self.frames}, {self.size_px} and "
                 f"{self.interval_frames}"
             )
+        if self.fps and not 0.01 <= self.fps <= 1000:
+            raise UserError(f"expected data.fps of 0.01 to 1000, or 0 for every frame of a file, found {self.fps:g}")
         if min(self.resize_px) < self.size_px:
             raise UserError(
                 f"expected a resize of at least the crop's {self.size_px} px, found "
                 f"{self.resize_px[0]}x{self.resize_px[1]} px; raise data.resize or lower data.size"
             )
+
+    @property
+    def frame_format(self) -> FrameFormat:
+        """What videos are read as, before a crop."""
+        return FrameFormat(self.resize_px, self.fps)
 
     @property
     def channels(self) -> int:

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import moving_square, write_lossless
 
 from msfnet.cli import main
@@ -27,9 +29,9 @@ from msfnet.data.video.decoders import DECODERS, Decoder, DirectReader
 from msfnet.data.video.encode import write_video
 from msfnet.evaluate import evaluate_data
 from msfnet.recipe import Data, Recipe
-from msfnet.types import UserError, VideoError, VideoItem
+from msfnet.types import FrameFormat, UserError, VideoError, VideoItem
 
-NATIVE = (64, 48)  # width, height of the videos made here
+NATIVE = FrameFormat((64, 48))  # width, height of the videos made here
 ENTRY_BYTES = 64 * 48 * 3 * 20 + 1000  # of a video of 20 frames, about
 
 
@@ -96,17 +98,47 @@ def test_short_videos_are_named_as_such(tmp_path, folder):
         assert FrameCache(folder, NATIVE, 2**30).read_clips(tmp_path / "a.mkv", lambda n: even_clips(n, 8, 1)).repeated
 
 
-def test_other_content_size_codec_decoder_and_version_are_other_entries(video, folder, monkeypatch):
+def test_other_content_size_rate_codec_decoder_and_version_are_other_entries(video, folder, monkeypatch):
     FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
-    assert FrameCache(folder, (32, 32), 2**30).read_clips(video, every(1)).frames.shape[2:4] == (32, 32)
+    assert FrameCache(folder, FrameFormat((32, 32)), 2**30).read_clips(video, every(1)).frames.shape[2:4] == (32, 32)
     FrameCache(folder, NATIVE, 2**30, codec="jpeg").read_clips(video, every(1))
     monkeypatch.setitem(DECODERS, "other", DECODERS["pyav"])
     FrameCache(folder, NATIVE, 2**30, decoder="other").read_clips(video, every(1))
+    assert FrameCache(folder, replace(NATIVE, fps=5.0), 2**30).read_clips(video, every(1)).video_frames == 10
+    assert FrameCache(folder, replace(NATIVE, fps=20.0), 2**30).read_clips(video, every(1)).video_frames == 40
     monkeypatch.setattr(cache_module, "DECODE_VERSION", cache_module.DECODE_VERSION + 1)
     FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
     write_lossless(video, moving_square(9))
     assert FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1)).video_frames == 9
-    assert len(entries(folder)) == 6
+    assert len(entries(folder)) == 8
+
+
+def test_entries_of_every_frame_have_the_names_of_earlier_versions():
+    """What lies in users' folders is found again."""
+    assert FrameFormat((171, 128)).key == ((171, 128),)
+    assert FrameFormat((171, 128), 8.33).key == ((171, 128), 8.33)
+
+
+def test_training_at_a_rate_sees_the_same_clips_with_a_cache_and_without(tmp_path, folder):
+    """Of files of a faster rate, the same and a slower one; decoded, and from the cache."""
+    items = [VideoItem(tmp_path / f"{fps}.mkv", "a") for fps in (30, 10, 4)]
+    for item, fps in zip(items, (30, 10, 4), strict=True):
+        write_lossless(item.path, moving_square(3 * fps), fps)
+    preprocessing = replace(Recipe(data=Data(size=32, frames=8, fps=10)).preprocessing(), interval_frames=1)
+    cached = FrameCache(folder, preprocessing.frame_format, 2**30)
+    direct, first, again = (
+        [
+            TrainingVideos(items, ["a"], preprocessing, reader, sampling="dense")[i, seed]
+            for i in range(3)
+            for seed in (1, 2)
+        ]
+        for reader in (None, cached, cached)
+    )
+    assert len(entries(folder)) == 3
+    for samples in (first, again):
+        assert all(torch.equal(a.frames, b.frames) for a, b in zip(direct, samples, strict=True))
+    assert [cached.read_clips(item.path, every(1)).video_frames for item in items] == [30, 30, 30]
+    assert len({sample.frames.numpy().tobytes() for sample in direct}) == 6
 
 
 def test_renamed_and_copied_videos_hit_the_same_entry(video, folder, tmp_path, monkeypatch):
@@ -160,7 +192,7 @@ def test_a_second_epoch_reads_no_video(tmp_path, folder, workers):
     (root / "1.avi").write_bytes(b"no video")
     items = [VideoItem(root / f"{i}.avi", "a") for i in range(5)]
     preprocessing = Recipe(data=Data(size=32, frames=4)).preprocessing()
-    cache = FrameCache(folder, preprocessing.resize_px, 2**30)
+    cache = FrameCache(folder, preprocessing.frame_format, 2**30)
     videos = TrainingVideos(items, ["a"], preprocessing, cache, sampling="random-interval")
     loader = make_batches(videos, Turns(len(items), 2, seed=0), workers, print)
     past_the_tick()
@@ -192,7 +224,7 @@ def test_what_cannot_be_read_is_tried_once_a_run(tmp_path, folder, monkeypatch):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     tried = []
     count = cache_module.count_frames
-    monkeypatch.setattr(cache_module, "count_frames", lambda path: tried.append(path) or count(path))
+    monkeypatch.setattr(cache_module, "count_frames", lambda path, fps: tried.append(path) or count(path, fps))
     for run in (1, 2):
         cache = FrameCache(folder, NATIVE, 2**30)
         past_the_tick()
@@ -205,9 +237,9 @@ def test_what_cannot_be_read_is_tried_once_a_run(tmp_path, folder, monkeypatch):
 
 def test_damaged_videos_are_cached_with_their_warning(real_data, folder):
     path = real_data / "robustness" / "truncated.avi"
-    direct = read_clips(path, every(1), (86, 64))
+    direct = read_clips(path, every(1), FrameFormat((86, 64)))
     for _ in range(2):
-        clip = FrameCache(folder, (86, 64), 2**30).read_clips(path, every(1))
+        clip = FrameCache(folder, FrameFormat((86, 64)), 2**30).read_clips(path, every(1))
         assert clip.warning == direct.warning
         assert np.array_equal(clip.frames, direct.frames)
     assert [read_header(entry.read_bytes()).warning for entry in entries(folder)] == [direct.warning]
@@ -222,9 +254,9 @@ def test_very_long_videos_are_decoded_each_time(video, folder, monkeypatch):
 
 
 def test_a_video_that_changes_while_it_is_decoded_is_not_kept(video, folder, monkeypatch):
-    def change_and_read(path, resize_px):
+    def change_and_read(path, frame_format):
         write_lossless(path, moving_square(7))
-        return read_video(path, resize_px)
+        return read_video(path, frame_format)
 
     read_by(monkeypatch, change_and_read)
     assert FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1)).video_frames == 7
@@ -418,7 +450,8 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from msfnet.data.cache.frame_cache import FrameCache
-cache = FrameCache(Path(sys.argv[1]), (64, 48), 2**30)
+from msfnet.types import FrameFormat
+cache = FrameCache(Path(sys.argv[1]), FrameFormat((64, 48)), 2**30)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 for _ in range(2):
     assert cache.read_clips(Path(sys.argv[2]), lambda n: np.arange(n)[None]).video_frames == 20
@@ -484,13 +517,14 @@ def test_raw_size_is_estimated_from_a_few_videos(tmp_path, monkeypatch):
     assert estimate_raw_bytes(paths * 100, NATIVE) == pytest.approx(100 * 46 * frame_bytes, rel=0.1)
     assert estimate_raw_bytes([*paths, tmp_path / "gone.mkv"], NATIVE) == 46 * frame_bytes
     assert estimate_raw_bytes([], NATIVE) == 0
+    assert estimate_raw_bytes(paths, replace(NATIVE, fps=20.0)) == 2 * 46 * frame_bytes  # they have ten a second
     monkeypatch.setattr(cache_module, "LONGEST_BYTES", 12 * frame_bytes)
     assert estimate_raw_bytes(paths, NATIVE) == (10 + 11 + 12) * frame_bytes
 
 
 def test_a_recipe_opens_the_cache_it_asks_for(video, folder, tmp_path):
     items, preprocessing, said = [VideoItem(video, "a")], Recipe().preprocessing(), []
-    assert open_reader(Data(cache="off"), preprocessing, items, said.append) == DirectReader((171, 128))
+    assert open_reader(Data(cache="off"), preprocessing, items, said.append) == DirectReader(FrameFormat((171, 128)))
     cache = open_reader(Data(cache=str(folder), cache_gb=0.5), preprocessing, items, said.append)
     assert (cache.store.folder, cache.store.budget_bytes, cache.codec) == (folder, 2**29, "raw")
     assert said == ["cache: 1 videos, about 0.0 GB raw of 0.5 GB"]

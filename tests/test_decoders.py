@@ -13,7 +13,9 @@ from msfnet.data.video import decode_torchcodec
 from msfnet.data.video.decode import read_clips
 from msfnet.data.video.decoders import DECODERS, DirectReader
 from msfnet.recipe import Data, Recipe
-from msfnet.types import UserError, VideoError
+from msfnet.types import FrameFormat, UserError, VideoError
+
+LARGE = FrameFormat((171, 128))
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +35,16 @@ def test_lossless_frames_are_the_same_to_the_last_bit(torchcodec, tmp_path):
     assert np.array_equal(torchcodec.read_video(tmp_path / "a.mkv", NATIVE).frames[0], frames)
 
 
-def test_frames_of_every_readable_file_are_pyavs(torchcodec, real_data):
+@pytest.mark.parametrize("fps", [0.0, 8.33])
+def test_frames_of_every_readable_file_are_pyavs(torchcodec, real_data, fps):
     """The same moments of every file, rotated and variable rates included; only scaling may round otherwise."""
 
     def plan(n):
         return np.linspace(0, n - 1, 4).astype(np.int64).reshape(2, 2)
 
-    left = set()
+    left, own = set(), FrameFormat((171, 128), fps)
     for path in readable(real_data):
-        theirs, ours = torchcodec.read_clips(path, plan, (171, 128)), read_clips(path, plan, (171, 128))
+        theirs, ours = torchcodec.read_clips(path, plan, own), read_clips(path, plan, own)
         assert theirs.frames.shape == ours.frames.shape, path.name
         assert theirs.video_frames == ours.video_frames, path.name
         assert np.abs(theirs.frames.astype(int) - ours.frames).mean() < 5, path.name
@@ -64,7 +67,7 @@ def test_files_that_cannot_be_read_have_the_same_reasons(torchcodec, real_data):
 def test_a_recipe_chooses_its_decoder(torchcodec, tmp_path):
     preprocessing = Recipe().preprocessing()
     reader = open_reader(Data(decoder="torchcodec", cache="off"), preprocessing, [], print)
-    assert reader == DirectReader((171, 128), "torchcodec")
+    assert reader == DirectReader(LARGE, "torchcodec")
     cached = open_reader(Data(decoder="torchcodec", cache=str(tmp_path)), preprocessing, [], print)
     assert cached.decoder == "torchcodec"
 

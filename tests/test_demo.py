@@ -11,6 +11,7 @@ from msfnet.data.listing.annotations import read_data
 from msfnet.data.video.decode import read_video
 from msfnet.demo.figures import CLASSES, CYCLES, FRAMES, HEIGHT_PX, ONE_WAY, WIDTH_PX, draw_video, motions
 from msfnet.demo.videos import write_data_set
+from msfnet.types import FrameFormat
 
 
 def test_one_motion_goes_one_way_and_the_others_return():
@@ -62,7 +63,7 @@ def test_data_set_is_written_whole_and_goes_on_where_it_stopped(tmp_path):
     listing = read_data(tmp_path)
     assert len(listing.items) == 3 * len(CLASSES)
     assert len(listing.in_split("test")) == len(CLASSES)
-    assert read_video(listing.items[0].path, (WIDTH_PX, HEIGHT_PX)).video_frames == FRAMES
+    assert read_video(listing.items[0].path, FrameFormat((WIDTH_PX, HEIGHT_PX))).video_frames == FRAMES
     kept = listing.items[5].path
     date = kept.stat().st_mtime_ns
     listing.items[0].path.unlink()

@@ -451,10 +451,28 @@ def assert_example_agrees(weights, onnx_path, video):
 def test_example_needs_no_msfnet(exported, weights_file, video_folder, tmp_path):
     write_lossless(tmp_path / "short.mkv", moving_square(3))
     code = (ROOT / "docs" / "examples" / "predict_onnx.py").read_text(encoding="utf-8")
-    assert len(code.splitlines()) <= 30
+    assert len(code.splitlines()) <= 35
     assert code in (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
     for video in (video_folder / "GoLeft" / "v_GoLeft_g01_c01.mp4", tmp_path / "short.mkv"):
         assert_example_agrees(load_weights(weights_file), exported["onnx"], video)
+
+
+def test_example_reads_videos_at_the_networks_rate(exported, weights_file, tmp_path):
+    """Of a file whose header has a rate, and of one from before there was such a key."""
+    weights = load_weights(weights_file)
+    for fps in (None, 3.0, 5.0, 25.0):  # of videos of ten frames a second
+        own = replace(weights.preprocessing, fps=fps or 0.0, sampling="centred")
+        graph = library("onnx").load(exported["onnx"])
+        entry = next(entry for entry in graph.metadata_props if entry.key == "msfnet")
+        changed = own.to_dict() if fps else {k: v for k, v in own.to_dict().items() if k != "fps"}
+        entry.value = json.dumps(json.loads(entry.value) | {"preprocessing": changed})
+        library("onnx").save(graph, tmp_path / "x.onnx")
+        assert load_network(tmp_path / "x.onnx").preprocessing == own
+        for n_frames in (1, 30):
+            write_lossless(tmp_path / f"{n_frames}.mkv", moving_square(n_frames))
+            assert_example_agrees(
+                replace(weights, preprocessing=own), tmp_path / "x.onnx", tmp_path / f"{n_frames}.mkv"
+            )
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from msfnet.data.cache import packed
 from msfnet.data.cache.packed import DamagedEntry, pack, read_header, unpack
 from msfnet.data.video.decode import read_video
+from msfnet.types import FrameFormat
 
 
 def entry(frames, codec="raw", **notes):
@@ -54,7 +55,9 @@ def test_jpeg_frames_come_back_closely(shape, colours):
 
 
 def test_jpeg_frames_of_a_real_clip_are_close_and_much_smaller(real_data):
-    frames = read_video(real_data / "ucf101-18" / "Archery" / "v_Archery_g01_c01.mp4", (171, 128)).frames[0]
+    frames = read_video(real_data / "ucf101-18" / "Archery" / "v_Archery_g01_c01.mp4", FrameFormat((171, 128))).frames[
+        0
+    ]
     whole = entry(frames, "jpeg")
     assert len(whole) < frames.nbytes / 6
     assert all(

@@ -1,11 +1,14 @@
 """Recognising files: an answer or a reason for each, in order."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from conftest import moving_square, write_lossless
+from safetensors.torch import load_file, save_file
 
 import msfnet
+from msfnet.models.checkpoint import header_of, load_weights, save_weights, weights_file
 from msfnet.predict import CLIPS_CPU, MOST_THREADS, Recognizer
 from msfnet.sources import find_sources
 from msfnet.types import UserError, Views
@@ -34,6 +37,33 @@ def test_short_video_is_answered_with_a_warning(recognizer, tmp_path):
     prediction = recognizer.predict(tmp_path / "s.mkv")
     assert prediction.error is None
     assert prediction.warning == "2 frames, shorter than a clip of 4"
+
+
+def test_a_network_sees_videos_at_the_rate_that_it_was_trained_at(tiny_run, recognizer, tmp_path):
+    """A video of thirty frames a second is to it as the same of ten is; the weights carry the rate."""
+    frames = moving_square(45)
+    write_lossless(tmp_path / "thirty.mkv", frames, 30)
+    write_lossless(tmp_path / "ten.mkv", frames[1::3], 10)
+    weights = load_weights(tiny_run)
+    own = replace(weights.preprocessing, sampling="centred", interval_frames=1, fps=10.0)
+    save_weights(tmp_path / "ten.safetensors", replace(weights, preprocessing=own))
+    at_ten = Recognizer.load(tmp_path / "ten.safetensors")
+    assert at_ten.weights.preprocessing == own
+    seen = at_ten.predict(tmp_path / "thirty.mkv")
+    assert seen.predictions == at_ten.predict(tmp_path / "ten.mkv").predictions
+    assert seen.predictions != recognizer.predict(tmp_path / "thirty.mkv").predictions
+    write_lossless(tmp_path / "short.mkv", frames[:9], 30)
+    assert at_ten.predict(tmp_path / "short.mkv").warning == "3 frames at 10 a second, shorter than a clip of 4"
+
+
+def test_weights_from_before_there_was_a_rate_load(tiny_run, tmp_path):
+    """Their header has no `fps`: every frame."""
+    weights = load_weights(tiny_run)
+    header = json.loads(header_of(weights))
+    assert header["preprocessing"].pop("fps") == 0
+    metadata = {"msfnet": json.dumps(header)}
+    save_file(load_file(weights_file(tiny_run)), tmp_path / "old.safetensors", metadata=metadata)
+    assert load_weights(tmp_path / "old.safetensors").preprocessing == weights.preprocessing
 
 
 def test_many_videos_keep_their_order_and_bad_ones_their_reason(recognizer, video_folder, tmp_path):

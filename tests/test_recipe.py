@@ -1,5 +1,7 @@
 """Recipes: the shipped ones, what --set reaches, and what is refused."""
 
+import json
+
 import pytest
 import tomli_w
 
@@ -134,6 +136,9 @@ def test_change_leaves_the_rest_of_a_recipe_and_refuses_as_set_does():
         ("data.views=2by2", "expected views as CLIPSxCROPS"),
         ("data.views=2x2", "1 or 3 crops, found 2x2"),
         ("data.resize=[40, 40]", "at least the crop's"),
+        ("data.fps=-1", "expected data.fps of 0.01 to 1000, or 0 for every frame of a file, found -1"),
+        ("data.fps=1e-9", "found 1e-09"),
+        ("data.fps=nan", "finite number"),
         ("data.flip_pairs=GoLeft", "recipe key data.flip_pairs: .*found 'GoLeft'"),
         ('data.flip_pairs=[["GoLeft"]]', "recipe key data.flip_pairs.0"),
         ("data.randaugment=2", "recipe key data.randaugment: .*found 2"),
@@ -167,9 +172,10 @@ def test_resize_follows_the_crop(size, resize):
     assert load_recipe("small", [f"data.size={size}"]).preprocessing().resize_px == resize
 
 
-def test_preprocessing_round_trip():
-    preprocessing = load_recipe("small").preprocessing()
-    assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing
+@pytest.mark.parametrize("overrides", [[], ["data.fps=8.33"]])
+def test_preprocessing_round_trip(overrides):
+    preprocessing = load_recipe("small", overrides).preprocessing()
+    assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
     assert Views.parse("10x3") == Views(10, 3)
 
 

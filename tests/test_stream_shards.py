@@ -22,7 +22,7 @@ from msfnet.cli import main
 from msfnet.data.listing.annotations import read_data
 from msfnet.data.sampling import scored_clips
 from msfnet.data.shards import stream as stream_shards
-from msfnet.data.shards.index import INDEX, read_shards
+from msfnet.data.shards.index import INDEX, ShardIndex, read_shards
 from msfnet.data.shards.stream import ScoredShards, ShardError, TrainingShards, make_shard_batches, read_entries
 from msfnet.data.shards.write import write_shards
 from msfnet.data.video.decode import read_clips
@@ -30,7 +30,7 @@ from msfnet.models.checkpoint import load_weights
 from msfnet.recipe import load_recipe
 from msfnet.train.folder import read_history
 from msfnet.train.run import resume, train
-from msfnet.types import UserError
+from msfnet.types import FrameFormat, UserError
 
 RECIPE = load_recipe("small", TINY)
 PREPROCESSING = RECIPE.preprocessing()
@@ -120,7 +120,7 @@ def test_training_samples_are_clips_of_their_videos(folder, video_folder):
         assert sample.frames.shape == (1, 4, 32, 43, 3)
         assert not sample.repeated
         plan = functools.partial(videos._plan, 0, sample.index)
-        clip = read_clips(video_folder / item.label / item.path.name, plan, (43, 32))
+        clip = read_clips(video_folder / item.label / item.path.name, plan, FrameFormat((43, 32)))
         assert np.abs(sample.frames.numpy().astype(int) - clip.frames).mean() < 3  # JPEG
 
 
@@ -180,7 +180,7 @@ def test_scoring_yields_each_video_once_and_the_failed_as_errors(folder, video_f
     assert videos.items[-1].path.name == "v_GoLeft_g09_c01.mp4"
     for sample, item in zip(samples[:4], videos.items, strict=False):
         plan = functools.partial(scored_clips, PREPROCESSING, 2)
-        clip = read_clips(video_folder / item.label / item.path.name, plan, (43, 32))
+        clip = read_clips(video_folder / item.label / item.path.name, plan, FrameFormat((43, 32)))
         assert np.abs(sample.frames.numpy().astype(int) - clip.frames).mean() < 3
     assert [s.label for s in scored(folder, ("GoRight", "Jump"))] == [
         0 if item.label == "GoRight" else -1 for item in videos.items
@@ -198,8 +198,34 @@ def test_short_videos_repeat_their_last_frame_and_damage_is_told(folder):
 def test_shards_of_another_size_are_refused(folder):
     other = load_recipe("small").preprocessing()
     index = read_shards(str(folder))
-    with pytest.raises(UserError, match=r"expected shards of \d+x\d+ px, found 43x32; write them with"):
+    with pytest.raises(UserError, match=r"expected shards of \d+x\d+ px, found 43x32 px; write them with"):
         ScoredShards(index, "test", index.classes, other, batch=2, clips=1)
+
+
+def test_shards_are_of_one_rate(video_folder, tmp_path):
+    """Videos of ten frames a second as five, scored as they are from files; at any other rate they are refused."""
+
+    def write(recipe):
+        return write_shards(read_data(video_folder), recipe, video_folder, tmp_path, shard_bytes=10**6, say=print)
+
+    recipe = load_recipe("small", [*TINY, "data.fps=5"])
+    index, own = write(recipe), recipe.preprocessing()
+    assert read_shards(str(tmp_path)) == index
+    plan = functools.partial(scored_clips, own, 2)
+    for sample in ScoredShards(index, "test", index.classes, own, batch=2, clips=2):
+        clip = read_clips(video_folder / index.items("test")[sample.index].path, plan, own.frame_format)
+        assert 6 <= clip.video_frames <= 11  # of 12 to 21
+        assert np.abs(sample.frames.numpy().astype(int) - clip.frames).mean() < 3  # JPEG
+    with pytest.raises(UserError, match="expected shards of 43x32 px, found 43x32 px at 5 a second; write them with"):
+        train(index, RECIPE, tmp_path / "run", say=print)
+    with pytest.raises(UserError, match="holds shards of other videos, or of another split, size, rate or"):
+        write(RECIPE)
+
+
+def test_shards_of_earlier_versions_are_of_every_frame(folder):
+    values = json.loads((folder / "shards.json").read_text("utf-8"))
+    assert values.pop("fps") == 0
+    assert ShardIndex.from_dict(str(folder), values) == read_shards(str(folder))
 
 
 # Ways to the bytes
@@ -456,7 +482,7 @@ def test_the_same_network_scores_alike_from_files_and_from_shards(folder, video_
             item = videos.items[index]
             plan = functools.partial(scored_clips, PREPROCESSING, 2)
             path = video_folder / item.label / item.path.name
-            direct = torch.from_numpy(read_clips(path, plan, (43, 32)).frames)
+            direct = torch.from_numpy(read_clips(path, plan, FrameFormat((43, 32))).frames)
             found, expected = (score_views(weights.model, c[None], PREPROCESSING, 1) for c in (clips, direct))
             assert torch.allclose(found, expected, atol=0.05)
 
@@ -494,7 +520,7 @@ def test_train_and_evaluate_commands_take_shards(folder, server, tmp_path, capsy
         assert json.loads(out) == scores
     code, _, err = run(capsys, "train", folder, "--out", tmp_path / "other")
     assert code == 2
-    assert "px, found 43x32; write them with the network's own recipe" in err
+    assert "px, found 43x32 px; write them with the network's own recipe" in err
     assert not (tmp_path / "other").exists()
 
 

@@ -44,7 +44,7 @@ def test_shards_give_the_frames_that_they_hold(shards):
     chosen = [names[-1], names[0], names[5], "Nobody/knows.mp4"]
     strips = strips_of(str(out))(chosen)
     assert set(strips) == set(chosen[:3])
-    width, height = index.resize_px
+    width, height = index.frame_format.resize_px
     assert {strip.shape for strip in strips.values()} == {(height, FRAMES * width, 3)}
     assert len({strip.tobytes() for strip in strips.values()}) == 3
 

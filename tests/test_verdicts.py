@@ -50,6 +50,22 @@ def test_one_file(changes, kinds):
     assert [kind for kind, *_ in problems_of([item("x")], {"x": changes})] == kinds
 
 
+@pytest.mark.parametrize(
+    ("codec", "frames", "fps", "reason"),
+    [
+        ("h264", 24, 25 / 3, None),
+        ("h264", 24, 0.0, None),
+        ("h264", 20, 25 / 3, "7 frames at 8.33333 a second, fewer than the 8 of a clip"),
+        ("h264", 2, 1.0, "1 frame at 1 a second, fewer than the 8 of a clip"),
+        ("h264", 7, 50.0, None),
+        ("images", 20, 25 / 3, None),  # have no rate
+    ],
+)
+def test_a_video_is_short_at_the_rate_that_it_is_read_at(codec, frames, fps, reason):
+    facts = {Path("x"): good("x", codec=codec, frames=frames, duration_seconds=frames / 25)}
+    assert [p.reason for p in find_problems([item("x")], facts, (), 8, fps=fps)] == ([reason] if reason else [])
+
+
 def test_of_copies_one_stays():
     items = [item(name) for name in "abcd"]
     same = {"c": {"digest": "b"}}

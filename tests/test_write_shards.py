@@ -25,7 +25,7 @@ from msfnet.data.shards.index import INDEX, UNFINISHED, Shard, ShardIndex, is_sh
 from msfnet.data.shards.write import in_order, write_shards
 from msfnet.data.video.decode import read_video
 from msfnet.recipe import load_recipe
-from msfnet.types import UserError, VideoItem
+from msfnet.types import FrameFormat, UserError, VideoItem
 
 RECIPE = load_recipe("small", TINY)
 SMALL_BYTES = 40_000  # three or four of these tiny videos
@@ -82,7 +82,7 @@ def test_shards_hold_every_video_once_as_it_was_decoded(video_folder, shards):
         for number, item in enumerate(index.items(split)):
             entry, facts = found[f"{split}-{number:08d}"]
             assert facts == {"label": item.label, "path": item.path.as_posix(), "group": item.group, "split": split}
-            frames = read_video(video_folder / item.path, (43, 32)).frames[0]
+            frames = read_video(video_folder / item.path, FrameFormat((43, 32))).frames[0]
             difference = unpack(entry, np.arange(len(frames))).astype(int) - frames
             assert np.abs(difference).mean() < 3  # JPEG
     assert [path.name for path in out.iterdir() if path.suffix != ".tar"] == [INDEX]
@@ -93,7 +93,7 @@ def test_index_reads_back_and_is_of_the_archives(shards):
     assert read_shards(str(out)) == index
     assert read_shards(out.as_uri()).items("train") == index.items("train")
     assert index.classes == ("GoLeft", "GoRight")
-    assert index.resize_px == (43, 32)
+    assert index.frame_format == FrameFormat((43, 32))
     for split, archives in index.splits.items():
         assert [shard.name for shard in archives] == [f"{split}-{i:06d}.tar" for i in range(len(archives))]
         for shard in archives[:-1]:
@@ -142,7 +142,7 @@ def test_command_leaves_whole_shards_and_code_0(video_folder, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["shard", str(video_folder), "--out", str(tmp_path / "out"), "--shard-mb", "1"])
     assert stopped.value.code == 0
-    assert read_shards(str(tmp_path / "out")).resize_px == load_recipe("small").preprocessing().resize_px
+    assert read_shards(str(tmp_path / "out")).frame_format == load_recipe("small").preprocessing().frame_format
     with pytest.raises(SystemExit) as stopped:
         main(["shard", str(video_folder), "--out", str(tmp_path / "no"), "--shard-mb", "0"])
     assert stopped.value.code == 2
@@ -155,11 +155,11 @@ def test_interrupted_writing_goes_on_without_a_video_twice_or_lost(broken_data, 
     decoded = []
     real = writing.read_video  # of 22 videos it reads all
 
-    def stopping(path, resize_px):
+    def stopping(path, frame_format):
         if len(decoded) == after:
             raise KeyboardInterrupt
         decoded.append(path)
-        return real(path, resize_px)
+        return real(path, frame_format)
 
     monkeypatch.setattr(writing, "read_video", stopping)
     with pytest.raises(KeyboardInterrupt):
@@ -202,9 +202,9 @@ def test_killed_writing_goes_on(video_folder, tmp_path):
 def slow_write(data, out):
     real = writing.read_video
 
-    def slow(path, resize_px):
+    def slow(path, frame_format):
         time.sleep(0.1)
-        return real(path, resize_px)
+        return real(path, frame_format)
 
     writing.read_video = slow
     write(data, out)
@@ -215,7 +215,7 @@ def test_finished_shards_are_left_and_other_ones_refused(video_folder, shards):
     dates = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.suffix == ".tar"}
     assert write(video_folder, out) == index
     assert {path: path.stat().st_mtime_ns for path in dates} == dates
-    with pytest.raises(UserError, match="holds shards of other videos, or of another split, size or --shard-mb"):
+    with pytest.raises(UserError, match="holds shards of other videos, or of another split, size, rate or --shard-mb"):
         write(video_folder, out, shard_bytes=SMALL_BYTES + 1)
     with pytest.raises(UserError, match="holds shards of other videos"):
         write(video_folder, out, recipe=load_recipe("small", [*TINY, "data.resize=[44, 32]"]))
@@ -247,7 +247,9 @@ def test_results_come_in_order_and_few_are_made_ahead():
 def test_any_index_survives_json(videos, split):
     items = tuple(VideoItem(Path("v") / path.replace("\\", "-"), label, split, group) for path, label, group in videos)
     shards = {split: (Shard(f"{split}-000000.tar", 10240, items),)}
-    index = ShardIndex("here", "f", ("a", "b"), (43, 32), shards, tuple((item, "broken") for item in items))
+    index = ShardIndex(
+        "here", "f", ("a", "b"), FrameFormat((43, 32)), shards, tuple((item, "broken") for item in items)
+    )
     text = json.dumps(index.to_dict(), ensure_ascii=False)
     assert ShardIndex.from_dict("here", json.loads(text)) == index
 
@@ -268,7 +270,7 @@ def test_any_index_survives_json(videos, split):
     ],
 )
 def test_an_index_that_is_none_is_refused(change, message):
-    values = ShardIndex("here", "f", ("a",), (43, 32)).to_dict() | change
+    values = ShardIndex("here", "f", ("a",), FrameFormat((43, 32))).to_dict() | change
     with pytest.raises(UserError, match=message):
         ShardIndex.from_dict("here", values)
 

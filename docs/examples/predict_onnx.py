@@ -11,8 +11,13 @@ session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProv
 header = json.loads(session.get_modelmeta().custom_metadata_map["msfnet"])
 p = header["preprocessing"]
 with av.open(sys.argv[2]) as video:  # all frames, resized: T H W 3
-    scaled = [f.reformat(*p["resize_px"], "gbrp").to_ndarray(format="gbrp") for f in video.decode(video=0)]
-frames, n, clips, size = np.stack(scaled), len(scaled), int(p["views"].split("x")[0]), p["size_px"]
+    read = [(f.time, f.reformat(*p["resize_px"], "gbrp").to_ndarray(format="gbrp")) for f in video.decode(video=0)]
+times, frames = (np.array(part) for part in zip(*read, strict=True))
+if fps := p.get("fps"):  # the frames on screen so many times a second, whatever the video's own rate
+    mean = (times[-1] - times[0]) / max(1, len(times) - 1)
+    moments = (np.arange(max(1, round(len(times) * mean * fps))) + 0.5) / fps + min(mean, 1 / fps) / 10
+    frames = frames[np.searchsorted(times - times[0], moments, side="right") - 1]
+n, clips, size = len(frames), int(p["views"].split("x")[0]), p["size_px"]
 i = np.arange(p["frames"] + (p["input"] != "rgb"))  # a difference needs the frame after the last
 part = (np.arange(clips)[:, None] + 0.5) / clips  # the middle of as many equal parts of the video as there are clips
 if n < len(i) or p["sampling"] == "even":  # each clip spreads over the whole video; all of a video that is too short

@@ -49,14 +49,14 @@ def open_reader(data: Data, preprocessing: Preprocessing, items: Sequence[VideoI
     if data.decoder != "pyav":
         decode_torchcodec.require(cuda=data.decoder == "torchcodec-cuda", workers=data.workers)
     if data.cache == "off":
-        return DirectReader(preprocessing.resize_px, data.decoder)
+        return DirectReader(preprocessing.frame_format, data.decoder)
     folder = default_folder() if data.cache == "auto" else Path(data.cache)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"expected a folder for the cache, found the file {folder}; name another or data.cache=off")
     budget_bytes, paths = int(data.cache_gb * 2**30), sorted({item.path for item in items})
-    raw_bytes = estimate_raw_bytes(paths, preprocessing.resize_px)
+    raw_bytes = estimate_raw_bytes(paths, preprocessing.frame_format)
     codec = choose_codec(data.cache_frames, raw_bytes, budget_bytes)
-    cache = FrameCache(folder, preprocessing.resize_px, budget_bytes, codec, data.decoder)
+    cache = FrameCache(folder, preprocessing.frame_format, budget_bytes, codec, data.decoder)
     say(describe(len(paths), raw_bytes, codec, budget_bytes))
     for line in cache.problems():
         say(line)
@@ -76,7 +76,7 @@ class _Videos(Dataset[Sample]):
         self.items = list(items)
         self.labels = [classes.index(item.label) if item.label in classes else -1 for item in items]
         self.preprocessing = preprocessing
-        self.reader = reader or DirectReader(preprocessing.resize_px)
+        self.reader = reader or DirectReader(preprocessing.frame_format)
 
     def __len__(self) -> int:
         return len(self.items)

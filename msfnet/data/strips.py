@@ -14,7 +14,7 @@ from msfnet.data.sampling import even_clips
 from msfnet.data.shards.index import ShardIndex, is_shards, local_folder, read_shards, sample_key
 from msfnet.data.shards.stream import read_entries
 from msfnet.data.video.decode import read_clips
-from msfnet.types import UserError, VideoError
+from msfnet.types import FrameFormat, UserError, VideoError
 
 FRAMES, SIZE_PX = 6, (96, 72)  # width and height of each, as far as shards hold that many
 
@@ -33,7 +33,7 @@ def file_strips(paths: Sequence[str]) -> dict[str, Frames]:
     strips = {}
     for path in dict.fromkeys(paths):
         try:
-            clip = read_clips(Path(path), lambda n: even_clips(n, FRAMES, 1), SIZE_PX)
+            clip = read_clips(Path(path), lambda n: even_clips(n, FRAMES, 1), FrameFormat(SIZE_PX))
         except VideoError:
             continue
         strips[path] = _side_by_side(clip.frames[0])

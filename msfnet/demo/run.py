@@ -23,7 +23,7 @@ from msfnet.report import Section, plot_history, plot_strips, score_sections, sc
 from msfnet.train.folder import read_history
 from msfnet.train.loop import CHECKPOINT
 from msfnet.train.run import resume, train
-from msfnet.types import Prediction, Say, Scores
+from msfnet.types import FrameFormat, Prediction, Say, Scores
 
 PER_CLASS = {"train": 90, "val": 10, "test": 25}
 SEED = 0
@@ -95,7 +95,7 @@ def _write_report(
     strips = {}
     for label in CLASSES:
         path = next(item.path for item in listing.in_split("test") if item.label == label)
-        frames = read_video(path, (WIDTH_PX, HEIGHT_PX)).frames[0]
+        frames = read_video(path, FrameFormat((WIDTH_PX, HEIGHT_PX))).frames[0]
         strips[label] = frames[np.linspace(0, len(frames) - 1, 8).astype(int)]
     actions = plot_strips(strips)
     with replacing(page.with_name("actions.png")) as temporary:

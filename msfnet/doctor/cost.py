@@ -72,7 +72,8 @@ def estimate_cost(
     if device.type == "cpu":
         batch = min(batch, max(2, int(STEP_MACS / summary.macs)))
     per_clip = _time_step(recipe, classes, batch, device)
-    width, height = recipe.preprocessing().resize_px
+    frame_format = recipe.preprocessing().frame_format
+    width, height = frame_format.resize_px
     found = [facts[path] for path in {item.path for item in items}]
     return TrainingCost(
         model=name,
@@ -84,7 +85,7 @@ def estimate_cost(
         seconds_per_clip=per_clip,
         train_seconds=per_clip * passes,
         decode_core_seconds=sum(f.cpu_seconds for f in found),
-        cache_bytes=sum(f.frames for f in found) * width * height * 3,
+        cache_bytes=sum(f.frames_at(frame_format.fps) for f in found) * width * height * 3,
         cache_budget_bytes=0 if recipe.data.cache == "off" else int(recipe.data.cache_gb * 2**30),
     )
 

@@ -29,7 +29,7 @@ from msfnet.types import VideoError
 MOST_THUMBS = 4096  # of a longer video, every second, fourth, ... frame is looked at
 COMPARED_SECONDS = 20.0  # of two videos that may be the same
 DARK_LUMA, STILL_LUMA = 24, 1.5  # of 255; real clips have cells of 90 and more, and change by 2.6 and more
-IMAGES_FPS = 25  # of the images in a folder, which have no times of their own
+IMAGES, IMAGES_FPS = "images", 25  # the codec and rate of a folder's, which have no times of their own
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,12 @@ class VideoFacts:
     cpu_seconds: float = 0.0
     error: str | None = None
     warning: str | None = None
+
+    def frames_at(self, fps: float) -> int:
+        """How many frames training counts at that rate. A folder of images has its own at any, as all have at 0."""
+        if not fps or self.codec == IMAGES or not self.duration_seconds:
+            return self.frames
+        return max(1, round(self.duration_seconds * fps))
 
     @property
     def black(self) -> bool:
@@ -139,7 +145,7 @@ def _look(path: Path, facts: VideoFacts, beat: Beat) -> VideoFacts:
         claimed = stream.frames if stream else 0
         rate = float(stream.average_rate or 0) if stream else 0.0
         tick = float(stream.time_base or 0) if stream else 0.0
-        codec = stream.codec_context.name if stream else "images"
+        codec = stream.codec_context.name if stream else IMAGES
         claimed_seconds = _claimed_seconds(stream) if stream else 0.0
     fps, constant = _frame_rate(np.array(watch.times), rate, tick)
     duration = len(watch.times) / fps if fps else 0.0

@@ -15,7 +15,7 @@ from msfnet.doctor.inspect import VideoFacts
 from msfnet.doctor.run import Examination
 from msfnet.doctor.verdicts import KINDS, Problem, class_counts
 from msfnet.report import Section, Table, write_page
-from msfnet.types import VideoError
+from msfnet.types import FrameFormat, VideoError
 
 MOST_PICTURES, MOST_FILES = 24, 2000
 HEIGHT_PX, FRAMES = 84, 6  # of the strips
@@ -109,9 +109,8 @@ def _strip(path: Path, facts: dict[Path, VideoFacts]) -> Frames | None:
     if found.rotation_degrees % 180:
         wide, high = high, wide
     try:
-        clip = read_clips(
-            path, lambda n: even_clips(n, FRAMES, 1), (max(16, round(HEIGHT_PX * wide / high)), HEIGHT_PX)
-        )
+        own = FrameFormat((max(16, round(HEIGHT_PX * wide / high)), HEIGHT_PX))
+        clip = read_clips(path, lambda n: even_clips(n, FRAMES, 1), own)
     except VideoError:
         return None
     return np.concatenate(list(clip.frames[0]), axis=1)

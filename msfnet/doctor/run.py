@@ -103,7 +103,9 @@ def examine(
     if findings.known:
         say(f"{findings.known} files were examined before and have not changed since")
     clip_frames = recipe.data.frames
-    problems = find_problems(listing.items, findings.facts, findings.alike, clip_frames, listing.missing)
+    problems = find_problems(
+        listing.items, findings.facts, findings.alike, clip_frames, listing.missing, fps=recipe.data.fps
+    )
     cost = None
     if any(item.label for item in listing.items):
         say(f"timing a training step of {recipe.model.name}")

@@ -52,15 +52,17 @@ def find_problems(
     alike: Iterable[tuple[Path, Path]],
     clip_frames: int,
     missing: Iterable[str] = (),
+    *,
+    fps: float = 0.0,
 ) -> list[Problem]:
-    """Everything that is wrong, in the order of `KINDS`. A clip of the network has `clip_frames`.
+    """Everything that is wrong, in the order of `KINDS`. A clip of the network has `clip_frames`, `fps` a second.
 
     In a data set with splits, a video without one trains.
     """
     if any(item.split for item in items):
         items = [replace(item, split=item.split or "train") for item in items]
     found = [
-        *(p for i, item in enumerate(items) for p in _file_problems(i, item, facts[item.path], clip_frames)),
+        *(p for i, item in enumerate(items) for p in _file_problems(i, item, facts[item.path], clip_frames, fps)),
         *_copies(items, facts, alike),
         *(Problem("missing", name, "the list names it, but there is no such file") for name in missing),
         *_groups(items),
@@ -70,7 +72,7 @@ def find_problems(
     return sorted(found, key=lambda problem: kinds.index(problem.kind))
 
 
-def _file_problems(index: int, item: VideoItem, facts: VideoFacts, clip_frames: int) -> Iterator[Problem]:
+def _file_problems(index: int, item: VideoItem, facts: VideoFacts, clip_frames: int, fps: float) -> Iterator[Problem]:
     """What is wrong with one file on its own."""
 
     def problem(kind: str, reason: str) -> Problem:
@@ -81,12 +83,13 @@ def _file_problems(index: int, item: VideoItem, facts: VideoFacts, clip_frames: 
         return
     if facts.warning:
         yield problem("damaged", facts.warning)
-    if facts.frames < clip_frames:
-        frames = "1 frame" if facts.frames == 1 else f"{facts.frames} frames"
+    counted = facts.frames_at(fps)
+    if counted < clip_frames:
+        frames = ("1 frame" if counted == 1 else f"{counted} frames") + (f" at {fps:g} a second" if fps else "")
         yield problem("short", f"{frames}, fewer than the {clip_frames} of a clip")
     if facts.black:
         yield problem("black", f"no frame has anything brighter than {facts.brightest_luma:.0f} of 255")
-    if facts.still and facts.frames >= clip_frames:  # a moment of a real scene may be still
+    if facts.still and counted >= clip_frames:  # a moment of a real scene may be still
         yield problem("still", f"all {facts.frames} frames show the same picture")
 
 

@@ -51,7 +51,7 @@ def read(items: Sequence[VideoItem], preprocessing: Preprocessing, say: Say) -> 
     clips = []
     for item in items:
         try:
-            clip = read_clips(item.path, partial(scored_clips, preprocessing, 1), preprocessing.resize_px)
+            clip = read_clips(item.path, partial(scored_clips, preprocessing, 1), preprocessing.frame_format)
         except VideoError as error:
             say(f"left out: {item.path}: {error}")
             continue

@@ -20,7 +20,7 @@ from msfnet.data.augment.augmentation import mirrored_classes
 from msfnet.data.listing.annotations import Listing
 from msfnet.data.loading import ReaderDiedError
 from msfnet.data.shards.index import ShardIndex
-from msfnet.data.shards.stream import check_size
+from msfnet.data.shards.stream import check_format
 from msfnet.data.splits import assign_splits, refuse_leaks
 from msfnet.evaluate import evaluate, silent
 from msfnet.files import write_text
@@ -240,7 +240,7 @@ def _write_results(folder: Path, best: Weights, scores: Scores | None, problems:
 def _refuse_or_split(listing: Listing, shards: ShardIndex | None, recipe: Recipe) -> Listing:
     """Refuse what cannot be trained; returns the listing with every item's split."""
     if shards:  # whose split was drawn when they were written
-        check_size(shards, recipe.preprocessing())
+        check_format(shards, recipe.preprocessing())
         if recipe.data.balance:
             raise UserError(
                 f"expected data.balance of 0 with shards, found {recipe.data.balance}: they are read in their own "

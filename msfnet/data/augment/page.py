@@ -126,7 +126,7 @@ def _temporal_jitter(examples: Examples, recipe: Recipe) -> Section:
     jitter = recipe.data.temporal_jitter or 0.5
     names = ["without", *(f"draw {k}" for k in range(1, DRAWS + 1))]
     plan = partial(_plan_jittered, data=recipe.data, jitter=jitter, seed=recipe.train.seed)
-    clips = [read_clips(item.path, plan, recipe.preprocessing().resize_px) for item in examples.items[:SHOWN]]
+    clips = [read_clips(item.path, plan, recipe.preprocessing().frame_format) for item in examples.items[:SHOWN]]
     frames = crop_views(torch.from_numpy(np.stack([clip.frames for clip in clips])).flatten(0, 1), recipe.data.size, 1)
     strips = frames.view(len(clips), len(names), *frames.shape[2:]).transpose(0, 1).numpy()
     indices = [plan(clip.video_frames) for clip in clips]
@@ -158,7 +158,7 @@ def _read_examples(listing: Listing, recipe: Recipe) -> Examples:
     items, frames = [], []
     for *_, item in sorted(order, key=lambda entry: entry[:3]):
         try:
-            clip = read_clips(item.path, _plan_even, recipe.preprocessing().resize_px)
+            clip = read_clips(item.path, _plan_even, recipe.preprocessing().frame_format)
         except VideoError:
             continue
         items.append(item)

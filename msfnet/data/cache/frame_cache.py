@@ -22,7 +22,7 @@ from msfnet.data.cache.packed import Buffer, DamagedEntry, Header, pack, read_he
 from msfnet.data.cache.store import Store
 from msfnet.data.video.decode import Plan, count_frames, pick
 from msfnet.data.video.decoders import DECODERS
-from msfnet.types import Clip, VideoError
+from msfnet.types import Clip, FrameFormat, VideoError
 
 DECODE_VERSION = 1  # raise it when decoding or resizing gives other frames than before: old entries are then left
 LONGEST_BYTES = 64 * 2**20  # of raw frames; a longer video is decoded each time: a clip needs few of its frames
@@ -56,10 +56,10 @@ class FrameCache:
     """
 
     def __init__(
-        self, folder: Path, resize_px: tuple[int, int], budget_bytes: int, codec: str = "raw", decoder: str = "pyav"
+        self, folder: Path, frame_format: FrameFormat, budget_bytes: int, codec: str = "raw", decoder: str = "pyav"
     ) -> None:
         self.store = Store(folder, budget_bytes)
-        self.resize_px = resize_px
+        self.frame_format = frame_format
         self.codec = codec
         self.decoder = decoder
         self._unrecorded: dict[str, _Record] = {}  # what there was no room to write down
@@ -94,11 +94,11 @@ class FrameCache:
         try:
             if name in self._left_out or not self._has_room(path):
                 self._left_out.add(name)
-                return DECODERS[self.decoder].read_clips(path, plan, self.resize_px)
-            video = DECODERS[self.decoder].read_video(path, self.resize_px)
+                return DECODERS[self.decoder].read_clips(path, plan, self.frame_format)
+            video = DECODERS[self.decoder].read_video(path, self.frame_format)
         except VideoError as error:
             if not isinstance(error.__cause__, OSError):  # that may pass; what is in the file will not
-                self._keep(name, path, np.empty((0, *self.resize_px[::-1], 3), np.uint8), error=str(error))
+                self._keep(name, path, np.empty((0, *self.frame_format.resize_px[::-1], 3), np.uint8), error=str(error))
             raise
         entry = self._keep(name, path, video.frames[0], warning=video.warning)
         return _clip(entry, read_header(entry), plan)
@@ -113,8 +113,7 @@ class FrameCache:
         return entry
 
     def _has_room(self, path: Path) -> bool:
-        width, height = self.resize_px
-        raw_bytes = count_frames(path) * width * height * 3
+        raw_bytes = _raw_bytes(path, self.frame_format)
         expected_bytes = raw_bytes * JPEG_SHARE if self.codec == "jpeg" else raw_bytes
         return raw_bytes <= LONGEST_BYTES and self.store.could_hold(int(expected_bytes))
 
@@ -127,7 +126,7 @@ class FrameCache:
     def _entry_name(self, path: Path) -> str:
         """Raises VideoError where the file is not there and this run has not seen it."""
         try:
-            identity = (self._content(path), self.resize_px, self.codec, self.decoder, DECODE_VERSION)
+            identity = (self._content(path), *self.frame_format.key, self.codec, self.decoder, DECODE_VERSION)
         except OSError as error:
             raise VideoError(f"cannot be read as a video: {error.strerror or error}") from error
         return f"{content.short_digest(repr(identity))}.frames"
@@ -191,21 +190,25 @@ def choose_codec(asked: str, raw_bytes: int, budget_bytes: int) -> str:
     return "raw" if raw_bytes <= budget_bytes else "jpeg"
 
 
-def estimate_raw_bytes(paths: Sequence[Path], resize_px: tuple[int, int]) -> int:
+def estimate_raw_bytes(paths: Sequence[Path], frame_format: FrameFormat) -> int:
     """About how many bytes the frames of all these videos take, from the packets of a few of them.
 
     Videos that would not be kept, too long or unreadable, count as nothing.
     """
-    width, height = resize_px
     sample = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), SAMPLED_VIDEOS)).astype(int)]
-    sampled_bytes = [_count(path) * width * height * 3 for path in sample]
+    sampled_bytes = [_raw_bytes_or_none(path, frame_format) for path in sample]
     kept_bytes = sum(size for size in sampled_bytes if size <= LONGEST_BYTES)
     return kept_bytes * len(paths) // max(1, len(sample))
 
 
-def _count(path: Path) -> int:
+def _raw_bytes(path: Path, frame_format: FrameFormat) -> int:
+    width, height = frame_format.resize_px
+    return count_frames(path, frame_format.fps) * width * height * 3
+
+
+def _raw_bytes_or_none(path: Path, frame_format: FrameFormat) -> int:
     try:
-        return count_frames(path)
+        return _raw_bytes(path, frame_format)
     except VideoError:
         return 0
 

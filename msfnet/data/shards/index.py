@@ -13,7 +13,7 @@ import shlex
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname, urlopen
 
 from msfnet.data.listing.annotations import Listing
-from msfnet.types import UserError, VideoItem
+from msfnet.types import FrameFormat, UserError, VideoItem
 
 INDEX, UNFINISHED = "shards.json", "unfinished.json"
 FORMAT = 1
@@ -50,7 +50,7 @@ class ShardIndex:
     source: str
     fingerprint: str
     classes: tuple[str, ...]
-    resize_px: tuple[int, int]
+    frame_format: FrameFormat
     splits: Mapping[str, tuple[Shard, ...]] = field(default_factory=dict)
     failed: tuple[tuple[VideoItem, str], ...] = ()  # videos that are in no shard, each with the reason
 
@@ -88,7 +88,7 @@ class ShardIndex:
             "format": FORMAT,
             "fingerprint": self.fingerprint,
             "classes": self.classes,
-            "resize_px": self.resize_px,
+            **asdict(self.frame_format),
             "splits": {name: [_shard_to_dict(s, numbers) for s in shards] for name, shards in self.splits.items()},
             "failed": [
                 {"path": item.path.as_posix(), "label": item.label, "group": item.group, "split": item.split}
@@ -115,7 +115,8 @@ class ShardIndex:
                 (VideoItem(Path(v["path"]), v["label"], v["split"], v["group"]), v["reason"]) for v in values["failed"]
             )
             width, height = values["resize_px"]
-            return cls(source, values["fingerprint"], classes, (width, height), splits, failed)
+            frame_format = FrameFormat((width, height), float(values.get("fps", 0)))  # older shards have every frame
+            return cls(source, values["fingerprint"], classes, frame_format, splits, failed)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise UserError(
                 f"{source}: {INDEX} is not one that msfnet shard writes ({type(error).__name__}: {error}); "

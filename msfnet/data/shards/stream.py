@@ -52,11 +52,11 @@ class ShardError(UserError):
         super().__init__(text.strip().rpartition(f"{type(self).__name__}: ")[2])
 
 
-def check_size(index: ShardIndex, preprocessing: Preprocessing) -> None:
-    """Raises UserError when the shards hold frames of another size than the network's."""
-    if index.resize_px != preprocessing.resize_px:
+def check_format(index: ShardIndex, preprocessing: Preprocessing) -> None:
+    """Raises UserError when the shards hold frames of another size or rate than the network's."""
+    if index.frame_format != preprocessing.frame_format:
         raise UserError(
-            f"{index.source}: expected shards of {_by(preprocessing.resize_px)} px, found {_by(index.resize_px)}; "
+            f"{index.source}: expected shards of {preprocessing.frame_format}, found {index.frame_format}; "
             "write them with the network's own recipe: msfnet shard --recipe RUN/recipe.toml"
         )
 
@@ -79,7 +79,7 @@ class _Shards(IterableDataset[Sample]):
         ranks: int = 1,
     ) -> None:
         webdataset()
-        check_size(index, preprocessing)
+        check_format(index, preprocessing)
         self.index, self.split, self.preprocessing = index, split, preprocessing
         self.batch, self.rank, self.ranks = batch, rank, ranks
         self.shards = index.shards(split)
@@ -125,9 +125,9 @@ class _Shards(IterableDataset[Sample]):
             raise DamagedEntry("the archive is damaged: the sample is not in it")
         header = read_header(entry)
         video_frames, height, width, _ = header.shape
-        if (width, height) != self.index.resize_px or not video_frames:
+        if (width, height) != self.index.frame_format.resize_px or not video_frames:
             raise DamagedEntry(
-                f"expected frames of {_by(self.index.resize_px)} px, found {video_frames} of {width}x{height}"
+                f"expected frames of {self.index.frame_format}, found {video_frames} of {width}x{height}"
             )
         indices = plan(number, video_frames)
         frames = torch.from_numpy(unpack(entry, indices, header))
@@ -318,7 +318,3 @@ class _Counted:
 
     def __str__(self) -> str:
         return self.name
-
-
-def _by(size_px: tuple[int, int]) -> str:
-    return f"{size_px[0]}x{size_px[1]}"

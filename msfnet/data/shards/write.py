@@ -37,7 +37,7 @@ from msfnet.data.splits import assign_splits, refuse_leaks
 from msfnet.data.video.decode import read_video
 from msfnet.files import replacing, write_text
 from msfnet.recipe import Recipe
-from msfnet.types import Say, UserError, VideoError, VideoItem
+from msfnet.types import FrameFormat, Say, UserError, VideoError, VideoItem
 
 Packed = bytes | str  # an entry, or why there is none
 
@@ -53,7 +53,7 @@ class _Job:
     out: Path
     queue: tuple[VideoItem, ...]
     classes: tuple[str, ...]
-    resize_px: tuple[int, int]
+    frame_format: FrameFormat
     shard_bytes: int
 
     def listed(self, item: VideoItem) -> VideoItem:
@@ -66,7 +66,7 @@ class _Job:
             (listed.path.as_posix(), listed.label, listed.split, listed.group, _size_bytes(item.path))
             for item, listed in zip(self.queue, map(self.listed, self.queue), strict=True)
         ]
-        settings = (FORMAT, CODEC, self.resize_px, self.shard_bytes)
+        settings = (FORMAT, CODEC, *self.frame_format.key, self.shard_bytes)
         return hashlib.sha256(json.dumps([settings, videos]).encode()).hexdigest()
 
 
@@ -87,7 +87,7 @@ def write_shards(listing: Listing, recipe: Recipe, data: Path, out: Path, *, sha
         out,
         _shuffled(items, recipe.train.seed),
         listing.classes,
-        recipe.preprocessing().resize_px,
+        recipe.preprocessing().frame_format,
         shard_bytes,
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -122,13 +122,13 @@ def _size_bytes(path: Path) -> int:
 
 def _begun(job: _Job) -> ShardIndex:
     """The index as far as it goes. Raises UserError for another job's."""
-    fresh = ShardIndex(str(job.out), job.fingerprint(), job.classes, job.resize_px)
+    fresh = ShardIndex(str(job.out), job.fingerprint(), job.classes, job.frame_format)
     for name in (INDEX, UNFINISHED):
         if (job.out / name).is_file():
             index = ShardIndex.from_dict(str(job.out), json.loads((job.out / name).read_text("utf-8")))
             if index.fingerprint != fresh.fingerprint:
                 raise UserError(
-                    f"{job.out} holds shards of other videos, or of another split, size or --shard-mb; "
+                    f"{job.out} holds shards of other videos, or of another split, size, rate or --shard-mb; "
                     "choose another --out, or delete them"
                 )
             return index
@@ -146,7 +146,7 @@ def _done(index: ShardIndex) -> int:
 def _write_all(job: _Job, index: ShardIndex, teller: _Teller, threads: int) -> ShardIndex:
     """The index with all that was left of the queue added, archive by archive."""
     paths = [item.path for item in job.queue[_done(index) :]]
-    entries = in_order(paths, partial(_packed, resize_px=job.resize_px), threads)
+    entries = in_order(paths, partial(_packed, frame_format=job.frame_format), threads)
     try:
         while _done(index) < len(job.queue):
             index = _write_shard(job, index, entries, teller)
@@ -191,10 +191,10 @@ def _add_sample(tar: tarfile.TarFile, key: str, item: VideoItem, entry: bytes) -
         tar.addfile(member, io.BytesIO(content))
 
 
-def _packed(path: Path, resize_px: tuple[int, int]) -> Packed:
+def _packed(path: Path, frame_format: FrameFormat) -> Packed:
     """The entry of a video, or the reason why it cannot be read."""
     try:
-        clip = read_video(path, resize_px)
+        clip = read_video(path, frame_format)
     except VideoError as error:
         return str(error)
     return b"".join(pack(clip.frames[0], CODEC, warning=clip.warning))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
@@ -23,67 +24,73 @@ from av.video.stream import VideoStream
 
 from msfnet.arrays import Frames, Indices
 from msfnet.data.video.frame_folders import frame_files
-from msfnet.types import Clip, VideoError
+from msfnet.types import Clip, FrameFormat, VideoError
 
-Plan = Callable[[int], Indices]  # frames in the video -> indices V T of the frames wanted
+Plan = Callable[[int], Indices]  # frames in the video, at the rate that it is read at -> indices V T of those wanted
 
 # Decoders that pass over frames that no other refers to, when they are told so packet by packet.
 SKIPPING = frozenset({"h264", "hevc", "mpeg2video", "mpeg4"})
 KEPT_BYTES = 256 * 2**20  # the packets of a larger file are read from it again when they are decoded
+MOST_REPEATS = 1000  # steps of time for each frame, on average: more come of times that are wrong, or of no video
 
 
-def read_clips(path: Path, plan: Plan, resize_px: tuple[int, int], threads: int = 1) -> Clip:
-    """The frames that `plan` wants of a video, resized to (width, height) px. A folder of images is a video too.
+def read_clips(path: Path, plan: Plan, frame_format: FrameFormat, threads: int = 1) -> Clip:
+    """The frames that `plan` wants of a video, in a format. A folder of images is a video too, of no rate.
 
-    `plan` counts in even steps of time: see `timeline`. It is asked with the number of packets first; where fewer
+    `plan` counts in even steps of time: see `timeline`. It is asked with what the packets tell first; where fewer
     frames can be decoded it is asked again with the true number, so that the frames are those that are there.
 
     Raises VideoError when no frame can be decoded.
     """
     if path.is_dir():
-        return _read_folder(path, plan, resize_px)
+        return _read_folder(path, plan, frame_format.resize_px)
     with open_video(path, threads) as (container, stream):
         survey = _survey(container, stream)
         if survey.times and not survey.damage():
-            indices = timeline(survey.times)[plan(len(survey.times))]
+            shown = survey.timeline(frame_format.fps)
+            indices = shown[plan(len(shown))]
             numbers, places = np.unique(indices, return_inverse=True)
             wanted = {survey.times[number]: place for place, number in enumerate(numbers.tolist())}
-            frames, found = np.empty((len(numbers), *resize_px[::-1], 3), np.uint8), 0
-            convert = Converter(resize_px)
+            frames, found = np.empty((len(numbers), *frame_format.resize_px[::-1], 3), np.uint8), 0
+            convert = Converter(frame_format.resize_px)
             with survey.replay(path, threads) as (source, packets):
                 for frame in _decode_chosen(source, packets, survey, wanted):
                     if frame.pts in wanted:
                         convert(frame, frames[wanted[frame.pts]])
                         found += 1
             if found == len(wanted) and not survey.problems:
-                return pick(frames, places.reshape(indices.shape), len(survey.times))
+                return pick(frames, places.reshape(indices.shape), len(shown))
     scan = _scan(path, threads)
-    indices = scan.timeline()[plan(scan.video_frames)]
-    converted = _scan(path, threads, Converter(resize_px), np.unique(indices).tolist()).frames
-    return _clip(converted, indices, scan.video_frames, scan.damage())
+    shown = scan.timeline(frame_format.fps)
+    indices = shown[plan(len(shown))]
+    converted = _scan(path, threads, Converter(frame_format.resize_px), np.unique(indices).tolist()).frames
+    return _clip(converted, indices, len(shown), scan.damage())
 
 
-def read_video(path: Path, resize_px: tuple[int, int], threads: int = 1) -> Clip:
+def read_video(path: Path, frame_format: FrameFormat, threads: int = 1) -> Clip:
     """Every frame of a video as one view of one long clip, in even steps of time as in `read_clips`: 1 T H W 3.
 
     Raises VideoError when no frame can be decoded.
     """
-    if path.is_dir():
-        return _read_folder(path, lambda video_frames: np.arange(video_frames)[None], resize_px)
-    scan = _scan(path, threads, Converter(resize_px))
-    return _clip(scan.frames, scan.timeline()[None], scan.video_frames, scan.damage())
+    if path.is_dir() or frame_format.fps:  # of another rate, few of the file's own frames may be wanted
+        return read_clips(path, lambda video_frames: np.arange(video_frames)[None], frame_format, threads)
+    scan = _scan(path, threads, Converter(frame_format.resize_px))
+    return _clip(scan.frames, scan.timeline(frame_format.fps)[None], scan.video_frames, scan.damage())
 
 
-def count_frames(path: Path) -> int:
-    """How many frames a video seems to hold, counted without decoding. Raises VideoError for what is no video."""
+def count_frames(path: Path, fps: float = 0.0) -> int:
+    """How many frames a video seems to hold at that rate (see FrameFormat), counted without decoding.
+
+    Raises VideoError for what is no video.
+    """
     if path.is_dir():
         return len(frame_files(path))
     with open_video(path) as (container, stream):
-        return sum(_survey(container, stream).shown)
+        return len(_survey(container, stream).timeline(fps))
 
 
-def choose_frames(path: Path, plan: Plan) -> tuple[Indices, int, int] | None:
-    """What a plan wants of a video: numbers of frames, how many there are, and the number of the stream they are in.
+def choose_frames(path: Path, plan: Plan, fps: float) -> tuple[Indices, int, int] | None:
+    """What a plan wants of a video: numbers of frames, how many steps it was asked of, and the number of their stream.
 
     Told by the packets alone; None where they do not tell, or the file is damaged. Raises VideoError for no video.
     """
@@ -91,20 +98,58 @@ def choose_frames(path: Path, plan: Plan) -> tuple[Indices, int, int] | None:
         survey = _survey(container, stream)
         if not survey.times or survey.damage():
             return None
-        return timeline(survey.times)[plan(len(survey.times))], len(survey.times), stream.index
+        shown = survey.timeline(fps)
+        return shown[plan(len(shown))], len(shown), stream.index
 
 
-def timeline(times: Sequence[int]) -> Indices:
-    """Which frame is on screen in the middle of each of n equal parts of a video; its n frames begin at `times`.
+def timeline(times: Sequence[int], fps: float = 0.0, tick_seconds: float = 0.0) -> Indices:
+    """Which frame is on screen in the middle of each equal step of a video; its n frames begin at `times`, in ticks.
 
-    For a constant frame rate that is 0, 1, 2, ..., also when the file rounds its times.
+    Steps are n, or, with `fps`, so many a second and as many as come nearest to the video's length, one at least. For
+    a constant frame rate n steps are frames 0, 1, 2, ..., also when the file rounds its times. At half of it every
+    middle is where one frame gives way to the next; a tenth of a step, or of a frame, later it is the next, also then.
+    Where ticks are of 0 seconds, which is not known, there are n steps.
+
+    Raises VideoError for frames that lie so far apart that they are no video.
     """
-    if len(times) < 2:
-        return np.zeros(len(times), dtype=np.int64)
+    n = len(times)
+    if n < 2:
+        return np.zeros(n, dtype=np.int64)
     starts = np.asarray(times, dtype=np.float64)
-    step = (starts[-1] - starts[0]) / (len(starts) - 1)
-    middles = starts[0] + (np.arange(len(starts)) + 0.5) * step
-    return np.searchsorted(starts, middles, side="right") - 1
+    mean_ticks = (starts[-1] - starts[0]) / (n - 1)
+    if not fps * tick_seconds:
+        return _on_screen(starts, starts[0] + (np.arange(n) + 0.5) * mean_ticks)
+    step_ticks = 1 / (fps * tick_seconds)
+    steps = max(1, round(n * mean_ticks / step_ticks))
+    if steps > MOST_REPEATS * n:
+        raise VideoError(
+            f"its frames lie {mean_ticks * tick_seconds:.0f} seconds apart, too far to read {fps:g} of them a second"
+        )
+    late_ticks = min(mean_ticks, step_ticks) / 10
+    return _on_screen(starts, starts[0] + (np.arange(steps) + 0.5) * step_ticks + late_ticks)
+
+
+def _on_screen(starts: npt.NDArray[np.float64], moments: npt.NDArray[np.float64]) -> Indices:
+    return np.searchsorted(starts, moments, side="right") - 1
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """Seconds of a stream's tick, and from one frame to the next by its header; 0: it does not say."""
+
+    tick_seconds: float
+    frame_seconds: float
+
+    @classmethod
+    def of(cls, stream: VideoStream) -> _Clock:
+        rate = stream.average_rate
+        return cls(float(stream.time_base or 0), float(1 / rate) if rate else 0.0)
+
+    def timeline(self, times: Sequence[int], video_frames: int, fps: float) -> Indices:
+        """That of the frames at `times`; of a file that tells none, as AVI does not always, at its header's rate."""
+        if times:
+            return timeline(times, fps, self.tick_seconds)
+        return timeline(range(video_frames), fps, self.frame_seconds)
 
 
 def pick(frames: Frames, indices: Indices, video_frames: int, warning: str | None = None) -> Clip:
@@ -224,6 +269,7 @@ class _Scan:
     """What decoding a whole file brought to light."""
 
     promised: int  # frames by the header; 0: it does not say
+    clock: _Clock
     starts: list[int | None] = field(default_factory=list)  # when each frame is shown
     frames: dict[int, Frames] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -232,10 +278,10 @@ class _Scan:
     def video_frames(self) -> int:
         return len(self.starts)
 
-    def timeline(self) -> Indices:
+    def timeline(self, fps: float) -> Indices:
         times = [start for start in self.starts if start is not None]
         told = len(times) == len(self.starts) and all(a < b for a, b in pairwise(times))
-        return timeline(times) if told else np.arange(len(self.starts))
+        return self.clock.timeline(times if told else [], len(self.starts), fps)
 
     def damage(self) -> str | None:
         return describe_damage(self.video_frames, self.promised, self.problems)
@@ -244,7 +290,7 @@ class _Scan:
 def _scan(path: Path, threads: int, convert: Converter | None = None, wanted: Collection[int] | None = None) -> _Scan:
     """Decode a whole file and convert the frames that are wanted (None: all); with no `convert`, only count."""
     with open_video(path, threads) as (container, stream):
-        scan = _Scan(stream.frames)
+        scan = _Scan(stream.frames, _Clock.of(stream))
         for number, frame in enumerate(decoded_frames(container, stream, scan.problems)):
             scan.starts.append(frame.pts)
             if convert and (wanted is None or number in wanted):
@@ -263,12 +309,16 @@ class _Survey:
     """What the packets of a video say without being decoded, in the order of the file."""
 
     promised: int  # frames by the header; 0: it does not say
+    clock: _Clock
     starts: list[int] = field(default_factory=list)  # when each packet's frame is shown
     keys: list[bool] = field(default_factory=list)  # decoding can begin here
     shown: list[bool] = field(default_factory=list)
     packets: list[Packet[VideoStream]] | None = field(default_factory=list)  # None: too large to keep
     problems: list[str] = field(default_factory=list)
     times: list[int] = field(default_factory=list)  # of the frames shown, in order; none when the file does not tell
+
+    def timeline(self, fps: float) -> Indices:
+        return self.clock.timeline(self.times, sum(self.shown), fps)
 
     def damage(self) -> str | None:
         return describe_damage(len(self.starts), self.promised, self.problems)
@@ -302,7 +352,7 @@ class _Survey:
 
 def _survey(container: InputContainer, stream: VideoStream) -> _Survey:
     """Look through all packets. Times count for nothing where a packet lacks one or not every packet is a frame."""
-    survey, kept_bytes, told = _Survey(stream.frames), 0, True
+    survey, kept_bytes, told = _Survey(stream.frames, _Clock.of(stream)), 0, True
     codec = stream.codec_context.name
     for packet in _demux(container, stream, survey.problems):
         hidden = packet.is_discard or (codec == "vp8" and not bytes(packet)[0] & 0x10)  # the flag of a frame to show

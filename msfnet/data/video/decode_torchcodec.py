@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from msfnet.arrays import Frames, Indices
 from msfnet.data.video import decode
 from msfnet.data.video.decode import Plan, choose_frames, pick
-from msfnet.types import Clip, UserError
+from msfnet.types import Clip, FrameFormat, UserError
 
 
 def require(*, cuda: bool, workers: int) -> None:
@@ -34,25 +34,25 @@ def require(*, cuda: bool, workers: int) -> None:
         raise UserError(f"data.decoder torchcodec-cuda decodes on the GPU: expected data.workers=0, found {workers}")
 
 
-def read_clips(path: Path, plan: Plan, resize_px: tuple[int, int], device: str) -> Clip:
+def read_clips(path: Path, plan: Plan, frame_format: FrameFormat, device: str) -> Clip:
     """As `decode.read_clips`."""
-    chosen = None if path.is_dir() else choose_frames(path, plan)
+    chosen = None if path.is_dir() else choose_frames(path, plan, frame_format.fps)
     if chosen is None:
-        return decode.read_clips(path, plan, resize_px)
+        return decode.read_clips(path, plan, frame_format)
     indices, video_frames, stream = chosen
     numbers, positions = np.unique(indices, return_inverse=True)
     try:
-        frames = _decode(path, stream, numbers, resize_px, device)
+        frames = _decode(path, stream, numbers, frame_format.resize_px, device)
     except (RuntimeError, IndexError) as error:
-        clip = decode.read_clips(path, plan, resize_px)
+        clip = decode.read_clips(path, plan, frame_format)
         reason = str(error).strip().splitlines()[0]
         return Clip(clip.frames, clip.video_frames, clip.repeated, f"read by PyAV, torchcodec could not: {reason}")
     return pick(frames, positions.reshape(indices.shape), video_frames)
 
 
-def read_video(path: Path, resize_px: tuple[int, int], device: str) -> Clip:
+def read_video(path: Path, frame_format: FrameFormat, device: str) -> Clip:
     """As `decode.read_video`."""
-    return read_clips(path, lambda video_frames: np.arange(video_frames)[None], resize_px, device)
+    return read_clips(path, lambda video_frames: np.arange(video_frames)[None], frame_format, device)
 
 
 def _decode(path: Path, stream: int, numbers: Indices, resize_px: tuple[int, int], device: str) -> Frames:

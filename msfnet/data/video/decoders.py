@@ -10,15 +10,15 @@ from typing import Protocol
 
 from msfnet.data.video import decode, decode_torchcodec
 from msfnet.data.video.decode import Plan
-from msfnet.types import Clip
+from msfnet.types import Clip, FrameFormat
 
 
 @dataclass(frozen=True)
 class Decoder:
     """Two functions that raise VideoError for a file of which they cannot read anything; see `decode` for both."""
 
-    read_clips: Callable[[Path, Plan, tuple[int, int]], Clip]
-    read_video: Callable[[Path, tuple[int, int]], Clip]
+    read_clips: Callable[[Path, Plan, FrameFormat], Clip]
+    read_video: Callable[[Path, FrameFormat], Clip]
 
 
 DECODERS = {
@@ -36,7 +36,7 @@ class Reader(Protocol):
     """What data sets read videos by: a decoder, or a cache in front of one."""
 
     def read_clips(self, path: Path, plan: Plan) -> Clip:
-        """As `decode.read_clips`, at the reader's own size."""
+        """As `decode.read_clips`, in the reader's own format."""
 
     def problems(self) -> list[str]:
         """Lines for the user: what went wrong other than in single videos."""
@@ -46,11 +46,11 @@ class Reader(Protocol):
 class DirectReader:
     """Decodes a video each time that it is read."""
 
-    resize_px: tuple[int, int]
+    frame_format: FrameFormat
     decoder: str = "pyav"
 
     def read_clips(self, path: Path, plan: Plan) -> Clip:
-        return DECODERS[self.decoder].read_clips(path, plan, self.resize_px)
+        return DECODERS[self.decoder].read_clips(path, plan, self.frame_format)
 
     def problems(self) -> list[str]:
         return []
