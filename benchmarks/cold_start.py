@@ -46,7 +46,7 @@ from functools import partial
 from msfnet.data.sampling import scored_clips
 from msfnet.data.video.decode import read_clips
 own = recognizer.weights.preprocessing
-clip = read_clips(Path(sys.argv[2]), partial(scored_clips, own, own.views.clips), own.resize_px)
+clip = read_clips(Path(sys.argv[2]), partial(scored_clips, own, own.views.clips), own.frame_format)
 ends["decoding and resizing"] = time.time()
 from msfnet.scoring import score_views
 score_views(recognizer.model, torch.from_numpy(clip.frames)[None], own, own.views.crops)

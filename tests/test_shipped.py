@@ -49,6 +49,12 @@ def test_predict_without_weights_says_which_it_takes(capsys, video_folder):
     assert Recognizer.load().classes == tuple(classes)
 
 
+def test_videos_as_they_were_published_show_it_the_motion_it_knows(real_data):
+    """These have 25 frames a second; what it learned from has a third of them."""
+    found = [Recognizer.load().predict(path, top=1) for path in sorted((real_data / "ucf101-original").iterdir())]
+    assert [answer.predictions[0][0] for answer in found][1:] == ["BasketballDunk", "Punch", "Surfing"]
+
+
 @pytest.mark.slow
 def test_the_card_says_what_the_test_clips_say(capsys, real_data):
     code, out, _ = run(capsys, "evaluate", SHIPPED, real_data / "ucf101-18", "--split", "1", "--json")

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 from msfnet.arrays import Frames, Indices
 from msfnet.data.cache.frame_cache import FrameCache
 from msfnet.data.video.decode import read_clips
+from msfnet.types import FrameFormat
 
 RESULT = Path(__file__).with_suffix(".md")
 OURS, CACHE = "msfnet", "msfnet, cached"
@@ -54,11 +55,13 @@ def even(n_frames: int, later: int = 0) -> Indices:
 
 
 def ours(threads: int, later: int = 0) -> Read:
-    return lambda path: read_clips(path, lambda n: even(n, later)[None], (WIDTH, HEIGHT), threads).frames[0]
+    return lambda path: read_clips(path, lambda n: even(n, later)[None], FrameFormat((WIDTH, HEIGHT)), threads).frames[
+        0
+    ]
 
 
 def cached(folder: Path, codec: str) -> Read:
-    cache = FrameCache(folder, (WIDTH, HEIGHT), 2**31, codec)
+    cache = FrameCache(folder, FrameFormat((WIDTH, HEIGHT)), 2**31, codec)
     return lambda path: cache.read_clips(path, lambda n: even(n)[None]).frames[0]
 
 
