@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from drawing import facts
 
 from msfnet.models.registry import list_models, summarise
 from msfnet.recipe import Recipe
@@ -49,20 +54,46 @@ def speed() -> str:
     return "\n".join(line for line in text.splitlines() if line.startswith("|"))
 
 
-TABLES = {
-    "recipes.md": ("recipe keys", recipe_keys),
-    "networks.md": ("sizes", sizes),
-    "best.md": ("ablation", ablation),
-    "speed.md": ("speed", speed),
+METHOD = ("r3d18", "msf_r3d18", "msf_r3d18_fsam", "c3d", "msf_c3d", "msf_c3d_fsam")
+
+
+def method_sizes() -> str:
+    """The paper's own networks and their baselines, with what the paper prints of them in Table 5."""
+    rows = ["| network | M parameters | paper | GMACs | paper | top-1, paper |", "|---|---|---|---|---|---|"]
+    for name in METHOD:
+        summary, paper = summarise(name), PRINTED[name]
+        rows.append(
+            f"| `{name}` | {summary.params / 1e6:.3f} | {paper.params} | {summary.macs / 1e9:.2f} | {paper.gmacs} "
+            f"| {paper.top1} % |"
+        )
+    return "\n".join(rows)
+
+
+def method_reach() -> str:
+    """Frames that each group of MSL's output sees, in MSL alone and in the block around it."""
+    rows = ["| output of MSL | channels of 64 | frames seen in MSL | in the MSF block |", "|---|---|---|---|"]
+    names = ("`x_1`", "`y_2`, first half", "`y_3`, first half", "`y_4`")
+    pairs = zip(names, facts.msl_reaches(), facts.block_reaches("msf_r3d18"), strict=True)
+    rows += [f"| {name} | {inner.channels} | {inner.frames} | {outer.frames} |" for name, inner, outer in pairs]
+    return "\n".join(rows)
+
+
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "recipes.md": {"recipe keys": recipe_keys},
+    "networks.md": {"sizes": sizes},
+    "best.md": {"ablation": ablation},
+    "speed.md": {"speed": speed},
+    "method.md": {"sizes": method_sizes, "reach": method_reach},
 }
 
 
 def filled(page: str) -> str:
-    """A page's text with its table written anew."""
-    name, make = TABLES[page]
+    """A page's text with its tables written anew."""
     text = (DOCS / page).read_text(encoding="utf-8")
-    pattern = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end -->)"
-    return re.sub(pattern, lambda m: f"{m[1]}{make()}\n{m[2]}", text, flags=re.S)
+    for name, make in TABLES[page].items():
+        pattern = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end -->)"
+        text = re.sub(pattern, lambda m, make=make: f"{m[1]}{make()}\n{m[2]}", text, flags=re.S)
+    return text
 
 
 if __name__ == "__main__":
