@@ -20,7 +20,8 @@ def test_words_that_name_weights(tmp_path):
     for name in ("begun/recipe.toml", "done/weights.safetensors", "videos/a.mp4"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
-    named = {"begun": True, "done": True, "videos": False, "videos/a.mp4": False, "none": False, "none.ONNX": True}
+    named = {"begun": True, "done": True, "videos": False, "videos/a.mp4": False}
+    named |= {"none": True, "none*": False, "none.mp4": False, "none.ONNX": True}
     assert {word: names_weights(str(tmp_path / word)) for word in named} == named
     assert names_weights(SHIPPED)
     assert split_words(["a.xml", "b.mp4", "c.xml"]) == (Path("a.xml"), ["b.mp4", "c.xml"])

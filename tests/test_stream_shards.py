@@ -517,7 +517,11 @@ def test_train_and_evaluate_commands_take_shards(folder, server, tmp_path, capsy
         code, out, err = run(capsys, "evaluate", tmp_path / "run", source, "--json")
         assert code == 1
         assert "scoring 5 videos: the test split" in err
-        assert json.loads(out) == scores
+        again = json.loads(out)
+        for video, before in zip(again["videos"], scores["videos"], strict=True):
+            assert video["score"] == pytest.approx(before["score"], abs=1e-4)  # here norms are folded, there not
+            video["score"] = before["score"]
+        assert again == scores
     code, _, err = run(capsys, "train", folder, "--out", tmp_path / "other")
     assert code == 2
     assert "px, found 43x32 px; write them with the network's own recipe" in err

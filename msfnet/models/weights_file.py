@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,11 +27,15 @@ def weights_file(path: Path) -> Path:
 
 
 def names_weights(word: str) -> bool:
-    """Whether it is meant as weights, there or not, rather than as a video or a folder of videos."""
+    """Whether it is meant as weights, there or not, rather than as a video or a folder of videos.
+
+    What is not there and has no ending is taken for a run folder.
+    """
     path = Path(word)
     if path.is_dir():
         return (path / WEIGHTS).is_file() or (path / "recipe.toml").is_file()
-    return word == SHIPPED or path.suffix.lower() in ENDINGS
+    absent = not path.exists() and not path.suffix and not glob.has_magic(word)
+    return absent or path.suffix.lower() in ENDINGS
 
 
 def split_words(words: Sequence[str]) -> tuple[Path, Sequence[str]]:
