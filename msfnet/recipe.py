@@ -164,7 +164,9 @@ class Train(Table):
         "SLURM started",
     )
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = Field(
-        "32-true", description="of the arithmetic; mixed needs a GPU, and 64 bits are for comparing runs"
+        "32-true",
+        description="of the arithmetic; `16-mixed` needs a GPU, `bf16-mixed` one or a CPU that has bf16; 64 bits are "
+        "for comparing runs",
     )
     sync_batchnorm: bool = Field(False, description="norms go by the clips of all processes, not of each")
     activation_checkpointing: bool = Field(

@@ -105,7 +105,7 @@ def test_a_run_that_crashes_at_every_step_loses_nothing(video_folder, tmp_path, 
 
 
 def start_training(video_folder, folder, *more, settings=()):
-    overrides = [*TINY, "train.batch=2", "optim.lr_batch=2", "train.epochs=12", EVERY_STEP, *settings]
+    overrides = [*TINY, "train.batch=2", "optim.lr_batch=2", "train.epochs=6", EVERY_STEP, *settings]
     sets = [] if "--resume" in more else [part for override in overrides for part in ("--set", override)]
     command = [sys.executable, "-m", "msfnet", "train", str(video_folder), "--out", str(folder), *sets, *more]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from msfnet import processes
 from msfnet.data.augment.augmentation import Augmentation
 from msfnet.data.transforms import crop_views, normalise
+from msfnet.models.zoo import channels_last
 from msfnet.recipe import Recipe
 from msfnet.train.ema import WeightAverage
 from msfnet.train.engine import Engine
@@ -100,10 +101,7 @@ class Learner:
         self.augmentation = Augmentation(recipe, classes)
         self.loss = make_loss(recipe.train, class_counts)
         self.account = Account()
-        # Batches come from uint8 frames with the channels last; kernels laid out alike spare every layer a copy.
-        for parameter in model.parameters():
-            if parameter.ndim == 5:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+        model = channels_last(model)
         self.synced = self.train.sync_batchnorm and processes.count() > 1
         if self.synced:
             model = synced(model)
