@@ -84,7 +84,7 @@ def test_demo_learns_what_shuffling_destroys_and_leaves_a_page(tmp_path, capsys)
     shuffled = float(re.search(r"frames shuffled: ([\d.]+)%", captured.out)[1])
     assert recognised >= 90
     assert shuffled <= 30  # chance is 12.5
-    assert "epoch   7/7" in captured.err
+    assert "epoch   9/9" in captured.err
     look_at(tmp_path / "report.html")
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from msfnet.data.dataset import InOrder, Sample, make_batches
 from msfnet.data.listing.annotations import read_data
-from msfnet.data.loading import ReaderDiedError
+from msfnet.data.loading import Batches, ReaderDiedError
 from msfnet.models.registry import create_model
 from msfnet.recipe import load_recipe
 from msfnet.train.engine import Engine
@@ -237,8 +237,57 @@ def test_a_reader_that_dies_is_named_and_replaced_but_not_for_ever(tmp_path, dea
     found = [batch["indices"] for batch in batches.epoch()]
     assert found == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9]]
     assert len(lines) == deaths
-    assert all("a process that reads videos died (DataLoader worker (pid" in line for line in lines)
+    assert all("a process that reads videos died (" in line and "another goes on" in line for line in lines)
     assert [batch["indices"] for batch in batches.epoch(1, 2)] == found[2:]
+
+
+@pytest.mark.parametrize("error", [EOFError(), ConnectionResetError(104, "reset"), FileNotFoundError(2, "no socket")])
+def test_a_reader_that_dies_while_it_hands_a_batch_over_is_replaced_too(error):
+    made, lines, begun = [], [], []
+
+    def make():
+        made.append(len(made))
+        return Loader([1, error]) if len(made) == 1 else Loader([1, 2, 3][begun[-1][1] :])
+
+    batches = Batches(make, lambda epoch, done: begun.append((epoch, done)), 3, lines.append)
+    assert list(batches.epoch(5)) == [1, 2, 3]
+    assert begun == [(5, 0), (5, 1)]
+    [line] = lines
+    assert "another goes on from batch 2" in line
+
+
+class Loader(list):
+    """Batches, and errors where readers die."""
+
+    num_workers = 1
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+
+
+class Faulty(Dataset):
+    """Data that raise what a lost connection would raise."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("wrong"), FileNotFoundError("wrong")])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_the_data_raise_is_no_death(error, workers):
+    lines = []
+    with pytest.raises(type(error), match="wrong"):
+        list(make_batches(Faulty(error), InOrder(4, 2), workers, lines.append).epoch())
+    assert lines == []
 
 
 # One process to a folder

@@ -315,7 +315,7 @@ def test_a_sweep_on_two_nodes_outlives_a_killed_process_a_lost_node_and_a_failin
         killed.append("node")
 
     threading.Thread(target=kill, daemon=True).start()
-    command = ["sweep", video_folder, "--out", out, *WORDS, "--set", "train.epochs=6", "--seeds", "2", "--json"]
+    command = ["sweep", video_folder, "--out", out, *WORDS, "--set", "train.epochs=4", "--seeds", "2", "--json"]
     command += ["--grid", "model.arguments.groups=2,3,99", "--address", cluster.address]
     with pytest.raises(SystemExit) as stopped:
         main([str(word) for word in command])
@@ -326,7 +326,7 @@ def test_a_sweep_on_two_nodes_outlives_a_killed_process_a_lost_node_and_a_failin
     assert "attempt 2 of 3" in captured.err
     log = (out / "arguments.groups=2-seed1" / "log.txt").read_text()
     assert log.count("going on from the last checkpoint") == 1
-    assert log.count("epoch   1/6") == 1
+    assert log.count("epoch   1/4") == 1
     document = json.loads(captured.out)
     assert {trial["name"]: trial["n"] for trial in document["trials"]} == {
         "arguments.groups=2": 2,
@@ -334,7 +334,7 @@ def test_a_sweep_on_two_nodes_outlives_a_killed_process_a_lost_node_and_a_failin
         "arguments.groups=99": 0,
     }
     assert all("found groups=99" in reason for reason in document["trials"][-1]["failed"].values())
-    assert [len(read_history(folder)) for folder in sorted(out.glob("*groups=[23]-seed*"))] == [6] * 4
+    assert [len(read_history(folder)) for folder in sorted(out.glob("*groups=[23]-seed*"))] == [4] * 4
     assert not list(out.glob("*/scores.json"))
     tests = [
         {item.path for item in read_manifest(folder / "split.csv").items if item.split == "test"}
@@ -342,7 +342,7 @@ def test_a_sweep_on_two_nodes_outlives_a_killed_process_a_lost_node_and_a_failin
     ]
     assert tests[0]
     assert all(test == tests[0] for test in tests)
-    assert load_recipe(document["best"]).train.epochs == 6
+    assert load_recipe(document["best"]).train.epochs == 4
 
 
 @pytest.mark.slow
@@ -350,7 +350,7 @@ def test_a_killed_sweep_goes_on_and_grows(video_folder, tmp_path, ray):
     """On this machine alone: killed with its last run half done, started and ended, then started with a second seed."""
     out = tmp_path / "out"
     command = [sys.executable, "-m", "msfnet", "sweep", str(video_folder), "--out", str(out), *WORDS]
-    command += ["--set", "train.epochs=6", "--grid", "optim.lr=0.01,0.02", "--cpus-per-run", str(usable_cpus())]
+    command += ["--set", "train.epochs=4", "--grid", "optim.lr=0.01,0.02", "--cpus-per-run", str(usable_cpus())]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     half_done = out / "lr=0.02-seed0"
     while not (half_done / "last" / CHECKPOINT).exists():
@@ -372,8 +372,8 @@ def test_a_killed_sweep_goes_on_and_grows(video_folder, tmp_path, ray):
     assert "4 runs in" in again.stderr
     assert "1 finished before, 3 to do" in again.stderr
     assert (out / "lr=0.01-seed0" / "metrics.csv").read_bytes() == whole
-    assert len(read_history(half_done)) == 6
-    assert (half_done / "log.txt").read_text().count("epoch   1/6") == 1
+    assert len(read_history(half_done)) == 4
+    assert (half_done / "log.txt").read_text().count("epoch   1/4") == 1
     assert again.stdout.splitlines()[0].split() == ["rank", "validation", "top-1", "n", "trial"]
     rows = list(csv.DictReader((out / "sweep.csv").open()))
     assert [row["n"] for row in rows] == ["2", "2"]

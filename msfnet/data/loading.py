@@ -46,14 +46,26 @@ class Batches:
                     done += 1
                     yield batch
                 return
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except (RuntimeError, EOFError, OSError) as error:
+                if not self.loader.num_workers or not _tells_of_a_death(error):
                     raise
                 deaths += 1
                 self.loader = None  # a loader that has lost a process is of no more use
                 if deaths > DEATHS:
                     raise ReaderDiedError(f"{deaths} processes that read videos died; {REMEDY}") from error
-                self.say(f"a process that reads videos died ({error}); another goes on from batch {done + 1}; {REMEDY}")
+                how = str(error) or type(error).__name__
+                self.say(f"a process that reads videos died ({how}); another goes on from batch {done + 1}; {REMEDY}")
+
+
+def _tells_of_a_death(error: Exception) -> bool:
+    """Whether a loader raised this of a process that is gone, rather than passed on what its data raised.
+
+    Who dies while it hands over a tensor leaves a connection cut short or, of its socket, not even the file.
+    """
+    if "in DataLoader worker process" in str(error):  # torch's words for an error in the data
+        return False
+    cut_short = isinstance(error, (EOFError, ConnectionError, FileNotFoundError))
+    return cut_short or "DataLoader worker (pid" in str(error)
 
 
 def _quietly_iterate(loader: DataLoader[Any]) -> Iterator[dict[str, Any]]:
