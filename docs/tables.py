@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -42,16 +43,13 @@ def sizes() -> str:
     return "\n".join(rows)
 
 
-def ablation() -> str:
-    """The table of rows that benchmarks/best.py wrote."""
-    text = (DOCS.parent / "benchmarks" / "best.md").read_text(encoding="utf-8").partition("\n## ")[0]
-    return "\n".join(line for line in text.splitlines() if line.startswith("|"))
-
-
-def speed() -> str:
-    """The first table that benchmarks/speed.py wrote."""
-    text = (DOCS.parent / "benchmarks" / "speed.md").read_text(encoding="utf-8").partition("\n## ")[0]
-    return "\n".join(line for line in text.splitlines() if line.startswith("|"))
+def benchmark_table(page: str, heading: str = "") -> str:
+    """A table that a page in benchmarks/ has, as its command wrote it: the first under a heading, or of the page."""
+    text = (DOCS.parent / "benchmarks" / page).read_text(encoding="utf-8")
+    if heading:
+        text = text.partition(f"\n## {heading}\n")[2]
+    table = text.partition("\n|")[2].partition("\n\n")[0]
+    return f"|{table.rstrip()}"
 
 
 METHOD = ("r3d18", "msf_r3d18", "msf_r3d18_fsam", "c3d", "msf_c3d", "msf_c3d_fsam")
@@ -81,8 +79,8 @@ def method_reach() -> str:
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "recipes.md": {"recipe keys": recipe_keys},
     "networks.md": {"sizes": sizes},
-    "best.md": {"ablation": ablation},
-    "speed.md": {"speed": speed},
+    "best.md": {"ablation": partial(benchmark_table, "best.md")},
+    "speed.md": {"speed": partial(benchmark_table, "speed.md")},
     "method.md": {"sizes": method_sizes, "reach": method_reach},
 }
 

@@ -292,8 +292,9 @@ def test_a_step_in_parts_is_the_step_where_norms_do_not_care():
 def test_a_compiled_network_learns_the_same(video_folder, tmp_path):
     curves = []
     for compiled in ("false", "true"):
-        arguments = settings("model.name=r3d18", "train.epochs=1", "data.val_fraction=0", f"train.compile={compiled}")
+        slow = ("train.epochs=1", "optim.lr=0.001")  # what rounds otherwise must not grow
+        arguments = settings("model.name=r3d18", *slow, "data.val_fraction=0", f"train.compile={compiled}")
         folder = tmp_path / compiled
         finished(command((), "train", video_folder, "--out", folder, *arguments))
         curves.append(float(next(csv.DictReader((folder / "metrics.csv").open()))["train_loss"]))
-    assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)

@@ -125,8 +125,8 @@ def _facts(results: Results) -> dict[str, str]:
 
 
 def _machine(environment: dict[str, Any]) -> str:
-    devices = ", ".join(environment.get("gpus", [])) or f"{environment.get('threads')} CPU threads a run"
-    return f"{devices}, torch {environment.get('torch')}"
+    cpus = f"{environment.get('threads')} of {environment.get('cpus')} CPUs ({environment.get('processor')})"
+    return f"{', '.join(environment.get('gpus', [])) or cpus} a run, torch {environment.get('torch')}"
 
 
 def _each(values: Iterable[dict[str, Any]], text: Callable[[dict[str, Any]], str]) -> list[str]:
