@@ -115,6 +115,22 @@ def test_channels_and_classes(classes, channels):
     assert model(torch.randn(1, channels, 4, 32, 32)).shape == (1, classes)
 
 
+@pytest.mark.parametrize("attention", ["fsam", "se", "nst"])
+@pytest.mark.parametrize("name", ["msf_r3d18", "msf_c3d"])
+def test_gates_begin_undecided(name, attention, monkeypatch):
+    """He's weights would all but shut or open a third of FAM's before anything is learned."""
+    gates = []
+    sigmoid = torch.Tensor.sigmoid
+    monkeypatch.setattr(torch.Tensor, "sigmoid", lambda x: gates.append(sigmoid(x)) or gates[-1])
+    torch.manual_seed(0)
+    model = create_model(name, 18, attention=attention, width=0.5, size=56, frames=8)
+    with torch.no_grad():
+        model(torch.randn(4, 3, 8, 56, 56))
+    assert len(gates) >= 2
+    for gate in gates:
+        assert ((gate < 0.02) | (gate > 0.98)).float().mean() < 0.1
+
+
 @pytest.mark.parametrize("name", ["r3d18", "msf_r3d18_fsam", "r2plus1d18"])
 def test_zero_init_starts_residual_branches_at_nothing_and_changes_no_key(name):
     model = create_model(name, 3, width=0.125, zero_init=True, drop_path=0.2).train()

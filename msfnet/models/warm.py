@@ -15,12 +15,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from msfnet.layers.cbam import CBAM
-from msfnet.layers.fsam import FSAM
-from msfnet.layers.nst import NST
-from msfnet.layers.se import SE
 from msfnet.models.checkpoint import WEIGHTS
 from msfnet.models.transplant import State, Taken, dense_shapes, is_dense, takes_dense, transplant
+from msfnet.models.zoo import GATES
 from msfnet.types import UserError
 
 # torchvision's published weights (Kinetics-400), fetched only when a recipe names them: backbone -> file.
@@ -31,7 +28,7 @@ KINETICS400_URLS = {
     "r2plus1d18": "https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth",
 }
 COUNTER = "num_batches_tracked"  # of norms; nothing reads it
-ATTENTIONS = (FSAM, SE, CBAM, NST, nn.Identity)  # what may stand where attention does
+ATTENTIONS = (*GATES, nn.Identity)  # what may stand where attention does
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ ATTENTIONS: dict[str, Callable[[int, int], nn.Module]] = {
     "cbam": CBAM,
     "nst": lambda channels, reduction: NST(),
 }
+GATES = (FSAM, SE, CBAM, NST)  # the classes of those that hold any weights
 
 # Table 1: the first and the second convolution of an MSF block, for a number of groups.
 PLACEMENTS: dict[str, Callable[[int], tuple[ConvMaker, ConvMaker]]] = {
