@@ -180,8 +180,13 @@ def reproduce(
     seeds: Annotated[int, Parameter(help="Runs of each row.")] = 3,
     recipe: Annotated[str | None, Parameter(help="Another recipe than the scale's, at the scale's size.")] = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", help="table.key=value in all runs.")] = (),
-    out: Annotated[Path, Parameter(help="Folder for results-SCALE.json, .md and .html.")] = Path("reproduce"),
+    out: Annotated[Path, Parameter(help="Folder for results-SCALE.json, .runs.json, .md and .html.")] = Path(
+        "reproduce"
+    ),
     runs: Annotated[Path | None, Parameter(help="Folder for the run folders; default: runs/reproduce-SCALE.")] = None,
+    join: Annotated[
+        tuple[Path, ...], Parameter(help="Files results-SCALE.runs.json of other machines, whose runs are done.")
+    ] = (),
     only_report: Annotated[
         bool, Parameter(negative=(), help="Run nothing: write the page of what is finished.")
     ] = False,
@@ -203,16 +208,16 @@ def reproduce(
     plan = make_plan(read_paper(), read_scale(scale), tables, recipe, set_, seeds)
     folder = runs or Path("runs") / f"reproduce-{plan.name}"
     if only_report:
-        done = Reproduction(read_results(plan, folder), {}, {})
+        done = Reproduction(read_results(plan, folder, join), {}, {})
     elif data is None:
         raise UserError("expected --data, the videos to train on; --only-report does without")
     else:
         machines = Machines(address, cpus_per_run, gpus_per_run)
         found = read_shards(data) if is_shards(data) else read_data(Path(data), lists, split)
         try:
-            done = run_plan(plan, found, folder, machines, say=say)
+            done = run_plan(plan, found, folder, machines, join, say=say)
         except KeyboardInterrupt:
-            write_results(read_results(plan, folder), out)
+            write_results(read_results(plan, folder, join), out)
             say("stopped; the same command goes on")
             return 1
     for path, reason in done.problems.items():

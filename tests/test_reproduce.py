@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SHARED, TINY, page_in_browser
-from test_compare import run_of
 
 from msfnet.cli import main
 from msfnet.data.listing.annotations import Listing, read_data
 from msfnet.models.registry import summarise
-from msfnet.recipe import load_recipe
+from msfnet.recipe import Recipe, load_recipe
 from msfnet.reproduce.claims import Difference, Tried, difference_of, try_claims
 from msfnet.reproduce.page import to_markdown, write_results
 from msfnet.reproduce.plan import make_plan
+from msfnet.reproduce.records import Record, read_record, read_records, to_text
 from msfnet.reproduce.results import read_results, right_answers
 from msfnet.reproduce.run import with_test_videos
 from msfnet.reproduce.tables import Claim, Network, Paper, read_paper, read_scale, scale_names
@@ -243,13 +243,53 @@ def test_claims_are_corrected_for_their_number():
     assert json.loads(json.dumps(tried.to_dict()))["than"]["1 c"]["paper_points"] == pytest.approx(2.4)
 
 
+def record_of(name, right, recipe=None):
+    """A run that was right (1) or wrong (0) on each of some videos."""
+    videos = {f"a/{number}.mp4": bool(answer) for number, answer in enumerate(right)}
+    history = [{"epoch": 1.0, "train_loss": 2.5, "train_top1": 0.25, "seconds": 90.0}]
+    n_videos = {"train": 4, "val": 0, "test": len(right)}
+    return Record(name, recipe or Recipe(), {"commit": "c0ffee", "gpus": []}, 3, n_videos, history, videos)
+
+
 def test_runs_on_other_videos_are_not_compared():
     network, other = Network("r3d18", (), ()), Network("c3d", (), ())
-    answers = right_answers({network: [run_of("x", [1, 0, 1, 1])], other: []})
+    answers = right_answers({network: [record_of("x", [1, 0, 1, 1])], other: []})
     assert list(answers) == [network]
-    assert answers[network].sum() == 3
-    with pytest.raises(UserError, match="expected runs on the same videos, found others in y than x"):
-        right_answers({network: [run_of("x", [1, 0])], other: [run_of("y", [1, 0, 1])]})
+    assert answers[network].tolist() == [[True, False, True, True]]
+    with pytest.raises(UserError, match="expected runs on the same test videos, found others in y than in x"):
+        right_answers({network: [record_of("x", [1, 0])], other: [record_of("y", [1, 0, 1])]})
+
+
+# Runs of other machines
+
+
+def test_records_come_back_from_their_file(tmp_path):
+    recipe = load_recipe("paper", ["model.arguments.groups=3", "data.size=56"])
+    records = [record_of("x", [1, 0, 1, 1], recipe), record_of("y", [0, 0, 0, 1])]
+    file = tmp_path / "results-x.runs.json"
+    file.write_text(to_text(records), encoding="utf-8")
+    assert read_records(file) == records
+    assert records[0].top1 == 75
+    assert records[0].minutes == 1.5
+    assert (records[0].summary.input, records[0].summary.name) == ((3, 8, 56, 56), "msf_r3d18_fsam")
+    file.write_text(to_text([]), encoding="utf-8")
+    assert read_records(file) == []
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"videos": [], "runs": [{"name": "x"}]}', '{"runs": 1}', "3"])
+def test_other_files_are_refused_in_one_line(text, tmp_path):
+    file = tmp_path / "other.json"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"expected runs that msfnet reproduce wrote in .*other\.json") as error:
+        read_records(file)
+    assert "\n" not in str(error.value)
+
+
+def test_a_cut_line_of_answers_is_refused(tmp_path):
+    file = tmp_path / "cut.json"
+    file.write_text(to_text([record_of("x", [1, 0, 1, 1])]).replace('"1011"', '"101"'))
+    with pytest.raises(UserError, match="found another file"):
+        read_records(file)
 
 
 # Real runs
@@ -278,7 +318,7 @@ def half_done(video_folder, tmp_path_factory):
 
 def test_the_page_is_written_from_whatever_is_finished(half_done, tmp_path):
     results = read_results(two_rows(), half_done)
-    json_file, markdown, page_file = write_results(results, tmp_path / "out")
+    json_file, _, markdown, page_file = write_results(results, tmp_path / "out")
     se, fsam, quoted = json.loads(json_file.read_text("utf-8"))
     scores = json.loads((half_done / "msf_r3d18_se-seed0" / "scores.json").read_text())
     expected = {"table": "3", "row": "SE-Net", "model": "msf_r3d18_se", "paper_top1": 50.1, "n_seeds": 1}
@@ -299,17 +339,30 @@ def test_the_page_is_written_from_whatever_is_finished(half_done, tmp_path):
     assert titles[4:] == ["Paper and here", "Learning", "What was different", "Did they converge?", "Not finished"]
 
 
+def test_runs_of_another_machine_are_joined(half_done, tmp_path):
+    """Their file says what their folder would, and knows nothing of where that was."""
+    here = read_results(two_rows(), half_done)
+    _, runs_file, page, _ = write_results(here, tmp_path)
+    text = page.read_text("utf-8")
+    assert str(half_done) not in runs_file.read_text("utf-8")
+    joined = read_results(two_rows(2), tmp_path / "none", [runs_file])
+    assert joined.finished == here.finished == [read_record(half_done / "msf_r3d18_se-seed0")]
+    assert "finished runs: 1 of 4" in write_results(joined, tmp_path / "again")[2].read_text("utf-8")
+    same = write_results(read_results(two_rows(), tmp_path / "none", [runs_file]), tmp_path / "same")
+    assert same[2].read_text("utf-8") == text
+    with pytest.raises(UserError, match=r"runs.json holds msf_r3d18_se-seed0 with optim.lr = 0.0001, not 0.2; name"):
+        read_results(two_rows(sets=[*TINY, "optim.lr=0.2"]), tmp_path / "none", [runs_file])
+
+
 def test_a_page_needs_no_run_at_all(tmp_path):
     results = read_results(two_rows(2), tmp_path / "none")
-    text = write_results(results, tmp_path)[1].read_text("utf-8")
+    text = write_results(results, tmp_path)[2].read_text("utf-8")
     assert "finished runs: 0 of 4" in text
     assert results.to_dict()["missing"] == [f"msf_r3d18_{n}-seed{seed}" for seed in (0, 1) for n in ("se", "fsam")]
 
 
 def test_runs_of_other_settings_are_not_shown(half_done):
-    with pytest.raises(
-        UserError, match=r"holds msf_r3d18_se-seed0 with optim.lr = 0.0001, not 0.2; name another --runs"
-    ):
+    with pytest.raises(UserError, match=r"holds msf_r3d18_se-seed0 with optim.lr = 0.0001, not 0.2; name another, or"):
         read_results(two_rows(sets=[*TINY, "optim.lr=0.2"]), half_done)
 
 
@@ -351,6 +404,12 @@ def test_a_killed_reproduction_goes_on_and_its_page_can_be_written_meanwhile(vid
     assert document["claims"][0]["verdict"] in ("held", "did not hold", "not decided")
     assert document["missing"] == []
     assert json.loads((out / "results-ucf101-18-small.json").read_text("utf-8")) == document["rows"]
+    elsewhere = [str(tmp_path / "other") if word == str(runs) else word for word in training]
+    elsewhere += ["--join", str(out / "results-ucf101-18-small.runs.json")]
+    joined = subprocess.run(elsewhere, capture_output=True, text=True)
+    assert joined.returncode == 0, joined.stderr
+    assert json.loads(joined.stdout) == document
+    assert "0 runs in" in joined.stderr
     log = (third / "log.txt").read_text()
     assert log.count("going on from the last checkpoint") == 1
     assert log.count("epoch   1/3") == 1

@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from msfnet.compare.runs import Run
 from msfnet.files import write_text
 from msfnet.recipe import load_recipe
 from msfnet.report import INK, TRAIN_COLOUR, VAL_COLOUR, Section, Table, plot_curves, write_page
 from msfnet.reproduce.claims import SIGNIFICANT, Difference, Tried
+from msfnet.reproduce.records import Record, to_text
 from msfnet.reproduce.results import Results, RowResult
 from msfnet.reproduce.tables import PaperTable
-from msfnet.train.folder import ENVIRONMENT
-from msfnet.train.page import read_object, read_split
 
 NONE, MOST_NAMES = "–", 12
 ASIDE = ("model.name", "model.arguments", "train.seed", "data.workers", "data.cache", "train.logger")  # told elsewhere
 
 
 def write_results(results: Results, out: Path) -> list[Path]:
-    """results-NAME.json, .md and .html in `out`; returns where they are."""
+    """results-NAME.json, .runs.json, .md and .html in `out`; returns where they are."""
     out.mkdir(parents=True, exist_ok=True)
     stem = out / f"results-{results.plan.name}"
     rows = [row.to_dict() for row in results.rows]
-    files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("json", "md", "html")]
+    files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("json", "runs.json", "md", "html")]
     write_text(files[0], json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+    write_text(files[1], to_text(results.finished))
     title, tiles, sections = f"The paper's tables: {results.plan.scale.title}", _tiles(results), make_sections(results)
-    write_text(files[1], to_markdown(title, tiles, sections))
-    write_page(files[2], title, tiles, sections)
+    write_text(files[2], to_markdown(title, tiles, sections))
+    write_page(files[3], title, tiles, sections)
     return files
 
 
@@ -110,26 +109,25 @@ def _facts(results: Results) -> dict[str, str]:
     runs = results.finished
     if not runs:
         return {}
-    split = read_split(runs[0].folder)
-    parts = ", ".join(f"{sum(part == name for _, part in split)} {name}" for name in ("train", "val", "test"))
-    environments = [read_object(run.folder / ENVIRONMENT) or {} for run in runs]
-    minutes = sorted(sum(row.get("seconds", 0) for row in run.history) / 60 for run in runs)
+    parts = ", ".join(f"{n} {name}" for name, n in runs[0].n_videos.items())
+    environments = [run.environment for run in runs]
+    minutes = sorted(run.minutes for run in runs)
     return {
-        "videos": f"{len({label for label, _ in split})} classes; {parts}",
+        "videos": f"{runs[0].n_classes} classes; {parts}",
         "recipe": results.plan.recipe,
-        "scored over": f"{runs[0].recipe['data.views']} views of a video",
+        "scored over": f"{runs[0].recipe.data.views} views of a video",
         "minutes of training": f"{minutes[0]:.0f} to {minutes[-1]:.0f} a run",
         "machine": "; ".join(_each(environments, _machine)),
         "commit": ", ".join(_each(environments, lambda environment: str(environment.get("commit") or NONE))),
     }
 
 
-def _machine(environment: dict[str, Any]) -> str:
+def _machine(environment: Mapping[str, Any]) -> str:
     cpus = f"{environment.get('threads')} of {environment.get('cpus')} CPUs ({environment.get('processor')})"
     return f"{', '.join(environment.get('gpus', [])) or cpus} a run, torch {environment.get('torch')}"
 
 
-def _each(values: Iterable[dict[str, Any]], text: Callable[[dict[str, Any]], str]) -> list[str]:
+def _each(values: Iterable[Mapping[str, Any]], text: Callable[[Mapping[str, Any]], str]) -> list[str]:
     return list(dict.fromkeys(map(text, values)))
 
 
@@ -268,7 +266,7 @@ def _convergence(results: Results) -> list[Section]:
     return [Section("Did they converge?", lead, table=Table(columns, rows))]
 
 
-def _learned(runs: Sequence[Run]) -> tuple[str, ...]:
+def _learned(runs: Sequence[Record]) -> tuple[str, ...]:
     def mean(key: str, place: float) -> float:
         return sum(run.history[round(place * (len(run.history) - 1))][key] for run in runs) / len(runs)
 

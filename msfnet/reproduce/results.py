@@ -1,4 +1,4 @@
-"""From the run folders of a plan to rows with the paper's numbers beside ours. Whatever is finished counts."""
+"""From the finished runs of a plan to rows with the paper's numbers beside ours. Whatever is finished counts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from msfnet import metrics
-from msfnet.compare.runs import Run, read_run
 from msfnet.metrics import Bools
 from msfnet.models.registry import ModelSummary, summarise
-from msfnet.recipe import load_recipe
 from msfnet.reproduce.claims import Tried, try_claims
 from msfnet.reproduce.plan import Plan
+from msfnet.reproduce.records import Record, read_record, read_records
 from msfnet.reproduce.tables import Network, Row
 from msfnet.sweep.cluster import first_difference
 from msfnet.sweep.work import finished
@@ -33,12 +32,12 @@ class RowResult:
 
     row: Row
     counted: ModelSummary | None
-    runs: tuple[Run, ...]
+    runs: tuple[Record, ...]
 
     @property
     def top1(self) -> list[float]:
         """Video top-1 of each run, %."""
-        return [100 * run.test_top1 for run in self.runs if run.test_top1 is not None]
+        return [run.top1 for run in self.runs]
 
     @property
     def mean(self) -> float | None:
@@ -80,11 +79,11 @@ class Results:
     plan: Plan
     rows: tuple[RowResult, ...]
     claims: tuple[Tried, ...]
-    runs: Mapping[Network, tuple[Run, ...]]
+    runs: Mapping[Network, tuple[Record, ...]]
     missing: tuple[str, ...]
 
     @property
-    def finished(self) -> list[Run]:
+    def finished(self) -> list[Record]:
         return [run for runs in self.runs.values() for run in runs]
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,12 +96,16 @@ class Results:
         }
 
 
-def read_results(plan: Plan, folder: Path) -> Results:
-    """Read the finished runs in `folder`.
+def read_results(plan: Plan, folder: Path, joined: Sequence[Path] = ()) -> Results:
+    """From the plan's finished runs, as `find_records` does.
 
     Raises UserError for runs of another recipe, without scored test videos, or scored on different videos.
     """
-    runs = {network: tuple(_read_runs(plan, network, folder)) for network in plan.networks}
+    records = find_records(plan, folder, joined)
+    runs = {
+        network: tuple(records[run.name] for run in plan.runs_of(network) if run.name in records)
+        for network in plan.networks
+    }
     right = right_answers(runs)
     classes = {table.number: table.classes for table in plan.tables}
     rows = tuple(
@@ -114,47 +117,39 @@ def read_results(plan: Plan, folder: Path) -> Results:
     printed = {row.key: float(row.printed.top1) for row in plan.rows}
     by_key = {row.key: right.get(row.network) if row.network else None for row in plan.rows}
     claims = tuple(try_claims(plan.claims, printed, by_key))
-    missing = tuple(run.name for run in plan.runs() if finished(folder, run.name) is None)
+    missing = tuple(run.name for run in plan.runs() if run.name not in records)
     return Results(plan, rows, claims, runs, missing)
 
 
-def right_answers(runs: Mapping[Network, Sequence[Run]]) -> dict[Network, Bools]:
+def find_records(plan: Plan, folder: Path, joined: Sequence[Path]) -> dict[str, Record]:
+    """The plan's finished runs by name: what other machines wrote to the files `joined`, and those in `folder`.
+
+    Raises UserError for a file that is none of these, and for runs of another recipe.
+    """
+    planned = {run.name: run.recipe for run in plan.runs()}
+    found = [(file, record) for file in joined for record in read_records(file) if record.name in planned]
+    found += [(folder, read_record(folder / name)) for name in planned if finished(folder, name)]
+    for source, record in found:
+        if other := first_difference(record.recipe, planned[record.name]):
+            raise UserError(f"{source} holds {record.name} with {other}; name another, or the same settings")
+    return {record.name: record for _, record in found}
+
+
+def right_answers(runs: Mapping[Network, Sequence[Record]]) -> dict[Network, Bools]:
     """Which videos each run has right, R V, the videos in the same order for all; of networks that have a run.
 
     Raises UserError where not all were scored on the same videos.
     """
-    answers: dict[Network, list[list[bool]]] = {}
-    first: Run | None = None
-    for network, own in runs.items():
-        for run in own:
-            first = first or run
-            if _videos(run) != _videos(first):
-                raise UserError(f"expected runs on the same videos, found others in {run.folder} than {first.folder}")
-            right = {video.path: video.right for video in _scores(run)}
-            answers.setdefault(network, []).append([right[path] for path in _videos(run)])
-    return {network: np.array(rows) for network, rows in answers.items()}
-
-
-def _videos(run: Run) -> list[str]:
-    return sorted(video.path for video in _scores(run))
-
-
-def _scores(run: Run) -> Any:
-    if not run.scores or not run.scores.videos:
-        raise UserError(f"expected scored test videos in {run.folder}, found none: its data have no test split")
-    return run.scores.videos
-
-
-def _read_runs(plan: Plan, network: Network, folder: Path) -> list[Run]:
-    found = []
-    for planned in plan.runs_of(network):
-        if finished(folder, planned.name) is None:
-            continue
-        run = read_run(folder / planned.name, planned.name)
-        if other := first_difference(load_recipe(str(run.folder / "recipe.toml")), planned.recipe):
-            raise UserError(f"{folder} holds {planned.name} with {other}; name another --runs, or the same settings")
-        found.append(run)
-    return found
+    every = [record for own in runs.values() for record in own]
+    for record in every[1:]:
+        if record.right.keys() != every[0].right.keys():
+            found = f"found others in {record.name} than in {every[0].name}"
+            raise UserError(f"expected runs on the same test videos, {found}")
+    return {
+        network: np.array([[record.right[path] for path in every[0].right] for record in own])
+        for network, own in runs.items()
+        if own
+    }
 
 
 def _counted(network: Network, n_classes: int) -> ModelSummary:

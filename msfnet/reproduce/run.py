@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,8 +10,9 @@ from msfnet.data.listing.annotations import Listing
 from msfnet.data.shards.index import ShardIndex
 from msfnet.data.splits import assign_splits, refuse_leaks
 from msfnet.reproduce.plan import Plan
-from msfnet.reproduce.results import Results, read_results
+from msfnet.reproduce.results import Results, find_records, read_results
 from msfnet.sweep.cluster import Machines, do_runs
+from msfnet.sweep.work import finished
 from msfnet.types import Say, UserError
 
 
@@ -24,15 +25,19 @@ class Reproduction:
     problems: Mapping[str, str]
 
 
-def run_plan(plan: Plan, data: Listing | ShardIndex, folder: Path, machines: Machines, *, say: Say) -> Reproduction:
-    """Bring every run of the plan to its end in `folder`; called again it goes on.
+def run_plan(
+    plan: Plan, data: Listing | ShardIndex, folder: Path, machines: Machines, joined: Sequence[Path] = (), *, say: Say
+) -> Reproduction:
+    """Bring every run of the plan to its end in `folder`, but for those in the files `joined`; it goes on.
 
-    Raises UserError for data without test videos, and when `folder` holds other runs.
+    Raises UserError for data without test videos, and when `folder` or a file holds other runs.
     """
-    outcomes = do_runs(with_test_videos(data, plan), plan.runs(), folder, machines, score_test=True, say=say)
+    known = find_records(plan, folder, joined)
+    here = [run for run in plan.runs() if run.name not in known or finished(folder, run.name)]
+    outcomes = do_runs(with_test_videos(data, plan), here, folder, machines, score_test=True, say=say)
     failed = {outcome.name: outcome.error for outcome in outcomes if outcome.error}
     problems = {path: reason for outcome in outcomes for path, reason in outcome.problems.items()}
-    return Reproduction(read_results(plan, folder), failed, problems)
+    return Reproduction(read_results(plan, folder, joined), failed, problems)
 
 
 def with_test_videos(data: Listing | ShardIndex, plan: Plan) -> Listing | ShardIndex:
