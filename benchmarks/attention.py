@@ -1,4 +1,4 @@
-"""Why MSF-R3D learns more slowly with FSAM at scale `ucf101-18-small` of `msfnet reproduce`: what was tried.
+"""What becomes of FSAM at scale `ucf101-18-small` of `msfnet reproduce`: its gates, and what else was tried.
 
     python benchmarks/attention.py ../shared/data/ucf101-18 --out /tmp/attention
 
@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from msfnet.data.listing.annotations import read_data
 from msfnet.layers.fam import FAM, FrequencyPool
 from msfnet.layers.sam import SAM, channel_summary
+from msfnet.models import zoo
 from msfnet.predict import Recognizer
 from msfnet.recipe import load_recipe
 from msfnet.reproduce.tables import read_scale
@@ -38,7 +40,7 @@ HELD_OUT = "data.val_fraction=0.25"
 N_GATED = 60  # held-out videos that the gates are read on
 SHUT, OPEN = 0.01, 0.99
 
-Forwards = dict[type[nn.Module], Callable[..., Tensor]]
+Patches = dict[tuple[Any, str], Any]  # (of what, which attribute) -> what stands there instead
 
 frequency_pool = FrequencyPool.forward
 
@@ -55,42 +57,40 @@ def passes(module: nn.Module, x: Tensor) -> Tensor:
     return x
 
 
-DOUBLED: Forwards = {
-    FAM: lambda fam, x: x * (2 * fam_gate(fam, x)),
-    SAM: lambda sam, x: x * (2 * sam_gate(sam, x)),
+DOUBLED: Patches = {
+    (FAM, "forward"): lambda fam, x: x * (2 * fam_gate(fam, x)),
+    (SAM, "forward"): lambda sam, x: x * (2 * sam_gate(sam, x)),
 }
-MEAN: Forwards = {FrequencyPool: lambda pool, x: frequency_pool(pool, x) / 7}
+MEAN: Patches = {(FrequencyPool, "forward"): lambda pool, x: frequency_pool(pool, x) / 7}
+HE: Patches = {(zoo, "GATES"): ()}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network: what is said of it, what it is, and layers whose forward is another."""
+    """One network: what is said of it, what it is, and what is another than in the package."""
 
     about: str
     model: str = "msf_r3d18_fsam"
-    sets: tuple[str, ...] = ()
-    instead: Forwards = field(default_factory=dict)
+    instead: Patches = field(default_factory=dict)
 
 
 ROWS = {
     "none": Row("no attention", "msf_r3d18"),
-    "fsam": Row("FSAM as in the paper"),
-    "slower": Row("FSAM, a third of the rate", sets=("optim.lr=3.3e-4",)),
-    "faster": Row("FSAM, three times the rate", sets=("optim.lr=3e-3",)),
-    "mean": Row("frequency (0, 0) is the mean, not 7 times it", instead=MEAN),
+    "fsam": Row("FSAM"),
+    "he": Row("its weights begin by He, as those of convolutions do", instead=HE),
+    "he-mean": Row("so, but frequency (0, 0) is the mean, not 7 times it", instead=HE | MEAN),
     "doubled": Row("gates of twice the sigmoid, which begin at one", instead=DOUBLED),
-    "mean-doubled": Row("both", instead=MEAN | DOUBLED),
-    "sam-only": Row("SAM alone", instead={FAM: passes}),
-    "fam-only": Row("FAM alone", instead={SAM: passes}),
+    "sam-only": Row("SAM alone", instead={(FAM, "forward"): passes}),
+    "fam-only": Row("FAM alone", instead={(SAM, "forward"): passes}),
 }
 
 
 @contextmanager
 def changed(row: Row) -> Iterator[None]:
-    """The layers of a row, for as long as the context is open."""
+    """What is another in a row, for as long as the context is open."""
     with ExitStack() as stack:
-        for layer, forward in row.instead.items():
-            stack.enter_context(patch.object(layer, "forward", forward))
+        for (owner, attribute), value in row.instead.items():
+            stack.enter_context(patch.object(owner, attribute, value))
         yield
 
 
@@ -100,7 +100,7 @@ def run(data: Path, name: str, folder: Path) -> None:
         return
     torch.set_num_threads(1)
     row, scale = ROWS[name], read_scale(SCALE)
-    sets = [*scale.size, *scale.training, f"model.name={row.model}", *row.sets, HELD_OUT]
+    sets = [*scale.size, *scale.training, f"model.name={row.model}", HELD_OUT]
     say = lambda line: print(f"{name:14s}{line}", flush=True)  # noqa: E731
     with changed(row):
         if (folder / "last").exists():
@@ -119,7 +119,7 @@ def shares(name: str, folder: Path) -> dict[str, str]:
         return lambda module, args: gates[place].append(read(module, *args).flatten())
 
     network = Recognizer.load(folder / "weights.safetensors")
-    replaced = {layer for layer, forward in row.instead.items() if forward is passes}
+    replaced = {owner for (owner, _), value in row.instead.items() if value is passes}
     for kind, read in ((FAM, fam_gate), (SAM, sam_gate)):
         modules = [module for module in network.model.modules() if isinstance(module, kind)]
         for number, module in enumerate(modules, 1):
