@@ -1,0 +1,207 @@
+"""Commands that train, and that compare what was trained."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from msfnet.cli.app import (
+    Address,
+    CpusPerRun,
+    DataOrShards,
+    GpusPerRun,
+    Json,
+    Lists,
+    Split,
+    app,
+    say,
+)
+from msfnet.types import UserError
+
+
+@app.command
+def demo(*, out: Path = Path("demo")) -> int:
+    """See the whole job in minutes: make videos, train on them, evaluate, predict, draw OUT/report.html."""
+    from msfnet.demo.run import run_demo
+
+    print(run_demo(out, say=say))
+    return 0
+
+
+@app.command
+def train(
+    data: DataOrShards,
+    *,
+    recipe: Annotated[str, Parameter(help="A shipped recipe (best, paper, small) or a TOML file.")] = "small",
+    model: Annotated[str | None, Parameter(help="Network, as --set model.name=...")] = None,
+    lists: Lists = None,
+    split: Split = 1,
+    out: Annotated[Path | None, Parameter(help="Run folder; default: runs/MODEL, numbered.")] = None,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", help="table.key=value, once for each key.")] = (),
+    resume: Annotated[bool, Parameter(negative=(), help="Go on with the run that lies in --out.")] = False,
+) -> int:
+    """Train a network; leaves a run folder with the best weights and a report."""
+    from msfnet import processes
+    from msfnet.data.listing.annotations import read_data
+    from msfnet.data.shards.index import is_shards, read_shards
+    from msfnet.recipe import load_recipe
+    from msfnet.train import run
+    from msfnet.train.folder import how_to_go_on
+
+    overrides = [*set_, *([f"model.name={model}"] if model else [])]
+    if resume and (out is None or overrides):
+        raise UserError(
+            "--resume needs --out DIR, the run to go on with, and takes its recipe as it is: no --set, --model"
+        )
+    resolved = load_recipe(recipe, overrides)
+    folder = out or run.new_run_folder(resolved.model.name)
+    try:
+        if resume:
+            result = run.resume(folder, say=say)
+        else:
+            found = read_shards(data) if is_shards(data) else read_data(Path(data), lists, split)
+            result = run.train(found, resolved, folder, say=say)
+    except KeyboardInterrupt as stop:
+        if processes.rank() == 0:
+            say(how_to_go_on(stop, data, folder))
+        return 128 + getattr(stop, "signal_number", signal.SIGINT)
+    if processes.rank():  # the first of several says it for all
+        return 0
+    print(result.folder)
+    return 1 if result.problems else 0
+
+
+@app.command
+def sweep(
+    data: DataOrShards,
+    *,
+    out: Annotated[Path, Parameter(help="Folder for the run folders and the ranking. Started again, it goes on.")],
+    recipe: Annotated[
+        str, Parameter(help="The recipe that is varied: shipped (best, paper, small) or a TOML file.")
+    ] = "small",
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", help="table.key=value in all trials.")] = (),
+    grid: Annotated[tuple[str, ...], Parameter(help="table.key=value,value,...: every combination is a trial.")] = (),
+    random: Annotated[
+        tuple[str, ...],
+        Parameter(help="table.key=LOW..HIGH (log-uniform), =linear:LOW..HIGH or =value,value,...: drawn."),
+    ] = (),
+    trials: Annotated[int | None, Parameter(help="How many times --random keys are drawn.")] = None,
+    seeds: Annotated[int, Parameter(help="Runs of each trial.")] = 1,
+    lists: Lists = None,
+    split: Split = 1,
+    address: Address = None,
+    cpus_per_run: CpusPerRun = None,
+    gpus_per_run: GpusPerRun = None,
+    as_json: Json = False,
+) -> int:
+    """Train a recipe with many values and seeds, side by side; rank them on videos held out of training."""
+    from msfnet.data.listing.annotations import read_data
+    from msfnet.data.shards.index import is_shards, read_shards
+    from msfnet.recipe import load_recipe
+    from msfnet.sweep.cluster import Machines
+    from msfnet.sweep.run import plan_trials, run_sweep
+
+    machines, resolved = Machines(address, cpus_per_run, gpus_per_run), load_recipe(recipe, set_)
+    planned = plan_trials(resolved, grid, random, trials, say=say)
+    found = read_shards(data) if is_shards(data) else read_data(Path(data), lists, split)
+    try:
+        result = run_sweep(found, resolved, planned, seeds, out, machines, say=say)
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on")
+        return 1
+    for path, reason in result.problems.items():
+        say(f"could not be read: {path}: {reason}")
+    for name, reason in result.failed.items():
+        say(f"failed: {name}: {reason}")
+    print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if as_json else result.to_text())
+    return 1 if result.failed or result.problems else 0
+
+
+@app.command
+def reproduce(
+    tables: Annotated[
+        tuple[str, ...], Parameter(help="Tables of the paper (1 2 3 4 5); default: all of the scale.")
+    ] = (),
+    /,
+    *,
+    data: Annotated[str | None, Parameter(help="The videos: as DATA of msfnet train.")] = None,
+    scale: Annotated[str, Parameter(help="ucf101, ucf101-18, ucf101-18-small or kinetics400.")] = "ucf101",
+    lists: Lists = None,
+    split: Split = 1,
+    seeds: Annotated[int, Parameter(help="Runs of each row.")] = 3,
+    recipe: Annotated[str | None, Parameter(help="Another recipe than the scale's, at the scale's size.")] = None,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", help="table.key=value in all runs.")] = (),
+    out: Annotated[Path, Parameter(help="Folder for results-SCALE.json, .runs.json, .md and .html.")] = Path(
+        "reproduce"
+    ),
+    runs: Annotated[Path | None, Parameter(help="Folder for the run folders; default: runs/reproduce-SCALE.")] = None,
+    join: Annotated[
+        tuple[Path, ...], Parameter(help="Files results-SCALE.runs.json of other machines, whose runs are done.")
+    ] = (),
+    only_report: Annotated[
+        bool, Parameter(negative=(), help="Run nothing: write the page of what is finished.")
+    ] = False,
+    address: Address = None,
+    cpus_per_run: CpusPerRun = None,
+    gpus_per_run: GpusPerRun = None,
+    as_json: Json = False,
+) -> int:
+    """Train and score the rows of the paper's tables, side by side; say which of its claims held. It goes on."""
+    from msfnet.data.listing.annotations import read_data
+    from msfnet.data.shards.index import is_shards, read_shards
+    from msfnet.reproduce.page import write_results
+    from msfnet.reproduce.plan import make_plan
+    from msfnet.reproduce.results import read_results
+    from msfnet.reproduce.run import Reproduction, run_plan
+    from msfnet.reproduce.tables import read_paper, read_scale
+    from msfnet.sweep.cluster import Machines
+
+    plan = make_plan(read_paper(), read_scale(scale), tables, recipe, set_, seeds)
+    folder = runs or Path("runs") / f"reproduce-{plan.name}"
+    if only_report:
+        done = Reproduction(read_results(plan, folder, join), {}, {})
+    elif data is None:
+        raise UserError("expected --data, the videos to train on; --only-report does without")
+    else:
+        machines = Machines(address, cpus_per_run, gpus_per_run)
+        found = read_shards(data) if is_shards(data) else read_data(Path(data), lists, split)
+        try:
+            done = run_plan(plan, found, folder, machines, join, say=say)
+        except KeyboardInterrupt:
+            write_results(read_results(plan, folder, join), out)
+            say("stopped; the same command goes on")
+            return 1
+    for path, reason in done.problems.items():
+        say(f"could not be read: {path}: {reason}")
+    for name, reason in done.failed.items():
+        say(f"failed: {name}: {reason}")
+    files = write_results(done.results, out)
+    print(json.dumps(done.results.to_dict(), indent=2, ensure_ascii=False) if as_json else files[-1])
+    return 1 if done.failed or done.problems else 0
+
+
+@app.command
+def report(
+    runs: Annotated[tuple[str, ...], Parameter(help="Run folders, or patterns of them.")],
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(help="Page to write; default: compare.html, RUN/report.html of one.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Compare runs on one page: what differs, scores, seeds, curves, classes. Of a single run, write its page anew."""
+    from msfnet.compare.page import compare, write_comparison
+    from msfnet.train.page import report_run
+
+    if len(runs) == 1 and Path(runs[0]).is_dir() and not as_json:
+        print(report_run(Path(runs[0]), out))
+        return 0
+    comparison, page = compare(runs), out or Path("compare.html")
+    write_comparison(page, comparison)
+    for folder, reason in comparison.skipped.items():
+        say(f"left out: {folder}: {reason}")
+    print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) if as_json else page)
+    return 1 if comparison.skipped else 0
