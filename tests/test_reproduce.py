@@ -373,17 +373,26 @@ def test_markdown_keeps_cells_apart():
     assert text == "# T\n\na: 1\n\n## S\n\n| x | y |\n|---|---|\n| 1\\|2 | 3 |\n"
 
 
+def printed(arguments, capsys):
+    """What a command that has nothing to train prints as JSON."""
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 0
+    return json.loads(capsys.readouterr().out)
+
+
 @pytest.mark.slow
-def test_a_killed_reproduction_goes_on_and_its_page_can_be_written_meanwhile(video_folder, tmp_path):
+def test_a_killed_reproduction_goes_on_and_its_page_can_be_written_meanwhile(video_folder, tmp_path, capsys):
     """Table 3 with two of its rows finished: killed with the third half done, then brought to its end."""
     if not importlib.util.find_spec("ray"):
         (pytest.fail if os.environ.get("CI") else pytest.skip)("needs Ray: pip install 'msfnet[scale]'")
     runs, out, sets = tmp_path / "runs", tmp_path / "out", [*TINY, "train.epochs=3"]
     small = read_scale("ucf101-18-small")
     perform_here(make_plan(read_paper(), small, ["3"], None, sets, 1), video_folder, 2, runs)
-    command = [sys.executable, "-m", "msfnet", "reproduce", "3", "--scale", small.name, "--seeds", "1", "--json"]
-    command += ["--runs", str(runs), "--out", str(out), *(word for item in sets for word in ("--set", item))]
-    training = [*command, "--data", str(video_folder), "--cpus-per-run", str(usable_cpus())]
+    report = ["reproduce", "3", "--scale", small.name, "--seeds", "1", "--json", "--out", str(out)]
+    report += [word for item in sets for word in ("--set", item)]
+    train = [*report, "--data", str(video_folder), "--cpus-per-run", str(usable_cpus())]
+    training = [sys.executable, "-m", "msfnet", *train, "--runs", str(runs)]
     first = subprocess.Popen(training, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     third = runs / "msf_r3d18_nst-seed0"
     while not (third / "last" / CHECKPOINT).exists():
@@ -392,10 +401,9 @@ def test_a_killed_reproduction_goes_on_and_its_page_can_be_written_meanwhile(vid
     first.kill()
     first.wait()
 
-    meanwhile = subprocess.run([*command, "--only-report"], capture_output=True, text=True)
-    assert meanwhile.returncode == 0, meanwhile.stderr
-    assert [row["n_seeds"] for row in json.loads(meanwhile.stdout)["rows"]] == [1, 1, 0, 0]
-    assert json.loads(meanwhile.stdout)["claims"][0]["verdict"] == "not run"
+    meanwhile = printed([*report, "--runs", str(runs), "--only-report"], capsys)
+    assert [row["n_seeds"] for row in meanwhile["rows"]] == [1, 1, 0, 0]
+    assert meanwhile["claims"][0]["verdict"] == "not run"
 
     again = subprocess.run(training, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
@@ -404,12 +412,9 @@ def test_a_killed_reproduction_goes_on_and_its_page_can_be_written_meanwhile(vid
     assert document["claims"][0]["verdict"] in ("held", "did not hold", "not decided")
     assert document["missing"] == []
     assert json.loads((out / "results-ucf101-18-small.json").read_text("utf-8")) == document["rows"]
-    elsewhere = [str(tmp_path / "other") if word == str(runs) else word for word in training]
-    elsewhere += ["--join", str(out / "results-ucf101-18-small.runs.json")]
-    joined = subprocess.run(elsewhere, capture_output=True, text=True)
-    assert joined.returncode == 0, joined.stderr
-    assert json.loads(joined.stdout) == document
-    assert "0 runs in" in joined.stderr
+    joined = [*train, "--runs", str(tmp_path / "other"), "--join", str(out / "results-ucf101-18-small.runs.json")]
+    assert printed(joined, capsys) == document
+    assert not (tmp_path / "other" / third.name).exists()
     log = (third / "log.txt").read_text()
     assert log.count("going on from the last checkpoint") == 1
     assert log.count("epoch   1/3") == 1
