@@ -29,6 +29,7 @@ from msfnet.sweep.work import Share, perform
 from msfnet.train.loop import CHECKPOINT
 from msfnet.types import UserError, VideoItem
 
+PUBLISHED = Path(__file__).parent.parent / "benchmarks"
 PAPER_TEXT = SHARED.parent / "paper" / "msf-net.txt"
 TWO_ROWS = """
 table = [{ number = "3", title = "Attention", classes = 101 }]
@@ -354,6 +355,17 @@ def test_runs_of_another_machine_are_joined(half_done, tmp_path):
         read_results(two_rows(sets=[*TINY, "optim.lr=0.2"]), tmp_path / "none", [runs_file])
 
 
+def test_published_results_are_those_of_the_published_runs(tmp_path):
+    plan = make_plan(read_paper(), read_scale("ucf101-18-small"), [], None, [], 3)
+    published = PUBLISHED / f"results-{plan.name}.json"
+    rows = [row.to_dict() for row in read_results(plan, tmp_path, [published.with_suffix(".runs.json")]).rows]
+    told = json.loads(published.read_text("utf-8"))
+    assert [row["runs"] for row in rows] == [row["runs"] for row in told]
+    for row, other in zip(rows, told, strict=True):
+        assert row["top1"] == pytest.approx(other["top1"])
+        assert (row["params"], row["macs"]) == (other["params"], other["macs"])
+
+
 def test_a_page_needs_no_run_at_all(tmp_path):
     results = read_results(two_rows(2), tmp_path / "none")
     text = write_results(results, tmp_path)[2].read_text("utf-8")
@@ -367,9 +379,16 @@ def test_runs_of_other_settings_are_not_shown(half_done):
 
 
 def test_markdown_keeps_cells_apart():
+    from matplotlib.figure import Figure
+
     from msfnet.report import Section, Table
 
-    text = to_markdown("T", {"a": "1"}, [Section("S", table=Table(("x", "y"), [("1|2", "3")])), Section("Empty")])
+    sections = [
+        Section("S", table=Table(("x", "y"), [("1|2", "3")])),
+        Section("Empty"),
+        Section("P", "A", figure=Figure()),
+    ]
+    text = to_markdown("T", {"a": "1"}, sections)
     assert text == "# T\n\na: 1\n\n## S\n\n| x | y |\n|---|---|\n| 1\\|2 | 3 |\n"
 
 

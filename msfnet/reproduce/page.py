@@ -64,7 +64,7 @@ def to_markdown(title: str, tiles: dict[str, str], sections: Sequence[Section]) 
     lines = [f"# {title}", "", ", ".join(f"{name}: {value}" for name, value in tiles.items())]
     for section in sections:
         table = section.table or (Table(("", ""), list(section.rows.items())) if section.rows else None)
-        if not (section.lead or table):
+        if section.figure or not (section.lead or table):
             continue
         lines += ["", f"## {section.title}"]
         lines += ["", section.lead] if section.lead else []
@@ -208,8 +208,9 @@ def _pictures(results: Results) -> list[Section]:
     if not done:
         return []
     curves = {network.name: runs[0].history for network, runs in results.runs.items() if runs}
+    about = "Pale diamonds: the paper. Dots: the runs here; strokes: their mean."
     return [
-        Section("Paper and here", "Grey: the paper. Blue: each run here.", figure=plot_rows(done)),
+        Section("Paper and here", about, figure=plot_rows(done)),
         Section("Learning", "The first run of each network.", figure=plot_curves(curves)),
     ]
 
