@@ -76,11 +76,37 @@ def method_reach() -> str:
     return "\n".join(rows)
 
 
+RESULTS = {"recipe `paper`": "results-ucf101-18-small", "recipe `best`": "results-ucf101-18-small-best"}
+
+
+def reproduced() -> str:
+    """Every row that was run: top-1 of the paper, and here under each recipe whose results are in benchmarks/."""
+    files = {name: DOCS.parent / "benchmarks" / f"{stem}.json" for name, stem in RESULTS.items()}
+    found = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
+    here: dict[tuple[str, str], dict[str, str]] = {}
+    for name, rows in found.items():
+        for row in rows:
+            if row["n_seeds"]:
+                cells = here.setdefault((row["table"], row["row"]), {"paper": f"{row['paper_top1']:.1f}"})
+                spread = "" if row["top1_std"] is None else f" ± {row['top1_std']:.1f}"
+                cells[name] = f"{row['top1_mean']:.1f}{spread} ({row['n_seeds']})"
+    columns = ("paper", *found)
+    lines = [f"| table | row | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]
+    for (table, row), cells in here.items():
+        lines.append(f"| {table} | {row} | {' | '.join(cells.get(name, '') for name in columns)} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "recipes.md": {"recipe keys": recipe_keys},
     "networks.md": {"sizes": sizes},
     "best.md": {"ablation": partial(benchmark_table, "best.md")},
     "speed.md": {"speed": partial(benchmark_table, "speed.md")},
+    "reproduction.md": {
+        "rows": reproduced,
+        "claims": partial(benchmark_table, "results-ucf101-18-small.md", "Did the paper's claims hold?"),
+        "attention": partial(benchmark_table, "attention.md"),
+    },
     "method.md": {"sizes": method_sizes, "reach": method_reach},
 }
 
