@@ -139,10 +139,19 @@ def test_another_recipe_keeps_the_size_of_the_scale_and_has_a_name_of_its_own():
     assert (recipe.optim, recipe.data.input) == (best.optim, "difference")
 
 
+def test_rows_can_be_asked_for_by_name():
+    plan = make_plan(read_paper(), read_scale("ucf101"), ["2", "5 R3D(baseline)", "5 MSF-R3D"], None, [], 1)
+    assert [row.key for row in plan.rows] == [*(f"2 S = {n}" for n in "3456"), "5 R3D(baseline)", "5 MSF-R3D"]
+    assert [table.number for table in plan.tables] == ["2", "5"]
+    assert [claim.text for claim in plan.claims] == ["MSF blocks are better than R3D's", "S = 4 is the best"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["6"], "scale ucf101 has no table '6'; there are: 1, 2, 3, 5"),
+        (["6"], "no table or row '6' at this scale; there are: 1, 1 (a), "),
+        (["5 MSFR3D"], "no table or row '5 MSFR3D' at this scale; did you mean 5 MSF-R3D"),
+        (["5 SR3D", "--scale", "kinetics400"], "no table or row '5 SR3D' at this scale; did you mean 4 MSF-R3D or "),
         (["--scale", "ucf-101"], "no scale 'ucf-101'; did you mean ucf101"),
         (["--seeds", "0"], "--seeds of 1 or more, found 0"),
         (["--set", "optim.l=1"], "no recipe key 'optim.l'; did you mean optim.lr"),

@@ -124,7 +124,8 @@ def sweep(
 @app.command
 def reproduce(
     tables: Annotated[
-        tuple[str, ...], Parameter(help="Tables of the paper (1 2 3 4 5); default: all of the scale.")
+        tuple[str, ...],
+        Parameter(help="Tables of the paper (1 2 3 4 5), or rows ('5 MSF-R3D'); default: all of the scale."),
     ] = (),
     /,
     *,

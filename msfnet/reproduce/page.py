@@ -94,10 +94,10 @@ def _tiles(results: Results) -> dict[str, str]:
 
 def _lead(results: Results) -> str:
     plan = results.plan
-    tables = " ".join(table.number for table in plan.tables)
+    asked = " ".join(f"'{name}'" if " " in name else name for name in plan.asked)
     own = "" if plan.recipe == plan.scale.recipe else f" --recipe {plan.recipe}"
     sets = "".join(f" --set '{item}'" for item in plan.sets)
-    command = f"msfnet reproduce {tables} --scale {plan.scale.name}{own}{sets} --seeds {plan.n_seeds}"
+    command = f"msfnet reproduce {asked} --scale {plan.scale.name}{own}{sets} --seeds {plan.n_seeds}"
     return (
         f"Written by `{command}`, from whatever runs are finished. Parameters and multiply-adds are counted at the "
         "paper's size. Top-1 is of videos, in %, mean ± standard deviation over seeds; where the scale is another than "

@@ -17,9 +17,13 @@ from msfnet.types import UserError
 
 @dataclass(frozen=True)
 class Plan:
-    """Some tables of the paper at a scale: `recipe` is the name of the one in use, `sets` the user's own keys."""
+    """Some rows of the paper at a scale: `recipe` is the name of the one in use, `sets` the user's own keys.
+
+    `asked` are the tables and rows as the user named them.
+    """
 
     scale: Scale
+    asked: tuple[str, ...]
     tables: tuple[PaperTable, ...]
     rows: tuple[Row, ...]
     claims: tuple[Claim, ...]
@@ -55,20 +59,20 @@ class Plan:
 
 
 def make_plan(
-    paper: Paper, scale: Scale, tables: Sequence[str], recipe: str | None, sets: Sequence[str], n_seeds: int
+    paper: Paper, scale: Scale, asked: Sequence[str], recipe: str | None, sets: Sequence[str], n_seeds: int
 ) -> Plan:
-    """The rows of the tables that were asked for (all of the scale's if none was) and the claims about them.
+    """The tables and rows that were asked for (all of the scale's if none was) and the claims about them.
 
-    Raises UserError for a table that the scale does not have, keys that no recipe has, and less than one seed.
+    Raises UserError for a table or row that the scale does not have, keys that no recipe has, and less than one seed.
     """
     if n_seeds < 1:
         raise UserError(f"expected --seeds of 1 or more, found {n_seeds}")
-    chosen = scale.chosen(tables)
-    rows = tuple(row for row in paper.row if row.table in chosen)
+    rows = paper.chosen(asked, scale.tables)
     keys = {row.key for row in rows}
     plan = Plan(
         scale=scale,
-        tables=tuple(table for table in paper.table if table.number in chosen),
+        asked=tuple(asked) or scale.tables,
+        tables=tuple(table for table in paper.table if table.number in {row.table for row in rows}),
         rows=rows,
         claims=tuple(claim for claim in paper.claim if keys >= {claim.better, *claim.than}),
         recipe=recipe or scale.recipe,

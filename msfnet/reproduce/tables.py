@@ -101,6 +101,18 @@ class Paper(Checked):
     row: tuple[Row, ...]
     claim: tuple[Claim, ...] = ()
 
+    def chosen(self, asked: Sequence[str], tables: Sequence[str]) -> tuple[Row, ...]:
+        """The rows of `tables` that were asked for, by number of a table or key of a row; all if nothing was.
+
+        Raises UserError for what is neither.
+        """
+        rows = [row for row in self.row if row.table in tables]
+        names = [*tables, *(row.key for row in rows if row.network)]
+        for name in asked:
+            if name not in names:
+                raise UserError(f"no table or row {name!r} at this scale; {nearest(name, names)}")
+        return tuple(row for row in rows if not asked or row.table in asked or row.key in asked)
+
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         keys, numbers = [row.key for row in self.row], {table.number for table in self.table}
@@ -125,13 +137,6 @@ class Scale(Checked):
     size: tuple[str, ...]
     training: tuple[str, ...]
     differs: tuple[str, ...]
-
-    def chosen(self, tables: Sequence[str]) -> tuple[str, ...]:
-        """The tables that were asked for, all if none was. Raises UserError for one that it cannot fill."""
-        for table in tables:
-            if table not in self.tables:
-                raise UserError(f"scale {self.name} has no table {table!r}; there are: {', '.join(self.tables)}")
-        return tuple(table for table in self.tables if table in tables or not tables)
 
 
 @cache
