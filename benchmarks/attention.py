@@ -61,16 +61,18 @@ DOUBLED: Patches = {
     (FAM, "forward"): lambda fam, x: x * (2 * fam_gate(fam, x)),
     (SAM, "forward"): lambda sam, x: x * (2 * sam_gate(sam, x)),
 }
+LARGE = ("data.size=112", "data.resize=[171, 128]")  # the paper's: maps of 14x14 and 7x7 where FSAM stands, not 7 and 4
 MEAN: Patches = {(FrequencyPool, "forward"): lambda pool, x: frequency_pool(pool, x) / 7}
 HE: Patches = {(zoo, "GATES"): ()}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network: what is said of it, what it is, and what is another than in the package."""
+    """One network: what is said of it, what it is, recipe keys, and what is another than in the package."""
 
     about: str
     model: str = "msf_r3d18_fsam"
+    sets: tuple[str, ...] = ()
     instead: Patches = field(default_factory=dict)
 
 
@@ -82,6 +84,8 @@ ROWS = {
     "doubled": Row("gates of twice the sigmoid, which begin at one", instead=DOUBLED),
     "sam-only": Row("SAM alone", instead={(FAM, "forward"): passes}),
     "fam-only": Row("FAM alone", instead={(SAM, "forward"): passes}),
+    "none-112": Row("no attention, at 112 pixels", "msf_r3d18", LARGE),
+    "fsam-112": Row("FSAM, at 112 pixels", sets=LARGE),
 }
 
 
@@ -100,7 +104,7 @@ def run(data: Path, name: str, folder: Path) -> None:
         return
     torch.set_num_threads(1)
     row, scale = ROWS[name], read_scale(SCALE)
-    sets = [*scale.size, *scale.training, f"model.name={row.model}", HELD_OUT]
+    sets = [*scale.size, *scale.training, f"model.name={row.model}", HELD_OUT, *row.sets]
     say = lambda line: print(f"{name:14s}{line}", flush=True)  # noqa: E731
     with changed(row):
         if (folder / "last").exists():
