@@ -62,6 +62,7 @@ DOUBLED: Patches = {
     (SAM, "forward"): lambda sam, x: x * (2 * sam_gate(sam, x)),
 }
 LARGE = ("data.size=112", "data.resize=[171, 128]")  # the paper's: maps of 14x14 and 7x7 where FSAM stands, not 7 and 4
+FAST = ("optim.lr=2e-3",)
 MEAN: Patches = {(FrequencyPool, "forward"): lambda pool, x: frequency_pool(pool, x) / 7}
 HE: Patches = {(zoo, "GATES"): ()}
 
@@ -86,6 +87,8 @@ ROWS = {
     "fam-only": Row("FAM alone", instead={(SAM, "forward"): passes}),
     "none-112": Row("no attention, at 112 pixels", "msf_r3d18", LARGE),
     "fsam-112": Row("FSAM, at 112 pixels", sets=LARGE),
+    "none-rate": Row("no attention, at twice the learning rate", "msf_r3d18", FAST),
+    "fsam-rate": Row("FSAM, at twice the learning rate", sets=FAST),
 }
 
 

@@ -364,8 +364,13 @@ def test_runs_of_another_machine_are_joined(half_done, tmp_path):
         read_results(two_rows(sets=[*TINY, "optim.lr=0.2"]), tmp_path / "none", [runs_file])
 
 
-def test_published_results_are_those_of_the_published_runs(tmp_path):
-    plan = make_plan(read_paper(), read_scale("ucf101-18-small"), [], None, [], 3)
+@pytest.mark.parametrize(
+    ("asked", "recipe", "n_seeds"),
+    [([], None, 3), (["5 R3D(baseline)", "5 MSF-R3D", "5 MSF-R3D+FSAM"], "best", 1)],
+    ids=["the scale's own recipe", "recipe best"],
+)
+def test_published_results_are_those_of_the_published_runs(tmp_path, asked, recipe, n_seeds):
+    plan = make_plan(read_paper(), read_scale("ucf101-18-small"), asked, recipe, [], n_seeds)
     published = PUBLISHED / f"results-{plan.name}.json"
     rows = [row.to_dict() for row in read_results(plan, tmp_path, [published.with_suffix(".runs.json")]).rows]
     told = json.loads(published.read_text("utf-8"))
