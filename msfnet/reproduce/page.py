@@ -14,12 +14,18 @@ from msfnet.files import write_text
 from msfnet.recipe import load_recipe
 from msfnet.report import INK, TRAIN_COLOUR, VAL_COLOUR, Section, Table, plot_curves, write_page
 from msfnet.reproduce.claims import SIGNIFICANT, Difference, Tried
+from msfnet.reproduce.plan import Plan
 from msfnet.reproduce.records import Record, to_text
 from msfnet.reproduce.results import Results, RowResult
 from msfnet.reproduce.tables import PaperTable
 
 NONE, MOST_NAMES = "–", 12
 ASIDE = ("model.name", "model.arguments", "train.seed", "data.workers", "data.cache", "train.logger")  # told elsewhere
+LEAD = (
+    "From whatever runs are finished. Parameters and multiply-adds are counted at the paper's size. Top-1 is of "
+    "videos, in %, mean ± standard deviation over seeds; where the scale is another than the paper's, so are networks "
+    "and videos: compare rows with each other, not with the paper."
+)
 
 
 def write_results(results: Results, out: Path) -> list[Path]:
@@ -39,7 +45,7 @@ def write_results(results: Results, out: Path) -> list[Path]:
 def make_sections(results: Results) -> list[Section]:
     """The page from top to bottom."""
     return [
-        Section("What was run", _lead(results), rows=_facts(results)),
+        Section("What was run", LEAD, rows=_facts(results)),
         *_claims(results.claims),
         *(
             _table(table, [row for row in results.rows if row.row.table == table.number])
@@ -92,27 +98,21 @@ def _tiles(results: Results) -> dict[str, str]:
 # What was run
 
 
-def _lead(results: Results) -> str:
-    plan = results.plan
+def _command(plan: Plan) -> str:
     asked = " ".join(f"'{name}'" if " " in name else name for name in plan.asked)
     own = "" if plan.recipe == plan.scale.recipe else f" --recipe {plan.recipe}"
     sets = "".join(f" --set '{item}'" for item in plan.sets)
-    command = f"msfnet reproduce {asked} --scale {plan.scale.name}{own}{sets} --seeds {plan.n_seeds}"
-    return (
-        f"Written by `{command}`, from whatever runs are finished. Parameters and multiply-adds are counted at the "
-        "paper's size. Top-1 is of videos, in %, mean ± standard deviation over seeds; where the scale is another than "
-        "the paper's, so are networks and videos: compare rows with each other, not with the paper."
-    )
+    return f"msfnet reproduce {asked} --scale {plan.scale.name}{own}{sets} --seeds {plan.n_seeds}"
 
 
 def _facts(results: Results) -> dict[str, str]:
-    runs = results.finished
+    runs, command = results.finished, {"command": _command(results.plan)}
     if not runs:
-        return {}
+        return command
     parts = ", ".join(f"{n} {name}" for name, n in runs[0].n_videos.items())
     environments = [run.environment for run in runs]
     minutes = sorted(run.minutes for run in runs)
-    return {
+    return command | {
         "videos": f"{runs[0].n_classes} classes; {parts}",
         "recipe": results.plan.recipe,
         "scored over": f"{runs[0].recipe.data.views} views of a video",
