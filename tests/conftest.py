@@ -1,7 +1,10 @@
 """Shared fixtures: videos and weights that the tests make, and the real data where it lies beside the clone."""
 
+import importlib.util
 import os
 import shutil
+import subprocess
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,6 +48,23 @@ def _tool(*names):
 @pytest.fixture(scope="session")
 def ffmpeg():
     return _tool("ffmpeg")
+
+
+@pytest.fixture
+def ray():
+    """Where it is not installed tests are skipped, but never on CI."""
+    if not importlib.util.find_spec("ray"):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs Ray: pip install 'msfnet[scale]'")
+
+
+def kill_once_there(command, file):
+    """Start a command and kill it, unasked, as soon as it has written this file."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not file.exists():
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
 
 
 @contextmanager

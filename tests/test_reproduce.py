@@ -1,17 +1,15 @@
 """The paper's tables as data, the arithmetic of its claims by hand, and real runs of two rows through the engine."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED, TINY, page_in_browser
+from conftest import SHARED, TINY, kill_once_there, page_in_browser
 
 from msfnet.cli import main
 from msfnet.data.listing.annotations import Listing, read_data
@@ -415,10 +413,8 @@ def printed(arguments, capsys):
 
 
 @pytest.mark.slow
-def test_a_killed_reproduction_goes_on_and_its_page_can_be_written_meanwhile(video_folder, tmp_path, capsys):
+def test_a_killed_reproduction_goes_on_and_its_page_can_be_written_meanwhile(video_folder, tmp_path, capsys, ray):
     """Table 3 with two of its rows finished: killed with the third half done, then brought to its end."""
-    if not importlib.util.find_spec("ray"):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs Ray: pip install 'msfnet[scale]'")
     runs, out, sets = tmp_path / "runs", tmp_path / "out", [*TINY, "train.epochs=3"]
     small = read_scale("ucf101-18-small")
     perform_here(make_plan(read_paper(), small, ["3"], None, sets, 1), video_folder, 2, runs)
@@ -426,13 +422,8 @@ def test_a_killed_reproduction_goes_on_and_its_page_can_be_written_meanwhile(vid
     report += [word for item in sets for word in ("--set", item)]
     train = [*report, "--data", str(video_folder), "--cpus-per-run", str(usable_cpus())]
     training = [sys.executable, "-m", "msfnet", *train, "--runs", str(runs)]
-    first = subprocess.Popen(training, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     third = runs / "msf_r3d18_nst-seed0"
-    while not (third / "last" / CHECKPOINT).exists():
-        assert first.poll() is None, "it ended before it could be killed"
-        time.sleep(0.02)
-    first.kill()
-    first.wait()
+    kill_once_there(training, third / "last" / CHECKPOINT)
 
     meanwhile = printed([*report, "--runs", str(runs), "--only-report"], capsys)
     assert [row["n_seeds"] for row in meanwhile["rows"]] == [1, 1, 0, 0]

@@ -1,7 +1,6 @@
 """Sweeps: what is refused, how trials are ranked, and real ones on a real cluster, killed and gone on with."""
 
 import csv
-import importlib.util
 import json
 import os
 import pickle
@@ -14,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import TINY, kill_once_there
 
 from msfnet.cli import main
 from msfnet.data.listing.annotations import read_data, read_manifest
@@ -272,13 +271,6 @@ def test_a_run_that_fails_says_why_in_one_line(video_folder, tmp_path, monkeypat
 
 
 @pytest.fixture
-def ray():
-    """Where it is not installed tests are skipped, but never on CI."""
-    if not importlib.util.find_spec("ray"):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs Ray: pip install 'msfnet[scale]'")
-
-
-@pytest.fixture
 def cluster(ray):
     """A head and a second node, of one CPU each, with processes of their own."""
     if sys.platform == "win32":
@@ -351,13 +343,8 @@ def test_a_killed_sweep_goes_on_and_grows(video_folder, tmp_path, ray):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "msfnet", "sweep", str(video_folder), "--out", str(out), *WORDS]
     command += ["--set", "train.epochs=4", "--grid", "optim.lr=0.01,0.02", "--cpus-per-run", str(usable_cpus())]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     half_done = out / "lr=0.02-seed0"
-    while not (half_done / "last" / CHECKPOINT).exists():
-        assert first.poll() is None, "it ended before it could be killed"
-        time.sleep(0.02)
-    first.kill()
-    first.wait()
+    kill_once_there(command, half_done / "last" / CHECKPOINT)
     whole = (out / "lr=0.01-seed0" / "metrics.csv").read_bytes()
 
     if sys.platform != "win32":
