@@ -4,7 +4,7 @@
 
 Each row trains as the scale does, without a quarter of the training groups, and is scored on those; no test video is
 read for the page. Runs that are finished are kept and unfinished ones go on, so the command can be stopped and typed
-again. The result is benchmarks/attention.md.
+again. The result is benchmarks/attention.md; rows whose runs are not in the folder stay there as they were.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -66,6 +67,19 @@ FAST = ("optim.lr=2e-3",)
 MEAN: Patches = {(FrequencyPool, "forward"): lambda pool, x: frequency_pool(pool, x) / 7}
 HE: Patches = {(zoo, "GATES"): ()}
 
+sam_init = SAM.__init__
+
+
+def normed_init(sam: SAM) -> None:
+    sam_init(sam)
+    sam.norm = nn.BatchNorm3d(1)
+
+
+NORMED: Patches = {
+    (SAM, "__init__"): normed_init,
+    (SAM, "gate"): lambda sam, summary: sam.norm(sam.conv(summary)).sigmoid(),
+}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -85,6 +99,7 @@ ROWS = {
     "doubled": Row("gates of twice the sigmoid, which begin at one", instead=DOUBLED),
     "sam-only": Row("SAM alone", instead={(FAM, "forward"): passes}),
     "fam-only": Row("FAM alone", instead={(SAM, "forward"): passes}),
+    "sam-norm": Row("a norm before each SAM's sigmoid, as CBAM was published", instead=NORMED),
     "none-112": Row("no attention, at 112 pixels", "msf_r3d18", LARGE),
     "fsam-112": Row("FSAM, at 112 pixels", sets=LARGE),
     "none-rate": Row("no attention, at twice the learning rate", "msf_r3d18", FAST),
@@ -125,7 +140,8 @@ def shares(name: str, folder: Path) -> dict[str, str]:
     def listen(place: str, read: Callable[..., Tensor]) -> Callable[..., None]:
         return lambda module, args: gates[place].append(read(module, *args).flatten())
 
-    network = Recognizer.load(folder / "weights.safetensors")
+    with changed(row):
+        network = Recognizer.load(folder / "weights.safetensors")
     replaced = {owner for (owner, _), value in row.instead.items() if value is passes}
     for kind, read in ((FAM, fam_gate), (SAM, sam_gate)):
         modules = [module for module in network.model.modules() if isinstance(module, kind)]
@@ -142,11 +158,13 @@ def shares(name: str, folder: Path) -> dict[str, str]:
     }
 
 
-def summarise(out: Path) -> str:
-    """The page: a line for each row that is finished."""
+def summarise(out: Path, page: str) -> str:
+    """The page: a line for each row that is finished, or stands on the page as it was."""
     places = ("FAM 1", "FAM 2", "SAM 1", "SAM 2")
     done = [name for name in ROWS if (out / name / "scores.json").exists()]
     environments = [json.loads((out / name / "environment.json").read_text()) for name in done]
+    stand = {match[1]: match[0] for match in re.finditer(r"^\| `(.+?)` \|.*$", page, re.MULTILINE)}
+    commits = re.findall(r"\b[0-9a-f]{12}\b(?:-dirty)?", page)
     lines = [
         f"# Attention at scale `{SCALE}`",
         "",
@@ -158,7 +176,10 @@ def summarise(out: Path) -> str:
         f"| row | what | training | held out | {' | '.join(places)} |",
         "|---|---|---|---|" + "---|" * len(places),
     ]
-    for name in done:
+    for name in ROWS:
+        if name not in done:
+            lines += [stand[name]] if name in stand else []
+            continue
         last = list(csv.DictReader((out / name / "metrics.csv").open()))[-1]
         gates = shares(name, out / name)
         cells = [f"{100 * float(last[key]):.1f}" for key in ("train_top1", "val_top1")]
@@ -168,7 +189,7 @@ def summarise(out: Path) -> str:
     lines += [
         "",
         f"{first['cpus']} CPU cores ({first['processor']}), one thread a run, torch {first['torch']}, "
-        f"commits {', '.join(sorted({e['commit'] for e in environments}))}.",
+        f"commits {', '.join(sorted({*commits, *(e['commit'] for e in environments)}))}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -183,7 +204,7 @@ def main() -> None:
     with ProcessPoolExecutor(a.parallel, mp_context=get_context("spawn")) as pool:
         for running in [pool.submit(run, a.data, name, a.out / name) for name in a.only]:
             running.result()
-    RESULT.write_text(summarise(a.out), encoding="utf-8")
+    RESULT.write_text(summarise(a.out, RESULT.read_text(encoding="utf-8")), encoding="utf-8")
     print(RESULT.read_text(encoding="utf-8"))
 
 

@@ -135,20 +135,24 @@ def sign_flips(differences: Ints) -> float:
     return min(1.0, 2 * float(likely[len(likely) // 2 + reach :].sum())) if reach else 1.0
 
 
-def bootstrap_difference(first: Bools, second: Bools, draws: int = 4000, seed: int = 0) -> tuple[float, float]:
+def bootstrap_difference(
+    first: Bools, second: Bools, groups: Ints, draws: int = 4000, seed: int = 0
+) -> tuple[float, float]:
     """The interval that holds the difference of two shares of right answers with 95 % confidence.
 
-    Both are R V: which of the same videos each run of a network has right, as many runs as there are. Videos are drawn
-    anew for both at once, runs for each of its own, so that it holds the luck of both (Efron, 1979). Of a single run
-    nothing is known of its luck.
+    Both are R V: which of the same videos each run of a network has right, as many runs as there are; `groups` are V,
+    0 to G - 1: from which of G sources each video is. Videos of one source are alike, so groups are drawn anew with all
+    their videos, for both at once, and runs for each of its own: it holds the luck of both (Efron, 1979; Davison and
+    Hinkley, 1997, section 3.8). Of a single run nothing is known of its luck.
     """
     rng = np.random.default_rng(seed)
-    n_videos = first.shape[1]
+    sizes = np.bincount(groups)
+    found = [np.array([np.bincount(groups, weights=run) for run in right]) for right in (first, second)]  # R G each
     differences = []
     for _ in range(draws):
-        weights = rng.multinomial(n_videos, np.full(n_videos, 1 / n_videos)) / n_videos
-        means = [(right @ weights)[rng.integers(len(right), size=len(right))].mean() for right in (first, second)]
-        differences.append(means[0] - means[1])
+        times = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)))
+        runs = [(counts @ times)[rng.integers(len(counts), size=len(counts))].mean() for counts in found]
+        differences.append((runs[0] - runs[1]) / (sizes @ times))
     low, high = np.quantile(differences, (0.025, 0.975))
     return float(low), float(high)
 

@@ -165,11 +165,28 @@ def test_the_bootstrap_of_single_runs_has_the_width_of_the_textbook():
     """Of 400 videos 60 are right in the first alone, 40 in the second alone: 5 +- 1.96 x 2.47 points."""
     first = np.array([[True] * 60 + [False] * 40 + [True] * 300])
     second = np.array([[False] * 60 + [True] * 40 + [True] * 300])
-    low, high = bootstrap_difference(first, second)
+    low, high = bootstrap_difference(first, second, np.arange(400))
     error = math.sqrt((100 / 400 - 0.05**2) / 400)
     assert low == pytest.approx(0.05 - 1.96 * error, abs=0.004)
     assert high == pytest.approx(0.05 + 1.96 * error, abs=0.004)
-    assert (low, high) == bootstrap_difference(first, second)
+    assert (low, high) == bootstrap_difference(first, second, np.arange(400))
+
+
+def test_videos_of_one_group_tell_no_more_than_one_of_them():
+    rng = np.random.default_rng(0)
+    first, second = rng.random((3, 50)) < 0.7, rng.random((2, 50)) < 0.5
+    alike = bootstrap_difference(np.repeat(first, 4, 1), np.repeat(second, 4, 1), np.repeat(np.arange(50), 4))
+    assert alike == pytest.approx(bootstrap_difference(first, second, np.arange(50)))
+    low, high = bootstrap_difference(np.repeat(first, 4, 1), np.repeat(second, 4, 1), np.arange(200))
+    assert high - low < 0.9 * (alike[1] - alike[0])
+
+
+def test_a_group_counts_as_many_times_as_it_has_videos():
+    """Two groups, 1 video that the first has right and 3 that the second has: drawn twice each, or one of each."""
+    right = np.array([[True, False, False, False]])
+    low, high = bootstrap_difference(right, ~right, np.array([0, 1, 1, 1]))
+    assert (low, high) == (-1, 1)
+    assert bootstrap_difference(right, ~right, np.zeros(4, dtype=int)) == (-0.5, -0.5)
 
 
 def test_holm_by_hand():

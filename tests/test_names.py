@@ -11,6 +11,7 @@ from msfnet.data.listing.names import (
     hmdb_group,
     kinetics_group,
     plain,
+    source_of,
     split_in,
     split_named,
     ucf_group,
@@ -64,6 +65,20 @@ def test_hmdb_group(name, label, group):
 )
 def test_kinetics_group(name, group):
     assert kinetics_group(Path(name)) == group
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("Archery/v_Archery_g01_c02.avi", "Archery/v_Archery_g01"),
+        ("g01/v_Archery_g01_c02.avi", "g01/v_Archery_g01"),
+        ("fall_floor/Glory_fall_floor_f_cm_np1_fr_med_0.avi", "fall_floor/Glory"),
+        ("abseiling/0wR5jVB-WPk_000417_000427.mp4", "abseiling/0wR5jVB-WPk"),
+        ("jump/IMG_0412.mp4", "jump/IMG_0412.mp4"),
+    ],
+)
+def test_the_source_of_a_clip_is_what_its_path_tells_of_it(path, source):
+    assert source_of(path) == source
 
 
 def test_group_of_any():

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -10,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SHARED, TINY, kill_once_there, page_in_browser
+from test_cli import run
 
 from msfnet.cli import main
 from msfnet.data.listing.annotations import Listing, read_data
@@ -121,9 +124,9 @@ def test_every_scale_makes_recipes_for_all_of_its_rows(name):
     plan = make_plan(read_paper(), read_scale(name), [], None, [], 1)
     assert {row.table for row in plan.rows} == set(plan.scale.tables)
     assert len(plan.claims) == (2 if name == "kinetics400" else 8)
-    for run in plan.runs():
-        assert run.recipe.optim.name == "adam"
-        assert run.recipe.data.frames == (16 if "c3d" in run.name and name != "ucf101-18-small" else 8)
+    for planned in plan.runs():
+        assert planned.recipe.optim.name == "adam"
+        assert planned.recipe.data.frames == (16 if "c3d" in planned.name and name != "ucf101-18-small" else 8)
 
 
 def test_another_recipe_keeps_the_size_of_the_scale_and_has_a_name_of_its_own():
@@ -182,27 +185,32 @@ def rights(*runs):
     return np.array([[letter == "x" for letter in run] for run in runs])
 
 
+def apart(first, second):
+    """Their difference, every video from a source of its own."""
+    return difference_of(first, second, np.arange(first.shape[1]))
+
+
 def test_a_difference_of_one_run_each_is_mcnemars():
-    found = difference_of(rights("xxxxxxxxxx" + "x" * 8 + "--"), rights("xxxxxxxxxx" + "-" * 8 + "xx"))
+    found = apart(rights("xxxxxxxxxx" + "x" * 8 + "--"), rights("xxxxxxxxxx" + "-" * 8 + "xx"))
     assert found.points == pytest.approx(30)
     assert found.p == pytest.approx(112 / 1024)
-    assert (found.n_videos, found.n_runs) == (20, (1, 1))
+    assert (found.n_videos, found.n_groups, found.n_runs) == (20, 20, (1, 1))
     assert found.low < 30 < found.high
 
 
 def test_runs_of_a_network_are_averaged_video_by_video():
     """Video by video the first has 2, 1, 0 and 1 more of its two runs right: 16 ways of signs, 4 with a sum of 4."""
-    found = difference_of(rights("xxx-", "x-xx"), rights("--x-", "--x-"))
+    found = apart(rights("xxx-", "x-xx"), rights("--x-", "--x-"))
     assert found.points == pytest.approx(50)
     assert found.p == pytest.approx(2 / 8)
-    assert difference_of(rights("xx--"), rights("xx--", "xx--")).p == 1
+    assert apart(rights("xx--"), rights("xx--", "xx--")).p == 1
 
 
 def test_the_interval_holds_the_luck_of_runs():
     videos = "xxxx----" * 25
-    same = difference_of(rights(videos, videos), rights(videos, videos))
+    same = apart(rights(videos, videos), rights(videos, videos))
     assert (same.low, same.high) == (0, 0)
-    lucky = difference_of(rights("x" * 200, "-" * 200), rights(videos, videos))
+    lucky = apart(rights("x" * 200, "-" * 200), rights(videos, videos))
     assert lucky.points == 0
     assert lucky.low < -40
     assert lucky.high > 40
@@ -225,7 +233,7 @@ CLAIM = Claim(text="a is best", better="1 a", than=("1 b", "1 c"))
 def test_verdicts(b, c, verdict):
     kinds = {"better": (5.0, 3.0, 7.0, 0.001), "worse": (-5.0, -7.0, -3.0, 0.001), "alike": (2.0, -1.0, 5.0, 0.2)}
     found = {
-        key: kind and Difference(*kinds[kind][:3], 0.001, kinds[kind][3], 498, (3, 3))
+        key: kind and Difference(*kinds[kind][:3], 0.001, kinds[kind][3], 498, 125, (3, 3))
         for key, kind in (("1 b", b), ("1 c", c))
     }
     tried = Tried(CLAIM, {"1 b": 1.5, "1 c": 2.4}, found)
@@ -234,18 +242,19 @@ def test_verdicts(b, c, verdict):
 
 
 def test_a_difference_counts_if_test_and_interval_say_so():
-    assert Difference(5, 1, 9, 0.001, 0.06, 498, (3, 3)).sign == 0
-    assert Difference(5, -1, 11, 0.001, 0.01, 498, (3, 3)).sign == 0
-    assert Difference(-5, -9, -1, 0.001, 0.01, 498, (3, 3)).sign == -1
+    assert Difference(5, 1, 9, 0.001, 0.06, 498, 125, (3, 3)).sign == 0
+    assert Difference(5, -1, 11, 0.001, 0.01, 498, 125, (3, 3)).sign == 0
+    assert Difference(-5, -9, -1, 0.001, 0.01, 498, 125, (3, 3)).sign == -1
 
 
 def test_claims_are_corrected_for_their_number():
     """Six videos to none have p = 1/32, and twice that where two are tried; what is not run is not counted."""
     best, other = rights("x" * 6 + "x" * 4), rights("-" * 6 + "x" * 4)
-    (tried,) = try_claims([CLAIM], {"1 a": 49.5, "1 b": 48.0, "1 c": 47.1}, {"1 a": best, "1 b": other, "1 c": None})
+    printed, groups = {"1 a": 49.5, "1 b": 48.0, "1 c": 47.1}, np.arange(10)
+    (tried,) = try_claims([CLAIM], printed, {"1 a": best, "1 b": other, "1 c": None}, groups)
     assert tried.differences["1 b"].p_corrected == pytest.approx(1 / 32)
     assert tried.printed == {"1 b": pytest.approx(1.5), "1 c": pytest.approx(2.4)}
-    (tried,) = try_claims([CLAIM], {"1 a": 49.5, "1 b": 48.0, "1 c": 47.1}, {"1 a": best, "1 b": other, "1 c": other})
+    (tried,) = try_claims([CLAIM], printed, {"1 a": best, "1 b": other, "1 c": other}, groups)
     assert [d.p_corrected for d in tried.differences.values()] == [pytest.approx(1 / 16)] * 2
     assert tried.verdict == "not decided"
     assert json.loads(json.dumps(tried.to_dict()))["than"]["1 c"]["paper_points"] == pytest.approx(2.4)
@@ -362,16 +371,15 @@ def test_runs_of_another_machine_are_joined(half_done, tmp_path):
         read_results(two_rows(sets=[*TINY, "optim.lr=0.2"]), tmp_path / "none", [runs_file])
 
 
-@pytest.mark.parametrize(
-    ("asked", "recipe", "n_seeds"),
-    [([], None, 3), (["5 R3D(baseline)", "5 MSF-R3D", "5 MSF-R3D+FSAM"], "best", 1)],
-    ids=["the scale's own recipe", "recipe best"],
-)
-def test_published_results_are_those_of_the_published_runs(tmp_path, asked, recipe, n_seeds):
-    plan = make_plan(read_paper(), read_scale("ucf101-18-small"), asked, recipe, [], n_seeds)
-    published = PUBLISHED / f"results-{plan.name}.json"
-    rows = [row.to_dict() for row in read_results(plan, tmp_path, [published.with_suffix(".runs.json")]).rows]
-    told = json.loads(published.read_text("utf-8"))
+@pytest.mark.parametrize("name", ["ucf101-18-small", "ucf101-18-small-best"])
+def test_published_results_are_what_their_command_says_of_the_published_runs(name, tmp_path, capsys):
+    published = {kind: PUBLISHED / f"results-{name}.{kind}" for kind in ("json", "runs.json", "md")}
+    text = published["md"].read_text("utf-8")
+    words = shlex.split(re.search(r"^\| command \| msfnet (.+) \|$", text, re.MULTILINE)[1])
+    joined = ("--only-report", "--join", published["runs.json"], "--runs", tmp_path / "none", "--out", tmp_path)
+    assert run(capsys, *words, *joined)[0] == 0
+    assert (tmp_path / published["md"].name).read_text("utf-8") == text
+    rows, told = (json.loads((folder / published["json"].name).read_text("utf-8")) for folder in (tmp_path, PUBLISHED))
     assert [row["runs"] for row in rows] == [row["runs"] for row in told]
     for row, other in zip(rows, told, strict=True):
         assert row["top1"] == pytest.approx(other["top1"])

@@ -1,6 +1,7 @@
 """Whether what the paper concludes held here: differences of networks on the same videos, and what follows from them.
 
-Pure functions of which videos each run has right. `right` is R V: runs of one network, videos of all.
+Pure functions of which videos each run has right. `right` is R V: runs of one network, videos of all; `groups` are V:
+which source each video is from, by number.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from msfnet import metrics
+from msfnet.arrays import Ints
 from msfnet.metrics import Bools
 from msfnet.reproduce.tables import Claim
 
@@ -19,8 +21,8 @@ Verdict = Literal["held", "did not hold", "not decided", "not run"]
 
 @dataclass(frozen=True)
 class Difference:
-    """How many points of top-1 a network has over another, with its 95 % interval, on `n_videos` that both were
-    scored on. `p` is of the sign-flip test over videos, `p_corrected` for the number of differences (Holm).
+    """How many points of top-1 a network has over another, with its 95 % interval, on `n_videos` of `n_groups` that
+    both were scored on. `p` is of the sign-flip test over videos, `p_corrected` for the number of differences (Holm).
     """
 
     points: float
@@ -29,6 +31,7 @@ class Difference:
     p: float
     p_corrected: float
     n_videos: int
+    n_groups: int
     n_runs: tuple[int, int]
 
     @property
@@ -78,23 +81,26 @@ class Tried:
         return claim | {"reading": self.reading, "than": against}
 
 
-def difference_of(first: Bools, second: Bools) -> Difference:
+def difference_of(first: Bools, second: Bools, groups: Ints) -> Difference:
     """Of two networks on the same videos: R V and R' V. `p_corrected` is still that of one test."""
     counts = first.sum(0) * len(second) - second.sum(0) * len(first)
-    low, high = metrics.bootstrap_difference(first, second)
+    low, high = metrics.bootstrap_difference(first, second, groups)
     p = metrics.sign_flips(counts)
     points = 100 * float(first.mean() - second.mean())
-    return Difference(points, 100 * low, 100 * high, p, p, first.shape[1], (len(first), len(second)))
+    n_groups = int(groups.max()) + 1
+    return Difference(points, 100 * low, 100 * high, p, p, first.shape[1], n_groups, (len(first), len(second)))
 
 
-def try_claims(claims: Sequence[Claim], printed: Mapping[str, float], right: Mapping[str, Bools | None]) -> list[Tried]:
+def try_claims(
+    claims: Sequence[Claim], printed: Mapping[str, float], right: Mapping[str, Bools | None], groups: Ints
+) -> list[Tried]:
     """Every claim; `printed` is the paper's top-1 of each row in %, `right` has None where no run is finished."""
     found: dict[tuple[str, str], Difference] = {}
     for claim in claims:
         for key in claim.than:
             first, second = right[claim.better], right[key]
             if first is not None and second is not None:
-                found[claim.better, key] = difference_of(first, second)
+                found[claim.better, key] = difference_of(first, second, groups)
     corrected = metrics.holm([difference.p for difference in found.values()])
     found = {
         key: replace(difference, p_corrected=p) for (key, difference), p in zip(found.items(), corrected, strict=True)

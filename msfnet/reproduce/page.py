@@ -147,12 +147,12 @@ def _claims(claims: Sequence[Tried]) -> list[Section]:
         for tried in claims
         for key, difference in tried.differences.items()
     ]
-    columns = ("row", "against", "paper", "here", "95 %", "videos", "runs", "p", "p, Holm")
+    columns = ("row", "against", "paper", "here", "95 %", "videos", "groups", "runs", "p", "p, Holm")
     about = (
         "In points of top-1. The test flips, video by video, which network has more of its runs right (exact; with one "
-        "run each it is McNemar's); Holm's p is corrected for the number of lines that have a run. The interval draws "
-        "videos and runs anew (bootstrap); of a network with one run the luck of training is not in it. Videos of one "
-        "group are alike, which neither knows: both are somewhat surer than they should be."
+        "run each it is McNemar's); Holm's p is corrected for the number of lines that have a run. The test takes each "
+        "video for a find of its own, but those of one group (a person, a place) are alike. The interval knows: it "
+        "draws groups and runs anew (bootstrap). Of a network with one run the luck of training is not in it."
     )
     return [
         Section("Did the paper's claims hold?", lead, table=Table(("claim", "here", "why"), verdicts)),
@@ -162,10 +162,11 @@ def _claims(claims: Sequence[Tried]) -> list[Section]:
 
 def _difference(found: Difference | None) -> tuple[str, ...]:
     if not found:
-        return (NONE,) * 6
+        return (NONE,) * 7
     runs = " and ".join(map(str, found.n_runs))
     interval = f"{found.low:+.1f} to {found.high:+.1f}"
-    return f"{found.points:+.1f}", interval, str(found.n_videos), runs, _p(found.p), _p(found.p_corrected)
+    counts = (str(found.n_videos), str(found.n_groups), runs)
+    return f"{found.points:+.1f}", interval, *counts, _p(found.p), _p(found.p_corrected)
 
 
 def _p(p: float) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from msfnet import metrics
+from msfnet.arrays import Ints
+from msfnet.data.listing.names import source_of
 from msfnet.metrics import Bools
 from msfnet.models.registry import ModelSummary, summarise
 from msfnet.reproduce.claims import Tried, try_claims
@@ -116,7 +118,7 @@ def read_results(plan: Plan, folder: Path, joined: Sequence[Path] = ()) -> Resul
     )
     printed = {row.key: float(row.printed.top1) for row in plan.rows}
     by_key = {row.key: right.get(row.network) if row.network else None for row in plan.rows}
-    claims = tuple(try_claims(plan.claims, printed, by_key))
+    claims = tuple(try_claims(plan.claims, printed, by_key, groups_of(records)))
     missing = tuple(run.name for run in plan.runs() if run.name not in records)
     return Results(plan, rows, claims, runs, missing)
 
@@ -150,6 +152,12 @@ def right_answers(runs: Mapping[Network, Sequence[Record]]) -> dict[Network, Boo
         for network, own in runs.items()
         if own
     }
+
+
+def groups_of(records: Mapping[str, Record]) -> Ints:
+    """The source of each video of `right_answers`, by number: what its name tells, else it is one of its own."""
+    videos = next((record.right for record in records.values()), {})
+    return np.unique([source_of(path) for path in videos], return_inverse=True)[1]
 
 
 def _counted(network: Network, n_classes: int) -> ModelSummary:

@@ -41,6 +41,15 @@ def group_of(path: Path, label: str) -> str | None:
     return ucf_group(path) or hmdb_group(path, label) or kinetics_group(path)
 
 
+def source_of(path: str) -> str:
+    """The path of a clip as far as it tells the source; all of it where the name does not say which that is.
+
+    Archery/v_Archery_g01_c02.avi -> Archery/v_Archery_g01.
+    """
+    group = group_of(Path(path), Path(path).parent.name)
+    return path[: path.rindex(group) + len(group)] if group else path
+
+
 def ucf_group(path: Path) -> str | None:
     """The group in a UCF101 name (v_Archery_g01_c02 -> g01): clips of one group show one person or scene."""
     match = _UCF.fullmatch(video_name(path))
