@@ -6,6 +6,7 @@ from torch import nn
 
 from msfnet import create_model, list_models
 from msfnet.layers import winograd
+from msfnet.models import fused
 from msfnet.models.fused import fuse
 
 
@@ -27,12 +28,23 @@ def test_logits_stay(name):
     model = trained(name)
     x = torch.randn(2, *model.input_shape)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    fused = fuse(model)
+    quick = fuse(model)
     with torch.no_grad():
         expected = model(x)
-        assert (fused(x) - expected).norm() < 1e-4 * expected.norm()
+        assert (quick(x) - expected).norm() < 1e-4 * expected.norm()
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
-    assert not any(p.requires_grad for p in fused.parameters())
+    assert not any(p.requires_grad for p in quick.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_cpu_that_onednn_does_not_serve(dtype, monkeypatch):
+    """As those without AVX-512 in bf16: PyTorch's own loops compute it then."""
+    monkeypatch.setattr(fused, "onednn_computes", lambda dtype: False)
+    model = trained("msf_r3d18_fsam")
+    x = torch.randn(2, *model.input_shape)
+    with torch.no_grad():
+        expected, got = model(x), fuse(model, dtype)(x)
+    assert (got - expected).norm() < (1e-4 if dtype == torch.float32 else 0.1) * expected.norm()
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 8])

@@ -66,6 +66,13 @@ def _fix_convolutions(model: nn.Module, dtype: torch.dtype) -> None:
                 setattr(module, name, FixedConv(conv, dtype))
 
 
+def onednn_computes(dtype: torch.dtype) -> bool:
+    """Whether convolutions of this type can be asked of oneDNN on this CPU: bf16 takes AVX-512 or its like."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 class FixedConv(nn.Module):
     """A convolution whose weights never change: kernels are transformed once."""
 
@@ -75,13 +82,14 @@ class FixedConv(nn.Module):
         self.stride, self.padding = conv.stride, conv.padding
         self.weight = nn.Buffer(weight.to(dtype).contiguous(memory_format=torch.channels_last_3d))
         self.bias = None if conv.bias is None else nn.Buffer(conv.bias.to(dtype))
+        self.onednn = onednn_computes(dtype)
         self.quick = conv.kernel_size == (3, 3, 3) and conv.stride == (1, 1, 1) and conv.padding == (1, 1, 1)
         if self.quick:
             self.middle = nn.Buffer(weight[:, :, 1].to(dtype).contiguous(memory_format=torch.channels_last))
             self.transformed = nn.Buffer(winograd.transformed_weight(weight, dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        if traced() or x.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        if traced() or x.device.type != "cpu" or not self.onednn:
             return F.conv3d(x, self.weight, self.bias, self.stride, self.padding)
         x = x.to(self.weight.dtype)
         if self.quick and x.shape[2] == 1:
