@@ -285,7 +285,7 @@ def cluster(ray):
 
 
 def wait_for_checkpoint(folder):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600  # Ray itself may take minutes to start on a busy machine
     while time.monotonic() < deadline and not (folder / "last" / CHECKPOINT).exists():
         time.sleep(0.02)
 
