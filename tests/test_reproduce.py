@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from msfnet.reproduce.claims import Difference, Tried, difference_of, try_claims
 from msfnet.reproduce.page import to_markdown, write_results
 from msfnet.reproduce.plan import make_plan
 from msfnet.reproduce.records import Record, read_record, read_records, to_text
-from msfnet.reproduce.results import read_results, right_answers
+from msfnet.reproduce.results import groups_of, read_results, right_answers
 from msfnet.reproduce.run import with_test_videos
 from msfnet.reproduce.tables import Claim, Network, Paper, read_paper, read_scale, scale_names
 from msfnet.sweep.cluster import usable_cpus
@@ -275,6 +276,14 @@ def test_runs_on_other_videos_are_not_compared():
     assert answers[network].tolist() == [[True, False, True, True]]
     with pytest.raises(UserError, match="expected runs on the same test videos, found others in y than in x"):
         right_answers({network: [record_of("x", [1, 0])], other: [record_of("y", [1, 0, 1])]})
+
+
+def test_videos_are_grouped_by_their_names():
+    names = ["a/v_a_g02_c01.avi", "a/v_a_g01_c01.avi", "a/v_a_g02_c02.avi", "b/v_b_g01_c01.avi", "b/other.avi"]
+    record = replace(record_of("x", []), right=dict.fromkeys(names, True))
+    groups = groups_of({Network("c3d", (), ()): (), Network("r3d18", (), ()): (record,)})
+    assert groups.tolist() == [1, 0, 1, 3, 2]
+    assert len(groups_of({})) == 0
 
 
 # Runs of other machines

@@ -118,7 +118,7 @@ def read_results(plan: Plan, folder: Path, joined: Sequence[Path] = ()) -> Resul
     )
     printed = {row.key: float(row.printed.top1) for row in plan.rows}
     by_key = {row.key: right.get(row.network) if row.network else None for row in plan.rows}
-    claims = tuple(try_claims(plan.claims, printed, by_key, groups_of(records)))
+    claims = tuple(try_claims(plan.claims, printed, by_key, groups_of(runs)))
     missing = tuple(run.name for run in plan.runs() if run.name not in records)
     return Results(plan, rows, claims, runs, missing)
 
@@ -154,9 +154,9 @@ def right_answers(runs: Mapping[Network, Sequence[Record]]) -> dict[Network, Boo
     }
 
 
-def groups_of(records: Mapping[str, Record]) -> Ints:
+def groups_of(runs: Mapping[Network, Sequence[Record]]) -> Ints:
     """The source of each video of `right_answers`, by number: what its name tells, else it is one of its own."""
-    videos = next((record.right for record in records.values()), {})
+    videos = next((record.right for own in runs.values() for record in own), {})
     return np.unique([source_of(path) for path in videos], return_inverse=True)[1]
 
 
