@@ -26,14 +26,13 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from msfnet.data.listing.annotations import read_data
-from msfnet.layers.fam import FAM, FrequencyPool
-from msfnet.layers.sam import SAM, channel_summary
+from msfnet.data.annotations.readers import read_data
+from msfnet.experiments.paper import read_scale
+from msfnet.inference.recognizer import Recognizer
+from msfnet.layers.fsam import FAM, SAM, FrequencyPool, channel_summary
 from msfnet.models import zoo
-from msfnet.predict import Recognizer
 from msfnet.recipe import load_recipe
-from msfnet.reproduce.tables import read_scale
-from msfnet.train.run import resume, train
+from msfnet.training.trainer import resume, train
 
 RESULT = Path(__file__).with_suffix(".md")
 SCALE = "ucf101-18-small"

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from msfnet.data.listing.annotations import read_data
+from msfnet.data.annotations.readers import read_data
 from msfnet.data.splits import hold_out
 
 RESULT = Path(__file__).with_suffix(".md")

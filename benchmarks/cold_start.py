@@ -33,11 +33,11 @@ STEPS = """
 import os, sys, time
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 ends = {"start of Python": time.time()}
-import msfnet.cli, msfnet.models.weights_file, msfnet.sources
+import msfnet.cli, msfnet.run_folder, msfnet.inference.sources
 ends["import of the commands"] = time.time()
 import torch
 ends["import of torch"] = time.time()
-from msfnet.predict import Recognizer
+from msfnet.inference.recognizer import Recognizer
 from pathlib import Path
 ends["import of the rest"] = time.time()
 recognizer = Recognizer.load(sys.argv[1])
@@ -48,7 +48,7 @@ from msfnet.data.video.decode import read_clips
 own = recognizer.weights.preprocessing
 clip = read_clips(Path(sys.argv[2]), partial(scored_clips, own, own.views.clips), own.frame_format)
 ends["decoding and resizing"] = time.time()
-from msfnet.scoring import score_views
+from msfnet.inference.views import score_views
 score_views(recognizer.model, torch.from_numpy(clip.frames)[None], own, own.views.crops)
 ends["network"] = time.time()
 import json

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from msfnet.atomic_io import write_text
 from msfnet.bench.timing import ratio, time_in_turn
-from msfnet.files import write_text
 from msfnet.layers import winograd
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))

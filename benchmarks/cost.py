@@ -35,10 +35,10 @@ from msfnet.bench.cases import Case, Conditions, ready, working_bytes
 from msfnet.bench.memory import growth_bytes
 from msfnet.bench.networks import find_network
 from msfnet.bench.timing import time_in_turn
-from msfnet.data.listing.annotations import read_data
+from msfnet.data.annotations.readers import read_data
+from msfnet.inference.recognizer import Recognizer
 from msfnet.models.checkpoint import Weights, save_weights
 from msfnet.models.registry import create_model
-from msfnet.predict import Recognizer
 from msfnet.recipe import load_recipe
 from msfnet.report import INK, VAL_COLOUR, to_png
 

@@ -29,11 +29,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msfnet.data.listing.annotations import read_data
+from msfnet.data.annotations.readers import read_data
 from msfnet.data.sampling import scored_clips
 from msfnet.data.video import decode
+from msfnet.inference.recognizer import Recognizer
 from msfnet.models.registry import create_model
-from msfnet.predict import Recognizer
 from msfnet.types import Preprocessing
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))

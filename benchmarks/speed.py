@@ -10,11 +10,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from msfnet.bench.cases import Conditions
+from msfnet.atomic_io import write_text
+from msfnet.bench.cases import Conditions, plan_cases
 from msfnet.bench.page import to_markdown
-from msfnet.bench.plan import plan_cases
 from msfnet.bench.run import Bench, run_bench
-from msfnet.files import write_text
 
 RESULT = Path(__file__).with_suffix(".md")
 NETWORKS = ("r3d18", "msf_r3d18_fsam")

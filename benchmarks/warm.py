@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from msfnet.models.pretrained import init_weights
 from msfnet.models.registry import create_model
-from msfnet.models.warm import init_weights
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 from provenance import provenance

@@ -12,9 +12,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from drawing import facts
 
+from msfnet.experiments.paper import read_paper
 from msfnet.models.registry import list_models, summarise
 from msfnet.recipe import Recipe
-from msfnet.reproduce.tables import read_paper
 
 DOCS = Path(__file__).parent
 

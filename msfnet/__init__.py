@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "create_model": "msfnet.models.registry",
     "list_models": "msfnet.models.registry",
-    "Recognizer": "msfnet.predict",
+    "Recognizer": "msfnet.inference.recognizer",
     "Recipe": "msfnet.recipe",
     "load_recipe": "msfnet.recipe",
     "Prediction": "msfnet.types",
@@ -26,9 +26,9 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from msfnet.inference.recognizer import Recognizer as Recognizer
     from msfnet.models.registry import create_model as create_model
     from msfnet.models.registry import list_models as list_models
-    from msfnet.predict import Recognizer as Recognizer
     from msfnet.recipe import Recipe as Recipe
     from msfnet.recipe import load_recipe as load_recipe
     from msfnet.types import Prediction as Prediction

@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from msfnet.arrays import Floats, Ints
-
-Bools = npt.NDArray[np.bool_]
+from msfnet.types import Bools, Floats, Ints
 
 
 def in_top(scores: Floats, labels: Ints, k: int) -> Bools:

@@ -10,10 +10,18 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from msfnet.arrays import Frames, Ints
+    import numpy as np
+    import numpy.typing as npt
+
+# Arrays that packages exchange. They are strings so that the command line starts without importing numpy.
+Frames: TypeAlias = "npt.NDArray[np.uint8]"  # ... H W 3, RGB
+Indices: TypeAlias = "npt.NDArray[np.int64]"  # V T or T: frame numbers
+Floats: TypeAlias = "npt.NDArray[np.floating]"
+Ints: TypeAlias = "npt.NDArray[np.int64]"
+Bools: TypeAlias = "npt.NDArray[np.bool_]"
 
 Say = Callable[[str], None]  # how functions tell the user of progress, a line at a time
 

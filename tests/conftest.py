@@ -16,7 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import numpy as np
 import pytest
 
-from msfnet.data.video.encode import write_video
+from msfnet.procedural.dataset import write_video
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
@@ -131,9 +131,9 @@ TINY = (
 @pytest.fixture(scope="session")
 def tiny_run(video_folder, tmp_path_factory):
     """A finished run folder of a tiny network on the videos above."""
-    from msfnet.data.listing.annotations import read_data
+    from msfnet.data.annotations.readers import read_data
     from msfnet.recipe import load_recipe
-    from msfnet.train.run import train
+    from msfnet.training.trainer import train
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     train(read_data(video_folder), load_recipe("small", TINY), folder, say=lambda line: None)

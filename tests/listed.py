@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from msfnet.data.listing.names import SPLIT_FOLDERS, composed
+from msfnet.data.annotations.names import SPLIT_FOLDERS, composed
 from msfnet.data.video.frame_folders import is_hidden, is_video
 
 FORBIDDEN = "/\\" + ('<>:"|?*' if os.name == "nt" else "")

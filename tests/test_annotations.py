@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from listed import alike, file_names, kinds, line_ends, make_video, marks, told, touch, write_list
 
-from msfnet.data.listing.annotations import Listing, is_video, read_data, read_manifest, ucf_group
+from msfnet.data.annotations.readers import Listing, is_video, read_data, read_manifest, ucf_group
 from msfnet.types import UserError
 
 

@@ -6,8 +6,8 @@ import shutil
 import pytest
 from conftest import TINY
 
-from msfnet.data.augment.page import EFFECTS, write_augmentation_page
-from msfnet.data.listing.annotations import read_data
+from msfnet.data.annotations.readers import read_data
+from msfnet.data.augment.preview import EFFECTS, write_augmentation_page
 from msfnet.recipe import Recipe, load_recipe, recipe_keys
 from msfnet.types import UserError
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msfnet.data.balance import balanced_order
 from msfnet.data.dataset import Turns
+from msfnet.data.sampling import balanced_order
 
 labels_of = st.lists(st.integers(0, 6), min_size=1, max_size=80)
 

@@ -12,17 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msfnet.bench import memory
-from msfnet.bench.cases import Case, Conditions, ready, working_bytes
+from msfnet.bench.cases import Case, Conditions, plan_cases, ready, working_bytes
+from msfnet.bench.machine import Peak, measure_peak
 from msfnet.bench.networks import Network, find_network
 from msfnet.bench.page import HEADINGS, cells, to_markdown, to_text, write_bench
-from msfnet.bench.peak import Peak, measure_peak
-from msfnet.bench.plan import plan_cases
 from msfnet.bench.run import Bench, Row, in_groups
 from msfnet.bench.runtimes import RUNTIMES
 from msfnet.bench.timing import Ratio, Times, ratio, time_in_turn
 from msfnet.cli import main
-from msfnet.export import openvino_file
-from msfnet.export.libraries import library
+from msfnet.exporting import openvino_file
+from msfnet.exporting.libraries import library
 from msfnet.types import UserError
 
 SMALL = {"width": 0.125, "size": 32, "frames": 4}

@@ -6,17 +6,17 @@ import pytest
 import torch
 from conftest import TINY
 
-from msfnet.data.listing.annotations import read_data
+from msfnet.data.annotations.readers import read_data
 from msfnet.doctor.cost import estimate_cost
-from msfnet.doctor.inspect import VideoFacts
-from msfnet.evaluate import evaluate_data
+from msfnet.doctor.file_info import VideoFacts
+from msfnet.inference.evaluation import evaluate_data
+from msfnet.inference.recognizer import Recognizer
 from msfnet.models.checkpoint import load_weights
 from msfnet.models.registry import create_model
-from msfnet.predict import Recognizer
 from msfnet.recipe import load_recipe
-from msfnet.train.folder import read_history
-from msfnet.train.loop import load_checkpoint
-from msfnet.train.run import resume, train
+from msfnet.training.history import read_history
+from msfnet.training.loop import load_checkpoint
+from msfnet.training.trainer import resume, train
 from msfnet.types import VideoItem, Views
 
 

@@ -26,8 +26,8 @@ from msfnet.data.dataset import TrainingVideos, Turns, make_batches, open_reader
 from msfnet.data.sampling import even_clips
 from msfnet.data.video.decode import read_clips, read_video
 from msfnet.data.video.decoders import DECODERS, Decoder, DirectReader
-from msfnet.data.video.encode import write_video
-from msfnet.evaluate import evaluate_data
+from msfnet.inference.evaluation import evaluate_data
+from msfnet.procedural.dataset import write_video
 from msfnet.recipe import Data, Recipe
 from msfnet.types import FrameFormat, UserError, VideoError, VideoItem
 

@@ -123,7 +123,7 @@ def test_mistakes_get_one_line_and_exit_2(capsys, tiny_run, video_folder, words,
 
 
 def test_unforeseen_errors_get_one_line_too_and_a_traceback_with_debug(capsys, monkeypatch, tiny_run):
-    monkeypatch.setattr("msfnet.sources.find_sources", lambda sources: 1 / 0)
+    monkeypatch.setattr("msfnet.inference.sources.find_sources", lambda sources: 1 / 0)
     code, _, err = run(capsys, "predict", tiny_run, "x.mp4")
     assert code == 2
     assert err.strip() == "msfnet: ZeroDivisionError: division by zero (--debug shows where)"

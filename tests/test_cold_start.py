@@ -13,8 +13,9 @@ UNUSED_BY_PREDICT = (
     *("torch.utils.flop_counter", "torch._dynamo", "torch._inductor", "torch.onnx", "torch.utils.tensorboard", "sympy"),
     *("scipy", "matplotlib", "pydantic", "jinja2", "rich", "filelock", "tomli_w", "torchcodec"),
     *("lightning", "torchmetrics", "tensorboardX", "ray", "onnx", "onnxruntime", "openvino"),
-    *("msfnet.recipe", "msfnet.report", "msfnet.train", "msfnet.evaluate", "msfnet.bench", "msfnet.data.dataset"),
-    *("msfnet.data.cache", "msfnet.data.shards", "msfnet.data.listing", "msfnet.data.augment"),
+    *("msfnet.recipe", "msfnet.report", "msfnet.training", "msfnet.inference.evaluation", "msfnet.bench"),
+    "msfnet.data.dataset",
+    *("msfnet.data.cache", "msfnet.data.shards", "msfnet.data.annotations", "msfnet.data.augment"),
 )
 
 

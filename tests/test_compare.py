@@ -10,13 +10,12 @@ import pytest
 from conftest import TINY, page_in_browser
 
 from msfnet.cli import main
-from msfnet.compare.differences import class_rows, differing_keys, duels, seed_groups
-from msfnet.compare.page import compare
-from msfnet.compare.runs import Run, read_runs
-from msfnet.data.listing.annotations import read_data
+from msfnet.data.annotations.readers import read_data
+from msfnet.experiments.compare import Run, class_rows, differing_keys, duels, read_runs, seed_groups
+from msfnet.experiments.compare_page import compare
 from msfnet.models.registry import summarise
 from msfnet.recipe import load_recipe
-from msfnet.train.run import train
+from msfnet.training.trainer import train
 from msfnet.types import ScoredVideo, Scores, UserError, Views
 
 

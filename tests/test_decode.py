@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msfnet.data.sampling import even_clips
 from msfnet.data.video import decode
 from msfnet.data.video.decode import count_frames, decoded_frames, open_video, read_clips, read_video, timeline
-from msfnet.data.video.encode import write_video
+from msfnet.procedural.dataset import write_video
 from msfnet.recipe import load_recipe
 from msfnet.types import FrameFormat, VideoError
 

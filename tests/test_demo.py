@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from conftest import page_in_browser
 
-from msfnet.data.listing.annotations import read_data
+from msfnet.data.annotations.readers import read_data
 from msfnet.data.video.decode import read_video
-from msfnet.demo.figures import CLASSES, CYCLES, FRAMES, HEIGHT_PX, ONE_WAY, WIDTH_PX, draw_video, motions
-from msfnet.demo.videos import write_data_set
+from msfnet.procedural.dataset import write_data_set
+from msfnet.procedural.figures import CLASSES, CYCLES, FRAMES, HEIGHT_PX, ONE_WAY, WIDTH_PX, draw_video, motions
 from msfnet.types import FrameFormat
 
 

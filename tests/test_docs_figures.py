@@ -8,8 +8,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from msfnet.layers.dct import TOP16
-from msfnet.layers.fam import FrequencyPool
+from msfnet.layers.fsam import TOP16, FrequencyPool
 from msfnet.layers.msl import MSL
 from msfnet.models.registry import summarise
 

@@ -17,11 +17,11 @@ from conftest import page_in_browser, write_lossless
 from scenes import scene, shrunk
 
 from msfnet.cli import main
-from msfnet.data.listing.annotations import read_data
-from msfnet.data.video.encode import write_video
-from msfnet.doctor.checkup import check_files
+from msfnet.data.annotations.readers import read_data
 from msfnet.doctor.cost import estimate_cost
-from msfnet.doctor.inspect import VideoFacts
+from msfnet.doctor.file_info import VideoFacts
+from msfnet.doctor.scan import check_files
+from msfnet.procedural.dataset import write_video
 from msfnet.recipe import load_recipe
 from msfnet.types import VideoItem
 
@@ -227,7 +227,7 @@ def test_files_without_classes_each_get_a_verdict(real_data, capsys):
 SCRIPT = """
 import sys
 from pathlib import Path
-from msfnet.doctor.checkup import check_files
+from msfnet.doctor.scan import check_files
 check_files(sorted(Path(sys.argv[1]).iterdir()), Path(sys.argv[2]), processes=2)
 """
 

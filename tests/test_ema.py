@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from msfnet.train.ema import WeightAverage
+from msfnet.training.ema import WeightAverage
 
 
 def small_network():

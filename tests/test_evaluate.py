@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from msfnet.data.listing.annotations import read_manifest
-from msfnet.evaluate import evaluate
+from msfnet.data.annotations.readers import read_manifest
+from msfnet.inference.evaluation import evaluate
 from msfnet.models.checkpoint import load_weights
-from msfnet.train.page import read_scores
+from msfnet.training.report import read_scores
 from msfnet.types import VideoItem
 
 

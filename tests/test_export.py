@@ -15,17 +15,16 @@ from conftest import moving_square, write_lossless
 from test_cli import run
 from torch import nn
 
-from msfnet.data.listing.annotations import Listing
-from msfnet.evaluate import score_views
-from msfnet.export import clips, openvino_file, parity
-from msfnet.export import run as export_run
-from msfnet.export.graph import exportable
-from msfnet.export.libraries import library
-from msfnet.export.load import load_network
-from msfnet.export.winograd import PHASES, PhasedBlocks, WinogradConv, deal, weight_transform
+from msfnet.data.annotations.readers import Listing
+from msfnet.exporting import calibration, openvino_file, parity
+from msfnet.exporting import export as export_run
+from msfnet.exporting.graph import PHASES, PhasedBlocks, WinogradConv, deal, exportable, weight_transform
+from msfnet.exporting.libraries import library
+from msfnet.exporting.load import load_network
+from msfnet.inference.evaluation import score_views
+from msfnet.inference.recognizer import Recognizer
 from msfnet.models.checkpoint import Weights, load_weights, save_weights
 from msfnet.models.registry import create_model, list_models
-from msfnet.predict import Recognizer
 from msfnet.types import Preprocessing, UserError, VideoItem, Views
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -333,20 +332,20 @@ def test_calibration_never_sees_what_is_scored(tmp_path):
     def listing(*splits):
         return Listing(tuple(VideoItem(Path(f"{i}.mp4"), "a", split) for i, split in enumerate(splits)), "a test")
 
-    assert [str(i.path) for i in clips.training_items(listing("train", "test", "val", "train"), tmp_path)] == [
+    assert [str(i.path) for i in calibration.training_items(listing("train", "test", "val", "train"), tmp_path)] == [
         "0.mp4",
         "3.mp4",
     ]
-    assert len(clips.training_items(listing(None, None), tmp_path)) == 2
+    assert len(calibration.training_items(listing(None, None), tmp_path)) == 2
     with pytest.raises(UserError, match="expected training videos"):
-        clips.training_items(listing("test", "val"), tmp_path)
+        calibration.training_items(listing("test", "val"), tmp_path)
     (tmp_path / "split.csv").write_text(
         "path,label,split\n0.mp4,a,train\n1.mp4,a,test\n2.mp4,a,val\n", encoding="utf-8"
     )
     recorded = [VideoItem(tmp_path / f"{i}.mp4", "a") for i in range(4)]  # the last is none of the run's
     for item in recorded:
         item.path.touch()
-    assert [i.path.name for i in clips.training_items(Listing(tuple(recorded), "a test"), tmp_path)] == [
+    assert [i.path.name for i in calibration.training_items(Listing(tuple(recorded), "a test"), tmp_path)] == [
         "0.mp4",
         "3.mp4",
     ]
@@ -354,12 +353,12 @@ def test_calibration_never_sees_what_is_scored(tmp_path):
 
 def test_drawn_videos_are_apart():
     items = [VideoItem(Path(f"{i}.mp4"), "a") for i in range(300)]
-    compared, calibrated = clips.draw(items, calibrate=True)
+    compared, calibrated = calibration.draw(items, calibrate=True)
     assert (len(compared), len(calibrated)) == (64, 128)
     assert not {item.path for item in compared} & {item.path for item in calibrated}
-    assert clips.draw(items, calibrate=True) == (compared, calibrated)
-    assert [len(part) for part in clips.draw(items[:5], calibrate=True)] == [2, 3]
-    assert [len(part) for part in clips.draw(items[:5], calibrate=False)] == [5, 0]
+    assert calibration.draw(items, calibrate=True) == (compared, calibrated)
+    assert [len(part) for part in calibration.draw(items[:5], calibrate=True)] == [2, 3]
+    assert [len(part) for part in calibration.draw(items[:5], calibrate=False)] == [5, 0]
 
 
 def test_unreadable_videos_are_left_out(tmp_path):
@@ -367,10 +366,10 @@ def test_unreadable_videos_are_left_out(tmp_path):
     (tmp_path / "b.mkv").write_bytes(b"no")
     said = []
     items = [VideoItem(tmp_path / name, "a") for name in ("a.mkv", "b.mkv")]
-    assert clips.read(items, PREPROCESSING, said.append).shape == (1, 3, 4, 16, 16)
+    assert calibration.read(items, PREPROCESSING, said.append).shape == (1, 3, 4, 16, 16)
     assert re.match("left out: .*b.mkv: cannot be read", said[0])
     with pytest.raises(UserError, match="found none among 1 that can be read"):
-        clips.read(items[1:], PREPROCESSING, said.append)
+        calibration.read(items[1:], PREPROCESSING, said.append)
 
 
 # Libraries
@@ -383,7 +382,7 @@ def test_a_missing_library_is_one_line(monkeypatch, exported):
 
 
 def test_starting_imports_none_of_them():
-    script = "import sys, msfnet, msfnet.predict, msfnet.evaluate\n"
+    script = "import sys, msfnet, msfnet.inference.recognizer, msfnet.inference.evaluation\n"
     script += "print([m for m in ('onnx', 'onnxscript', 'onnxruntime', 'openvino', 'nncf') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"

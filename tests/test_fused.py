@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from msfnet import create_model, list_models
+from msfnet.inference import fused
+from msfnet.inference.fused import fuse
 from msfnet.layers import winograd
-from msfnet.models import fused
-from msfnet.models.fused import fuse
 
 
 def trained(name, **arguments):

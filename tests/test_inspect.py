@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenes import scene
 
-from msfnet.data.video.encode import write_video
-from msfnet.doctor import inspect
-from msfnet.doctor.inspect import _frame_rate, inspect_video
+from msfnet.doctor import file_info
+from msfnet.doctor.file_info import _frame_rate, inspect_video
+from msfnet.procedural.dataset import write_video
 
 
 def facts_of(path):
@@ -94,10 +94,10 @@ def test_the_same_content_has_the_same_digest_under_any_name(tmp_path):
 
 
 def test_long_videos_are_thinned_out_evenly(tmp_path, monkeypatch):
-    monkeypatch.setattr(inspect, "MOST_THUMBS", 8)
+    monkeypatch.setattr(file_info, "MOST_THUMBS", 8)
     write_lossless(tmp_path / "a.mkv", scene(1, 50))
     kept = []
-    monkeypatch.setattr(inspect, "signature", lambda thumbs: kept.append(thumbs.times_seconds) or b"")
+    monkeypatch.setattr(file_info, "signature", lambda thumbs: kept.append(thumbs.times_seconds) or b"")
     assert facts_of(tmp_path / "a.mkv").frames == 50
     assert np.allclose(kept[0], np.arange(0, 5, 0.8))
 

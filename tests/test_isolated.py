@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from msfnet.doctor.isolated import Lost, isolated
+from msfnet.doctor.process_pool import Lost, isolated
 
 
 def work(task, beat):
@@ -54,7 +54,7 @@ def test_stopping_half_way_leaves_no_process():
 
 
 def test_a_script_without_a_guard_is_told(tmp_path):
-    script = "from msfnet.doctor.isolated import isolated\nfrom test_isolated import work\n"
+    script = "from msfnet.doctor.process_pool import isolated\nfrom test_isolated import work\n"
     script += "list(isolated(work, ['a'], processes=1, silence_seconds=9))\n"
     (tmp_path / "script.py").write_text(script)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}  # noqa: PTH120

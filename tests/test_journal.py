@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msfnet.doctor.journal import Journal, file_key
+from msfnet.doctor.scan import Journal, file_key
 from msfnet.types import UserError
 
 ENTRIES = {"a, b|1|2": {"x": 1.5}, 'c"\n': False, "ünï": [None, "€"]}

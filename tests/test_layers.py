@@ -7,12 +7,9 @@ import torch
 from torch import nn
 
 from msfnet.layers.cbam import CBAM
-from msfnet.layers.dct import BASIS_SIZE, TOP16, area_resampling, dct_rows
-from msfnet.layers.fam import FAM, FrequencyPool
-from msfnet.layers.fsam import FSAM
+from msfnet.layers.fsam import BASIS_SIZE, FAM, FSAM, SAM, TOP16, FrequencyPool, area_resampling, dct_rows
 from msfnet.layers.msl import MSL, split_sizes
 from msfnet.layers.nst import NST
-from msfnet.layers.sam import SAM
 from msfnet.layers.se import SE
 
 # MSL (Eq. 2 and 4)

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from msfnet import create_model
-from msfnet.layers import lean as layers_lean
-from msfnet.layers.lean import ConvNormReLU, join, lean
+from msfnet.layers import recomputation as layers_lean
+from msfnet.layers.recomputation import ConvNormReLU, join, lean
 from msfnet.models import resnet3d
 
 

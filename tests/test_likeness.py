@@ -5,9 +5,9 @@ import pytest
 from conftest import write_lossless
 from scenes import scene, shrunk
 
-from msfnet.data.video.encode import write_video
-from msfnet.doctor.inspect import compare_videos, decoded_signature, inspect_video
-from msfnet.doctor.likeness import SEGMENTS, SIGNATURE_PX, Thumbs, candidates, compare, signature
+from msfnet.doctor.file_info import compare_videos, decoded_signature, inspect_video
+from msfnet.doctor.near_duplicates import SEGMENTS, SIGNATURE_PX, Thumbs, candidates, compare, signature
+from msfnet.procedural.dataset import write_video
 
 
 def silent():

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from listed import alike, file_names, kinds, line_ends, make_video, marks, told, touch, write_list
 
-from msfnet.data.listing.annotations import read_data
-from msfnet.data.listing.lists import read_lists
-from msfnet.data.listing.names import plain
+from msfnet.data.annotations.names import plain
+from msfnet.data.annotations.official_lists import read_lists
+from msfnet.data.annotations.readers import read_data
 from msfnet.types import UserError
 
 splits = st.sampled_from(["train", "test"])

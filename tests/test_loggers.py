@@ -8,12 +8,12 @@ import pytest
 from conftest import TINY
 from tensorboardX.proto.event_pb2 import Event
 
-from msfnet.data.listing.annotations import read_data
+from msfnet.data.annotations.readers import read_data
 from msfnet.recipe import Tracker, load_recipe
-from msfnet.train import loggers
-from msfnet.train.folder import read_history
-from msfnet.train.loggers import LOGS, TRACKERS, make_loggers, require_trackers
-from msfnet.train.run import train
+from msfnet.training import loggers
+from msfnet.training.history import read_history
+from msfnet.training.loggers import LOGS, TRACKERS, make_loggers, require_trackers
+from msfnet.training.trainer import train
 from msfnet.types import UserError
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from msfnet.recipe import load_recipe
-from msfnet.train.losses import class_weights, focal, make_loss, weighted
+from msfnet.training.losses import class_weights, focal, make_loss, weighted
 
 HALVES = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]))  # logits whose softmax these are
 FIRST_LAST = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msfnet.data.augment.mix import draw_box, mix, paste
+from msfnet.data.augment.augmentation import draw_box, mix, paste
 
 X = torch.randn(6, 3, 2, 8, 10, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.eye(6)

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from msfnet.data.listing.lists import read_lists
-from msfnet.data.listing.names import (
+from msfnet.data.annotations.names import (
     composed,
     group_of,
     hmdb_group,
@@ -17,6 +16,7 @@ from msfnet.data.listing.names import (
     ucf_group,
     video_name,
 )
+from msfnet.data.annotations.official_lists import read_lists
 from msfnet.types import UserError
 
 

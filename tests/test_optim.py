@@ -7,13 +7,13 @@ import torch
 from conftest import TINY
 from torch.nn import functional as F
 
-from msfnet.data.listing.annotations import read_data
+from msfnet.data.annotations.readers import read_data
 from msfnet.models.checkpoint import load_weights
 from msfnet.models.registry import create_model
 from msfnet.recipe import load_recipe
-from msfnet.train.folder import read_history
-from msfnet.train.optim import freeze, lr_factor, make_optimizer, parts_by_depth, set_lr
-from msfnet.train.run import train
+from msfnet.training.history import read_history
+from msfnet.training.optim import freeze, lr_factor, make_optimizer, parts_by_depth, set_lr
+from msfnet.training.trainer import train
 from msfnet.types import UserError
 
 ONE_STEP = (

@@ -8,9 +8,9 @@ from conftest import moving_square, write_lossless
 from safetensors.torch import load_file, save_file
 
 import msfnet
+from msfnet.inference.recognizer import CLIPS_CPU, MOST_THREADS, Recognizer
+from msfnet.inference.sources import find_sources
 from msfnet.models.checkpoint import header_of, load_weights, save_weights, weights_file
-from msfnet.predict import CLIPS_CPU, MOST_THREADS, Recognizer
-from msfnet.sources import find_sources
 from msfnet.types import UserError, Views
 
 

@@ -16,17 +16,17 @@ from conftest import TINY, moving_square, write_lossless
 from torch import distributed as dist
 from torch import nn
 
-from msfnet import processes
-from msfnet.data.listing.annotations import read_data
+from msfnet import distributed
+from msfnet.data.annotations.readers import read_data
 from msfnet.models import c3d, resnet3d
 from msfnet.models.registry import create_model
 from msfnet.recipe import load_recipe
-from msfnet.train.engine import Engine
-from msfnet.train.folder import EXACT
-from msfnet.train.learner import Learner
-from msfnet.train.loop import CHECKPOINT, load_checkpoint
-from msfnet.train.norms import SyncedBatchNorm3d, synced
-from msfnet.train.recompute import recompute_blocks
+from msfnet.training.batchnorm import SyncedBatchNorm3d, synced
+from msfnet.training.checkpointing import recompute_blocks
+from msfnet.training.engine import Engine
+from msfnet.training.history import EXACT
+from msfnet.training.learner import Learner
+from msfnet.training.loop import CHECKPOINT, load_checkpoint
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -169,9 +169,9 @@ def one_rank(rank, meeting, out):
     """One of two processes: its share of a batch through norms that go by all of it, forward and backward."""
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     x, norm = batch(), make_norm(SyncedBatchNorm3d)
-    assert processes.count() == 2
-    assert processes.gather(rank) == [0, 1]
-    assert processes.add_numbers(rank, 1) == [1, 2]
+    assert distributed.count() == 2
+    assert distributed.gather(rank) == [0, 1]
+    assert distributed.add_numbers(rank, 1) == [1, 2]
     share = x[rank * 2 :: 1][:2] if rank == 0 else x[2:]  # two clips and three
     own = share.clone().requires_grad_()
     y = norm(own)

@@ -52,7 +52,7 @@ def test_constraints_pin_every_dependency():
 
 def test_torchvision_is_no_dependency():
     assert "torchvision" not in (ROOT / "constraints.txt").read_text()
-    script = "import sys, lightning, torchmetrics, msfnet.train.run; print('torchvision' in sys.modules)"
+    script = "import sys, lightning, torchmetrics, msfnet.training.trainer; print('torchvision' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "False"
 
 

@@ -7,7 +7,7 @@ import tomli_w
 
 from msfnet.models.registry import create_model
 from msfnet.recipe import Recipe, change, load_recipe, recipe_keys, shipped_recipes
-from msfnet.train.optim import lr_factor, make_optimizer
+from msfnet.training.optim import lr_factor, make_optimizer
 from msfnet.types import Preprocessing, UserError, Views, resize_for
 
 

@@ -17,8 +17,8 @@ from msfnet.report import (
     write_run_report,
     write_scores_report,
 )
-from msfnet.report.epochs import cost_sections, learning_sections
-from msfnet.report.examples import confused_examples, most_sure
+from msfnet.report.run_report import cost_sections, learning_sections
+from msfnet.report.scores import confused_examples, most_sure
 from msfnet.types import ScoredVideo, Scores, UserError, Views
 
 

@@ -16,19 +16,24 @@ from conftest import SHARED, TINY, kill_once_there, page_in_browser
 from test_cli import run
 
 from msfnet.cli import main
-from msfnet.data.listing.annotations import Listing, read_data
+from msfnet.data.annotations.readers import Listing, read_data
+from msfnet.experiments.claims import Difference, Tried, difference_of, try_claims
+from msfnet.experiments.cluster import Share, perform, usable_cpus
+from msfnet.experiments.paper import Claim, Network, Paper, make_plan, read_paper, read_scale, scale_names
+from msfnet.experiments.paper_page import to_markdown, write_results
+from msfnet.experiments.paper_results import (
+    Record,
+    groups_of,
+    read_record,
+    read_records,
+    read_results,
+    right_answers,
+    to_text,
+)
+from msfnet.experiments.reproduce import with_test_videos
 from msfnet.models.registry import summarise
 from msfnet.recipe import Recipe, load_recipe
-from msfnet.reproduce.claims import Difference, Tried, difference_of, try_claims
-from msfnet.reproduce.page import to_markdown, write_results
-from msfnet.reproduce.plan import make_plan
-from msfnet.reproduce.records import Record, read_record, read_records, to_text
-from msfnet.reproduce.results import groups_of, read_results, right_answers
-from msfnet.reproduce.run import with_test_videos
-from msfnet.reproduce.tables import Claim, Network, Paper, read_paper, read_scale, scale_names
-from msfnet.sweep.cluster import usable_cpus
-from msfnet.sweep.work import Share, perform
-from msfnet.train.loop import CHECKPOINT
+from msfnet.training.loop import CHECKPOINT
 from msfnet.types import UserError, VideoItem
 
 PUBLISHED = Path(__file__).parent.parent / "benchmarks"

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from msfnet.cli import main
-from msfnet.train.page import report_run
+from msfnet.training.report import report_run
 from msfnet.types import UserError
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from test_cli import run
 
+from msfnet.inference.recognizer import Recognizer
 from msfnet.models.checkpoint import read_header
-from msfnet.models.weights_file import SHIPPED, names_weights, split_words, weights_file
-from msfnet.predict import Recognizer
+from msfnet.run_folder import SHIPPED, names_weights, split_words, weights_file
 from msfnet.types import UserError
 
 CARD = Path(__file__).parent.parent / "docs" / "model-card.md"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msfnet.data.listing.annotations import read_data
+from msfnet.data.annotations.readers import read_data
 from msfnet.data.splits import assign_splits, hold_out, parted_groups, refuse_leaks
 from msfnet.types import UserError, VideoItem
 

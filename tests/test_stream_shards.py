@@ -19,7 +19,7 @@ import torch
 from conftest import TINY
 
 from msfnet.cli import main
-from msfnet.data.listing.annotations import read_data
+from msfnet.data.annotations.readers import read_data
 from msfnet.data.sampling import scored_clips
 from msfnet.data.shards import stream as stream_shards
 from msfnet.data.shards.index import INDEX, ShardIndex, read_shards
@@ -28,8 +28,8 @@ from msfnet.data.shards.write import write_shards
 from msfnet.data.video.decode import read_clips
 from msfnet.models.checkpoint import load_weights
 from msfnet.recipe import load_recipe
-from msfnet.train.folder import read_history
-from msfnet.train.run import resume, train
+from msfnet.training.history import read_history
+from msfnet.training.trainer import resume, train
 from msfnet.types import FrameFormat, UserError
 
 RECIPE = load_recipe("small", TINY)
@@ -443,10 +443,10 @@ def one_rank(folder, rank, meeting):
 def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
     """The training loop as it is: a run that is broken off after an epoch and resumed ends where another does."""
     from msfnet.models.registry import create_model
-    from msfnet.train.engine import Engine
-    from msfnet.train.learner import Learner
-    from msfnet.train.loop import Loop
-    from msfnet.train.stopping import StopRequests
+    from msfnet.training.engine import Engine
+    from msfnet.training.learner import Learner
+    from msfnet.training.loop import Loop
+    from msfnet.training.signals import StopRequests
 
     def run(name, epochs, resume=False):
         recipe = load_recipe("small", [*TINY, f"train.epochs={epochs}", "optim.schedule=constant"])
@@ -473,7 +473,7 @@ def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
 
 
 def test_the_same_network_scores_alike_from_files_and_from_shards(folder, video_folder, tiny_run):
-    from msfnet.scoring import score_views
+    from msfnet.inference.views import score_views
 
     weights = load_weights(tiny_run)
     videos = scored(folder, weights.classes)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from conftest import TINY, moving_square, write_lossless
 
-from msfnet.data.listing.annotations import read_data
+from msfnet.data.annotations.readers import read_data
 from msfnet.data.shards.write import write_shards
-from msfnet.data.strips import FRAMES, SIZE_PX, file_strips, strips_of
+from msfnet.data.thumbnails import FRAMES, SIZE_PX, file_strips, strips_of
 from msfnet.recipe import load_recipe
 
 WIDTH_PX, HEIGHT_PX = SIZE_PX

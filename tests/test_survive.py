@@ -14,18 +14,18 @@ from conftest import TINY
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
+from msfnet.data.annotations.readers import read_data
 from msfnet.data.dataset import InOrder, Sample, make_batches
-from msfnet.data.listing.annotations import read_data
 from msfnet.data.loading import Batches, ReaderDiedError
 from msfnet.models.registry import create_model
 from msfnet.recipe import load_recipe
-from msfnet.train.engine import Engine
-from msfnet.train.folder import EXACT, owned
-from msfnet.train.learner import Learner
-from msfnet.train.loop import CHECKPOINT, Loop, load_checkpoint, save_checkpoint
-from msfnet.train.run import resume, train
-from msfnet.train.stopping import Stopped, StopRequests, stop_requests
-from msfnet.train.videos import RunVideos
+from msfnet.training.engine import Engine
+from msfnet.training.history import EXACT, owned
+from msfnet.training.learner import Learner
+from msfnet.training.loop import CHECKPOINT, Loop, load_checkpoint, save_checkpoint
+from msfnet.training.signals import Stopped, StopRequests, stop_requests
+from msfnet.training.trainer import resume, train
+from msfnet.training.videos import RunVideos
 from msfnet.types import UserError
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
@@ -295,7 +295,7 @@ def test_what_the_data_raise_is_no_death(error, workers):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from msfnet.train.folder import owned
+from msfnet.training.history import owned
 with owned(Path(sys.argv[1])):
     print("mine", flush=True)
     time.sleep(600)

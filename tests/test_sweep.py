@@ -16,17 +16,25 @@ import pytest
 from conftest import TINY, kill_once_there
 
 from msfnet.cli import main
-from msfnet.data.listing.annotations import read_data, read_manifest
+from msfnet.data.annotations.readers import read_data, read_manifest
 from msfnet.data.shards.index import read_shards
 from msfnet.data.shards.write import write_shards
+from msfnet.experiments.cluster import (
+    FINISHED,
+    Machines,
+    Outcome,
+    Share,
+    do_runs,
+    fair_share,
+    finished,
+    perform,
+    usable_cpus,
+)
+from msfnet.experiments.sweep import RunScore, TrialScore, plan_trials, rank, run_sweep, score_run, to_csv, to_table
+from msfnet.experiments.trials import Run, Trial
 from msfnet.recipe import load_recipe
-from msfnet.sweep.cluster import Machines, do_runs, fair_share, usable_cpus
-from msfnet.sweep.ranking import RunScore, TrialScore, rank, score_run, to_csv, to_table
-from msfnet.sweep.run import plan_trials, run_sweep
-from msfnet.sweep.trials import Run, Trial
-from msfnet.sweep.work import FINISHED, Outcome, Share, finished, perform
-from msfnet.train.folder import read_history
-from msfnet.train.loop import CHECKPOINT
+from msfnet.training.history import read_history
+from msfnet.training.loop import CHECKPOINT
 from msfnet.types import UserError
 
 SETTINGS = (*TINY, "data.val_fraction=0.2", "data.views=1x1")
@@ -136,7 +144,8 @@ def test_shares(nodes, n_runs, machines, share):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process may use all CPUs")
 def test_a_process_bound_to_one_cpu_has_one():
-    script = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); from msfnet.sweep import cluster;"
+    script = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); "
+    script += "from msfnet.experiments import cluster;"
     done = subprocess.check_output([sys.executable, "-c", f"{script} print(cluster.usable_cpus())"], text=True)
     assert int(done) == 1
 
@@ -259,7 +268,7 @@ def test_a_run_that_fails_says_why_in_one_line(video_folder, tmp_path, monkeypat
     outcome = perform(data, run, tmp_path, Path.cwd(), Share(1, 0), score_test=False)
     assert "found groups=99" in outcome.error
     assert finished(tmp_path, run.name) is None
-    monkeypatch.setattr("msfnet.train.run.train", lambda *arguments, **options: 1 / 0)
+    monkeypatch.setattr("msfnet.training.trainer.train", lambda *arguments, **options: 1 / 0)
     outcome = perform(data, run, tmp_path, Path.cwd(), Share(1, 0), score_test=False)
     assert outcome.error == "ZeroDivisionError: division by zero (a-seed0/log.txt shows where)"
     assert "Traceback" in (tmp_path / run.name / "log.txt").read_text()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from listed import line_ends, marks, write_list
 
-from msfnet.data.listing.tables import (
+from msfnet.data.annotations.tables import (
     DELIMITERS,
     SaidBefore,
     read_columns,

@@ -11,15 +11,15 @@ from conftest import TINY, moving_square, write_lossless
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msfnet.data.annotations.readers import read_data, read_manifest
 from msfnet.data.dataset import InOrder, TrainingVideos, Turns, collate
-from msfnet.data.listing.annotations import read_data, read_manifest
-from msfnet.evaluate import evaluate, evaluate_data, held_out
+from msfnet.inference.evaluation import evaluate, evaluate_data, held_out
 from msfnet.models.checkpoint import load_weights, save_weights
+from msfnet.models.pretrained import init_weights
 from msfnet.models.registry import create_model
-from msfnet.models.warm import init_weights
 from msfnet.recipe import load_recipe
-from msfnet.train.folder import read_history
-from msfnet.train.run import resume, train
+from msfnet.training.history import read_history
+from msfnet.training.trainer import resume, train
 from msfnet.types import UserError, VideoItem, Views
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msfnet.experiments.sweep import plan_trials
+from msfnet.experiments.trials import LONGEST_NAME, Choice, Range, Trial, expand, read_axes, runs_of, short_key
 from msfnet.recipe import load_recipe, recipe_keys
-from msfnet.sweep.run import plan_trials
-from msfnet.sweep.trials import LONGEST_NAME, Choice, Range, Trial, expand, read_axes, runs_of, short_key
 from msfnet.types import UserError
 
 

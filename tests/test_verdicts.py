@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from msfnet.doctor.inspect import VideoFacts
-from msfnet.doctor.verdicts import KINDS, Problem, class_counts, find_problems, imbalance, worth_training_on
+from msfnet.doctor.file_info import VideoFacts
+from msfnet.doctor.problems import KINDS, Problem, class_counts, find_problems, imbalance, worth_training_on
 from msfnet.types import VideoItem
 
 

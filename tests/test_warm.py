@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from msfnet.layers.msl import MSL
+from msfnet.models.pretrained import init_weights, published_url
 from msfnet.models.registry import create_model
-from msfnet.models.transplant import (
+from msfnet.models.weight_transfer import (
     LARGEST_OF_8,
     SMALLEST_SHARE,
     Moments,
@@ -20,7 +21,6 @@ from msfnet.models.transplant import (
     dense_shapes,
     transplant,
 )
-from msfnet.models.warm import init_weights, published_url
 from msfnet.types import UserError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msfnet.cli import main
+from msfnet.data.annotations.readers import read_data
 from msfnet.data.cache.packed import unpack
-from msfnet.data.listing.annotations import read_data
 from msfnet.data.shards import write as writing
 from msfnet.data.shards.index import INDEX, UNFINISHED, Shard, ShardIndex, is_shards, read_shards
 from msfnet.data.shards.write import in_order, write_shards

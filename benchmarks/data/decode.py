@@ -29,10 +29,9 @@ import torch
 from provenance import provenance, spread
 from torch.nn import functional as F
 
-from msfnet.arrays import Frames, Indices
 from msfnet.data.cache.frame_cache import FrameCache
 from msfnet.data.video.decode import read_clips
-from msfnet.types import FrameFormat
+from msfnet.types import FrameFormat, Frames, Indices
 
 RESULT = Path(__file__).with_suffix(".md")
 OURS, CACHE = "msfnet", "msfnet, cached"

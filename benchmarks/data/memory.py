@@ -24,9 +24,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from provenance import provenance, spread
 
-from msfnet.data.listing.annotations import read_data
+from msfnet.data.annotations.readers import read_data
 from msfnet.report import INK, TRAIN_COLOUR, VAL_COLOUR, to_png
-from msfnet.train.folder import METRICS
+from msfnet.training.history import METRICS
 
 RESULT = Path(__file__).with_suffix(".md")
 SAMPLE_SECONDS = 0.25

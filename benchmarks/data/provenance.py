@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from msfnet.bench.machine import package, processor
-from msfnet.train.folder import commit
+from msfnet.training.history import commit
 
 
 def provenance(*packages: str) -> str:

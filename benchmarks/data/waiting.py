@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from provenance import provenance, spread
 
-from msfnet.data.listing.annotations import Listing, read_data
+from msfnet.data.annotations.readers import Listing, read_data
 from msfnet.recipe import load_recipe
-from msfnet.train.folder import read_history
-from msfnet.train.loop import EpochRow
-from msfnet.train.run import train
+from msfnet.training.history import read_history
+from msfnet.training.loop import EpochRow
+from msfnet.training.trainer import train
 
 RESULT = Path(__file__).with_suffix(".md")
 WORKERS = (0, 2)

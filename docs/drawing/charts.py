@@ -44,12 +44,11 @@ from drawing.facts import (
     size_of,
     tuning,
 )
-from msfnet.layers.dct import BASIS_SIZE, TOP16
-from msfnet.layers.fam import FrequencyPool
+from msfnet.experiments.paper import read_paper
+from msfnet.layers.fsam import BASIS_SIZE, TOP16, FrequencyPool
 from msfnet.layers.msl import MSL
 from msfnet.models.registry import summarise
 from msfnet.report import INK, VAL_COLOUR
-from msfnet.reproduce.tables import read_paper
 
 # Reach in time
 

@@ -41,12 +41,12 @@ from drawing.facts import (
     steps,
     stride_of,
 )
+from msfnet.experiments.paper import read_paper
 from msfnet.layers.fsam import FSAM
 from msfnet.layers.msl import MSL
 from msfnet.models.blocks import MSFBlock
 from msfnet.models.c3d import Halve
 from msfnet.report import INK
-from msfnet.reproduce.tables import read_paper
 
 FRAME_INCHES = 0.02  # from a frame of a map to the next
 LANE_TOP, LANE_END, LANE_STEP, LANE_GAP = 4.2, 0.52, 1.12, 0.27  # of MSL, in inches

@@ -16,11 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from msfnet.layers.dct import BASIS_SIZE, TOP16
-from msfnet.layers.fam import FAM, FrequencyPool
-from msfnet.layers.fsam import FSAM
+from msfnet.layers.fsam import BASIS_SIZE, FAM, FSAM, SAM, TOP16, FrequencyPool, channel_summary
 from msfnet.layers.msl import MSL
-from msfnet.layers.sam import SAM, channel_summary
 from msfnet.layers.se import SE
 from msfnet.models.blocks import MSFBlock
 from msfnet.models.registry import count_parameters, create_model

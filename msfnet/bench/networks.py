@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from msfnet.models.checkpoint import load_weights, read_header
 from msfnet.models.registry import MODELS, arguments_of, create_model, summarise
-from msfnet.models.weights_file import SHIPPED, WEIGHTS, weights_file
+from msfnet.run_folder import SHIPPED, WEIGHTS, weights_file
 from msfnet.types import Preprocessing, UserError, nearest
 
 CLASSES = 101  # of named networks: the last layer is next to nothing of the work

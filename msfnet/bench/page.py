@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from msfnet.atomic_io import replacing, write_text
 from msfnet.bench.run import Bench, Row
-from msfnet.files import replacing, write_text
 
 HEADINGS = (
     *("network", "input", "runtime", "precision", "clips/s", "p50 ms", "p95 ms", "memory MB"),

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 
 from msfnet.bench.cases import Case, Conditions, ready, working_bytes
-from msfnet.bench.machine import describe_machine
+from msfnet.bench.machine import Peak, describe_machine, measure_peak
 from msfnet.bench.networks import Network
-from msfnet.bench.peak import Peak, measure_peak
 from msfnet.bench.timing import Ratio, Times, ratio, time_in_turn
 from msfnet.types import Say
 

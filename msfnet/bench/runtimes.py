@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msfnet.export.load import load_network
-from msfnet.export.run import TARGETS
+from msfnet.exporting.export import TARGETS
+from msfnet.exporting.load import load_network
+from msfnet.inference.fused import fuse
 from msfnet.models.checkpoint import Weights
-from msfnet.models.fused import fuse
 from msfnet.types import INPUT_CHANNELS, Preprocessing, resize_for
 
 Shape = tuple[int, ...]  # N C T H W

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from msfnet.atomic_io import write_text
 from msfnet.cli.app import (
     DataOrShards,
     Json,
@@ -21,7 +22,6 @@ from msfnet.cli.app import (
     app,
     say,
 )
-from msfnet.files import write_text
 from msfnet.types import Prediction, UserError, Views
 
 
@@ -52,14 +52,14 @@ def evaluate(
     as_json: Json = False,
 ) -> int:
     """Score a network on labelled videos: clip and video accuracy, per class, confusion matrix."""
-    from msfnet import processes
-    from msfnet.data.strips import strips_of
-    from msfnet.evaluate import evaluate_data
+    from msfnet import distributed
+    from msfnet.data.thumbnails import strips_of
+    from msfnet.inference.evaluation import evaluate_data
     from msfnet.report import scores_markdown, write_scores_report
 
     wanted = Views.parse(views) if views else None
     scores = evaluate_data(weights, data, lists=lists, split=split, views=wanted, say=say)
-    if processes.rank():  # the first of several says it for all
+    if distributed.rank():  # the first of several says it for all
         return 0
     text = json.dumps(scores.to_dict(), indent=2, ensure_ascii=False)
     if out:
@@ -87,8 +87,8 @@ def predict(
     as_csv: Annotated[bool, Parameter(name="--csv", negative=(), help="Print CSV, a row for each label.")] = False,
 ) -> int:
     """Recognise what is done in videos. A file that cannot be read gets a reason, and the others go on."""
-    from msfnet.models.weights_file import SHIPPED, split_words, weights_file
-    from msfnet.sources import find_sources
+    from msfnet.inference.sources import find_sources
+    from msfnet.run_folder import SHIPPED, split_words, weights_file
 
     if as_json and as_csv:
         raise UserError("expected one of --json and --csv, found both")
@@ -99,7 +99,7 @@ def predict(
     if str(weights) == SHIPPED:
         say(f"with {SHIPPED}, which knows 18 actions of UCF101; name WEIGHTS before the videos for others")
 
-    from msfnet.predict import Recognizer  # here: torch takes seconds, and mistakes are told before
+    from msfnet.inference.recognizer import Recognizer  # here: torch takes seconds, and mistakes are told before
 
     recognizer = Recognizer.load(file)
     failed = 0
@@ -143,9 +143,8 @@ def bench(
     as_json: Json = False,
 ) -> int:
     """Time networks in every runtime on this machine, side by side: speed, memory, share of the machine's peak."""
-    from msfnet.bench.cases import Conditions
+    from msfnet.bench.cases import Conditions, plan_cases
     from msfnet.bench.page import to_text, write_bench
-    from msfnet.bench.plan import plan_cases
     from msfnet.bench.run import run_bench
 
     if rounds < 1:
@@ -175,7 +174,7 @@ def export(
     split: Split = 1,
 ) -> int:
     """Write a network for another runtime, with its classes and preprocessing; kept only if it says the same."""
-    from msfnet.export.run import export
+    from msfnet.exporting.export import export
 
     print(f"{out}: {export(weights, to, precision, out, data=data, lists=lists, split=split, say=say)}")
     return 0

@@ -26,7 +26,7 @@ from msfnet.types import UserError
 @app.command
 def demo(*, out: Path = Path("demo")) -> int:
     """See the whole job in minutes: make videos, train on them, evaluate, predict, draw OUT/report.html."""
-    from msfnet.demo.run import run_demo
+    from msfnet.demo import run_demo
 
     print(run_demo(out, say=say))
     return 0
@@ -45,12 +45,12 @@ def train(
     resume: Annotated[bool, Parameter(negative=(), help="Go on with the run that lies in --out.")] = False,
 ) -> int:
     """Train a network; leaves a run folder with the best weights and a report."""
-    from msfnet import processes
-    from msfnet.data.listing.annotations import read_data
+    from msfnet import distributed
+    from msfnet.data.annotations.readers import read_data
     from msfnet.data.shards.index import is_shards, read_shards
     from msfnet.recipe import load_recipe
-    from msfnet.train import run
-    from msfnet.train.folder import how_to_go_on
+    from msfnet.training import trainer
+    from msfnet.training.history import how_to_go_on
 
     overrides = [*set_, *([f"model.name={model}"] if model else [])]
     if resume and (out is None or overrides):
@@ -58,18 +58,18 @@ def train(
             "--resume needs --out DIR, the run to go on with, and takes its recipe as it is: no --set, --model"
         )
     resolved = load_recipe(recipe, overrides)
-    folder = out or run.new_run_folder(resolved.model.name)
+    folder = out or trainer.new_run_folder(resolved.model.name)
     try:
         if resume:
-            result = run.resume(folder, say=say)
+            result = trainer.resume(folder, say=say)
         else:
             found = read_shards(data) if is_shards(data) else read_data(Path(data), lists, split)
-            result = run.train(found, resolved, folder, say=say)
+            result = trainer.train(found, resolved, folder, say=say)
     except KeyboardInterrupt as stop:
-        if processes.rank() == 0:
+        if distributed.rank() == 0:
             say(how_to_go_on(stop, data, folder))
         return 128 + getattr(stop, "signal_number", signal.SIGINT)
-    if processes.rank():  # the first of several says it for all
+    if distributed.rank():  # the first of several says it for all
         return 0
     print(result.folder)
     return 1 if result.problems else 0
@@ -99,11 +99,11 @@ def sweep(
     as_json: Json = False,
 ) -> int:
     """Train a recipe with many values and seeds, side by side; rank them on videos held out of training."""
-    from msfnet.data.listing.annotations import read_data
+    from msfnet.data.annotations.readers import read_data
     from msfnet.data.shards.index import is_shards, read_shards
+    from msfnet.experiments.cluster import Machines
+    from msfnet.experiments.sweep import plan_trials, run_sweep
     from msfnet.recipe import load_recipe
-    from msfnet.sweep.cluster import Machines
-    from msfnet.sweep.run import plan_trials, run_sweep
 
     machines, resolved = Machines(address, cpus_per_run, gpus_per_run), load_recipe(recipe, set_)
     planned = plan_trials(resolved, grid, random, trials, say=say)
@@ -152,14 +152,13 @@ def reproduce(
     as_json: Json = False,
 ) -> int:
     """Train and score the rows of the paper's tables, side by side; say which of its claims held. It goes on."""
-    from msfnet.data.listing.annotations import read_data
+    from msfnet.data.annotations.readers import read_data
     from msfnet.data.shards.index import is_shards, read_shards
-    from msfnet.reproduce.page import write_results
-    from msfnet.reproduce.plan import make_plan
-    from msfnet.reproduce.results import read_results
-    from msfnet.reproduce.run import Reproduction, run_plan
-    from msfnet.reproduce.tables import read_paper, read_scale
-    from msfnet.sweep.cluster import Machines
+    from msfnet.experiments.cluster import Machines
+    from msfnet.experiments.paper import make_plan, read_paper, read_scale
+    from msfnet.experiments.paper_page import write_results
+    from msfnet.experiments.paper_results import read_results
+    from msfnet.experiments.reproduce import Reproduction, run_plan
 
     plan = make_plan(read_paper(), read_scale(scale), tables, recipe, set_, seeds)
     folder = runs or Path("runs") / f"reproduce-{plan.name}"
@@ -194,8 +193,8 @@ def report(
     as_json: Json = False,
 ) -> int:
     """Compare runs on one page: what differs, scores, seeds, curves, classes. Of a single run, write its page anew."""
-    from msfnet.compare.page import compare, write_comparison
-    from msfnet.train.page import report_run
+    from msfnet.experiments.compare_page import compare, write_comparison
+    from msfnet.training.report import report_run
 
     if len(runs) == 1 and Path(runs[0]).is_dir() and not as_json:
         print(report_run(Path(runs[0]), out))

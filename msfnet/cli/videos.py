@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from msfnet.atomic_io import write_text
 from msfnet.cli.app import (
     DataPath,
     Json,
@@ -17,7 +18,6 @@ from msfnet.cli.app import (
     app,
     say,
 )
-from msfnet.files import write_text
 from msfnet.types import UserError
 
 
@@ -35,10 +35,10 @@ def doctor(
     as_json: Json = False,
 ) -> int:
     """Decode every video; name what is bad, short, black, a copy or in two splits; say what training will cost."""
-    from msfnet.data.augment.page import write_augmentation_page
-    from msfnet.data.listing.annotations import read_data
+    from msfnet.data.annotations.readers import read_data
+    from msfnet.data.augment.preview import write_augmentation_page
+    from msfnet.doctor.examination import examine, write_clean_manifest
     from msfnet.doctor.page import write_doctor_page
-    from msfnet.doctor.run import examine, write_clean_manifest
     from msfnet.recipe import load_recipe
 
     settings = load_recipe(recipe, set_)
@@ -78,7 +78,7 @@ def shard(
     shard_mb: Annotated[int, Parameter(help="A shard is closed when it has reached so many MB.")] = 256,
 ) -> int:
     """Pack a data set into shards to stream: tar archives of decoded, resized videos. Started again, it goes on."""
-    from msfnet.data.listing.annotations import read_data
+    from msfnet.data.annotations.readers import read_data
     from msfnet.data.shards.write import write_shards
     from msfnet.recipe import load_recipe
 

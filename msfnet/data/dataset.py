@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from msfnet.arrays import Indices, Ints
 from msfnet.data.cache.frame_cache import FrameCache, choose_codec, default_folder, describe, estimate_raw_bytes
 from msfnet.data.loading import Batches
 from msfnet.data.sampling import scored_clips, train_sampler
@@ -25,7 +24,7 @@ from msfnet.data.video import decode_torchcodec
 from msfnet.data.video.decode import Plan
 from msfnet.data.video.decoders import DirectReader, Reader
 from msfnet.recipe import Data
-from msfnet.types import Preprocessing, Say, UserError, VideoError, VideoItem
+from msfnet.types import Indices, Ints, Preprocessing, Say, UserError, VideoError, VideoItem
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from msfnet.data.splits import assign_splits
-from msfnet.doctor.inspect import VideoFacts
+from msfnet.doctor.file_info import VideoFacts
 from msfnet.models.registry import create_model, summarise
 from msfnet.recipe import Recipe
 from msfnet.types import VideoItem

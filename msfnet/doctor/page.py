@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from msfnet.arrays import Frames
 from msfnet.data.sampling import even_clips
 from msfnet.data.video.decode import read_clips
-from msfnet.doctor.inspect import VideoFacts
-from msfnet.doctor.run import Examination
-from msfnet.doctor.verdicts import KINDS, Problem, class_counts
+from msfnet.doctor.examination import Examination
+from msfnet.doctor.file_info import VideoFacts
+from msfnet.doctor.problems import KINDS, Problem, class_counts
 from msfnet.report import Section, Table, write_page
-from msfnet.types import FrameFormat, VideoError
+from msfnet.types import FrameFormat, Frames, VideoError
 
 MOST_PICTURES, MOST_FILES = 24, 2000
 HEIGHT_PX, FRAMES = 84, 6  # of the strips

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from msfnet.layers.gate import bottleneck
-from msfnet.layers.sam import SAM
+from msfnet.layers.fsam import SAM
+from msfnet.layers.se import bottleneck
 
 
 class ChannelAttention(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from msfnet.layers.lean import ConvNormReLU, join
+from msfnet.layers.recomputation import ConvNormReLU, join
 from msfnet.layers.winograd import Conv3x3x3
 
 

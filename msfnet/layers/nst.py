@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from msfnet.layers.sam import channel_summary
+from msfnet.layers.fsam import channel_summary
 
 
 class NST(nn.Module):

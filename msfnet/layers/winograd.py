@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from msfnet.layers.tracing import traced
+from msfnet.layers.recomputation import traced
 
 # Where polynomials are evaluated, beside infinity: of the points that leave B exact in bf16, these round least.
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from msfnet.layers.drop_path import DropPath
-from msfnet.layers.lean import ConvNormReLU
 from msfnet.layers.msl import MSL
+from msfnet.layers.recomputation import ConvNormReLU
 from msfnet.layers.winograd import Conv3x3x3
 
 ConvMaker = Callable[[int, int, int], nn.Module]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msfnet.layers.lean import ConvNormReLU, lean
+from msfnet.layers.recomputation import ConvNormReLU, lean
 from msfnet.models.blocks import AttentionMaker, scaled
 
 PairMaker = Callable[[int, int], nn.Module]

@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from msfnet.files import replacing
+from msfnet.atomic_io import replacing
 from msfnet.models.registry import create_model
-from msfnet.models.weights_file import WEIGHTS as WEIGHTS
-from msfnet.models.weights_file import weights_file
+from msfnet.run_folder import WEIGHTS as WEIGHTS
+from msfnet.run_folder import weights_file
 from msfnet.types import Preprocessing, UserError
 
 FORMAT = "msfnet/1"

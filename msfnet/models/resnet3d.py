@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from msfnet.layers.drop_path import linear_rates
-from msfnet.layers.lean import ConvNormReLU, lean
+from msfnet.layers.recomputation import ConvNormReLU, lean
 from msfnet.models.blocks import AttentionMaker, BlockMaker, scaled
 
 STAGE_CHANNELS = (64, 128, 256, 512)

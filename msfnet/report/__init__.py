@@ -1,7 +1,5 @@
 """Scores and histories to pictures and pages. A page is one file: its pictures are inside it."""
 
-from msfnet.report.epochs import bottleneck, time_sections, time_shares
-from msfnet.report.examples import Strips, no_strips
 from msfnet.report.page import Section, Table, to_jpeg, to_png, write_page
 from msfnet.report.plots import (
     INK,
@@ -13,8 +11,10 @@ from msfnet.report.plots import (
     plot_history,
     plot_strips,
 )
-from msfnet.report.run import write_run_report
+from msfnet.report.run_report import bottleneck, time_sections, time_shares, write_run_report
 from msfnet.report.scores import (
+    Strips,
+    no_strips,
     score_sections,
     score_tiles,
     scores_markdown,

@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
-from msfnet.arrays import Frames
-from msfnet.files import write_text
+from msfnet.atomic_io import write_text
+from msfnet.types import Frames
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.typing import ColorType
 
-from msfnet.arrays import Frames
 from msfnet.metrics import Calibration
-from msfnet.types import Scores
+from msfnet.types import Frames, Scores
 
 Rows = Sequence[Mapping[str, float]]  # of a history, one an epoch
 

@@ -16,13 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from msfnet.arrays import Frames
 from msfnet.data.cache import content
 from msfnet.data.cache.packed import Buffer, DamagedEntry, Header, pack, read_header, unpack
 from msfnet.data.cache.store import Store
 from msfnet.data.video.decode import Plan, count_frames, pick
 from msfnet.data.video.decoders import DECODERS
-from msfnet.types import Clip, FrameFormat, VideoError
+from msfnet.types import Clip, FrameFormat, Frames, VideoError
 
 DECODE_VERSION = 1  # raise it when decoding or resizing gives other frames than before: old entries are then left
 LONGEST_BYTES = 64 * 2**20  # of raw frames; a longer video is decoded each time: a clip needs few of its frames

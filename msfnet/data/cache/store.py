@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
+from msfnet.atomic_io import replacing
 from msfnet.data.cache import ledger
 from msfnet.data.cache.ledger import LEDGER, Ledger
-from msfnet.files import replacing
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname, urlopen
 
-from msfnet.data.listing.annotations import Listing
+from msfnet.data.annotations.readers import Listing
 from msfnet.types import FrameFormat, UserError, VideoItem
 
 INDEX, UNFINISHED = "shards.json", "unfinished.json"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msfnet.arrays import Ints
+from msfnet.types import Ints
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from msfnet.arrays import Indices
 from msfnet.data.cache.packed import DamagedEntry, read_header, unpack
 from msfnet.data.dataset import Sample, collate
 from msfnet.data.loading import Batches
@@ -36,7 +35,7 @@ from msfnet.data.shards.plan import (
     training_route,
     visits,
 )
-from msfnet.types import Preprocessing, Say, UserError
+from msfnet.types import Indices, Preprocessing, Say, UserError
 
 RETRY_SECONDS = (0.5, 2.0, 8.0)  # before each further attempt at a shard that brings nothing new
 SHUFFLE_WINDOW = 128  # clips that a reader may hold; the shards themselves were filled in random order

@@ -21,8 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from msfnet.atomic_io import replacing, write_text
+from msfnet.data.annotations.readers import Listing
 from msfnet.data.cache.packed import pack
-from msfnet.data.listing.annotations import Listing
 from msfnet.data.shards.index import (
     FORMAT,
     INDEX,
@@ -35,7 +36,6 @@ from msfnet.data.shards.index import (
 )
 from msfnet.data.splits import assign_splits, refuse_leaks
 from msfnet.data.video.decode import read_video
-from msfnet.files import replacing, write_text
 from msfnet.recipe import Recipe
 from msfnet.types import FrameFormat, Say, UserError, VideoError, VideoItem
 

@@ -22,9 +22,8 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from msfnet.arrays import Frames, Indices
 from msfnet.data.video.frame_folders import frame_files
-from msfnet.types import Clip, FrameFormat, VideoError
+from msfnet.types import Clip, FrameFormat, Frames, Indices, VideoError
 
 Plan = Callable[[int], Indices]  # frames in the video, at the rate that it is read at -> indices V T of those wanted
 

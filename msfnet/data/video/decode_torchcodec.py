@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from msfnet.arrays import Frames, Indices
 from msfnet.data.video import decode
 from msfnet.data.video.decode import Plan, choose_frames, pick
-from msfnet.types import Clip, FrameFormat, UserError
+from msfnet.types import Clip, FrameFormat, Frames, Indices, UserError
 
 
 def require(*, cuda: bool, workers: int) -> None:

@@ -1,0 +1,189 @@
+"""What videos there are and what they show: class folders, manifests and the official lists of the data sets.
+
+The format is recognised, not asked for. Text in, VideoItems out: no video is opened here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from msfnet.data.annotations.locate import locate
+from msfnet.data.annotations.names import SPLIT_FOLDERS, group_of, split_named, ucf_group
+from msfnet.data.annotations.official_lists import read_lists
+from msfnet.data.annotations.tables import Row, SaidBefore, read_columns, read_table
+from msfnet.data.video.frame_folders import VIDEO_SUFFIXES, is_frame_folder, is_hidden, is_video, videos_below
+from msfnet.types import UserError, VideoItem
+
+__all__ = ["MANIFEST", "Listing", "is_video", "read_data", "read_manifest", "ucf_group"]
+
+MANIFEST = "manifest.csv"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A data set as found: its videos, and the names of those that a list promises but that are not there."""
+
+    items: tuple[VideoItem, ...]
+    source: str  # "class folders", "manifest", ...
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what else there is to say, as of lists without labels
+    official: bool = False  # its split is the one that others report their scores on
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels that have a video, sorted: position is class number."""
+        return tuple(sorted({item.label for item in self.items}))
+
+    def in_split(self, *names: str) -> list[VideoItem]:
+        return [item for item in self.items if item.split in names]
+
+    def describe(self) -> str:
+        """One line: what was found and what was not."""
+        splits = Counter(item.split or "no split" for item in self.items)
+        counted = ", ".join(f"{n} {name}" for name, n in splits.items())
+        line = f"{len(self.items)} videos of {len(self.classes)} classes from {self.source} ({counted})"
+        if self.missing:
+            line += f"; {len(self.missing)} listed videos are not there (first: {self.missing[0]})"
+        return "; ".join((line, *self.notes))
+
+
+def read_data(data: Path, lists: Path | None = None, split: int = 1) -> Listing:
+    """Find the videos of a data set: see `docs/commands.md` for the forms that `data` and `lists` can have.
+
+    Raises UserError when a path does not exist, a class has no video, or a list cannot be read.
+    """
+    if not data.exists():
+        raise UserError(f"expected a folder of videos or a manifest, found nothing at {data}")
+    if lists is not None:
+        listing = _read_listed(data, lists, split)
+    elif is_video(data) and data.is_file():
+        raise UserError(
+            f"expected a folder of videos or a manifest, found the video {data}; is it one for msfnet predict?"
+        )
+    elif data.is_file():
+        listing = read_manifest(data, split)
+    elif (data / MANIFEST).is_file():
+        listing = read_manifest(data / MANIFEST, split)
+    else:
+        listing = _read_folders(data)
+    if not listing.items:
+        missing = [f"all {len(listing.missing)} listed videos are missing"] if listing.missing else []
+        found = "; ".join(("found none", *missing, *listing.notes))
+        raise UserError(f"expected videos under {data}, {found}; is this the right folder?")
+    return listing
+
+
+# Class folders
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(p for p in path.iterdir() if p.is_dir() and not is_hidden(p.name))
+
+
+def _read_folders(root: Path) -> Listing:
+    folders = _folders(root)
+    split_folders = [f for f in folders if f.name.lower() in SPLIT_FOLDERS]
+    if len(split_folders) < len(folders) and len(split_folders) > 1:
+        other = next(f for f in folders if f not in split_folders)
+        raise UserError(
+            f"expected only folders like train, val and test, or only classes, found {split_folders[0].name} beside "
+            f"{other.name} in {root}; move one of them"
+        )
+    if split_folders and len(split_folders) == len(folders):
+        parts: list[tuple[str | None, Path]] = [(SPLIT_FOLDERS[f.name.lower()], f) for f in split_folders]
+    else:
+        parts = [(None, root)]
+    items = [item for split, folder in parts for item in _read_classes(folder, split)]
+    notes = [note for _, folder in parts if (note := _note_loose(folder))]
+    return Listing(tuple(items), "class folders", notes=tuple(notes))
+
+
+def _read_classes(root: Path, split: str | None) -> Iterator[VideoItem]:
+    for folder in _folders(root):
+        videos = videos_below(folder)
+        if not videos and is_frame_folder(folder):
+            raise UserError(
+                f"class folder {folder} holds images alone; put the frames of each video in a folder of its own"
+            )
+        if not videos:
+            raise UserError(
+                f"class folder {folder} has no video (expected files ending in {', '.join(sorted(VIDEO_SUFFIXES))}, or "
+                "folders of images); add some or remove the folder"
+            )
+        for path in videos:
+            yield VideoItem(path, folder.name, split, group_of(path, folder.name))
+
+
+def _note_loose(folder: Path) -> str | None:
+    """What to say of videos that lie beside the class folders, not in one."""
+    loose = sorted(p.name for p in folder.iterdir() if is_video(p) and p.is_file())
+    return f"{len(loose)} videos in {folder} are in no class folder and left out (first: {loose[0]})" if loose else None
+
+
+# Manifests
+
+
+def read_manifest(path: Path, split: int = 1) -> Listing:
+    """A CSV with columns path and label, and if there split (or split1, split2, ...) and group.
+
+    A video may be a file or a frame folder, with its path absolute or from the manifest's own folder.
+    """
+    split_column = _split_column(path, split)
+    said_before = SaidBefore()
+    items, missing = [], []
+    for row in read_table(path):
+        listed, label = row.values["path"], _label(row)
+        part = split_named(row.values.get(split_column, ""), row.where)
+        video = _existing(path.parent, listed)
+        if said_before(os.path.normcase(os.path.normpath(video or path.parent / listed)), label, part, row.where):
+            continue
+        if video is None:
+            missing.append(listed)
+            continue
+        group = row.values.get("group", "").strip() or group_of(video, label)
+        items.append(VideoItem(video, label, part, group))
+    return Listing(tuple(items), "manifest", tuple(missing))
+
+
+def _split_column(path: Path, split: int) -> str:
+    columns = read_columns(path)
+    if not {"path", "label"} <= set(columns):
+        raise UserError(f"{path}: expected a CSV with columns path and label, found {', '.join(columns)}")
+    numbered = [column for column in columns if re.fullmatch(r"split\d+", column)]
+    if numbered and f"split{split}" not in numbered:
+        raise UserError(f"{path}: expected a split among {', '.join(numbered)}, found --split {split}")
+    return f"split{split}" if numbered else "split"
+
+
+def _label(row: Row) -> str:
+    label = row.values["label"].strip()
+    if not row.values["path"].strip() or not label:
+        raise UserError(f"{row.where}: expected a path and a label, found {row.values['path']!r} and {label!r}")
+    if "\n" in label or "\r" in label:
+        raise UserError(f"{row.where}: expected a label of one line, found {label!r}; is a quote not closed?")
+    return label
+
+
+def _existing(folder: Path, listed: str) -> Path | None:
+    """The video that a manifest names: as it is written, else without outer spaces, else with / for Windows' \\."""
+    for name in (listed, listed.strip(), listed.strip().replace("\\", "/")):
+        if (folder / name).is_file() or is_frame_folder(folder / name):
+            return folder / name
+    return None
+
+
+# Official lists
+
+
+def _read_listed(root: Path, lists: Path, split: int) -> Listing:
+    found = read_lists(lists, split)
+    items, missing, left_out = locate(root, found.entries)
+    notes = list(found.notes)
+    if left_out:
+        notes.append(f"{len(left_out)} videos are listed under several labels or splits and left out: {left_out[0]}")
+    return Listing(tuple(items), found.source, tuple(missing), tuple(notes), official=True)

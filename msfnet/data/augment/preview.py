@@ -1,0 +1,253 @@
+"""The picture page of augmentation: what each key of a recipe does to training clips, seen on clips of the data set.
+
+The clips are augmented by the code that training runs, all keys together and then one at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from msfnet.data.annotations.readers import Listing
+from msfnet.data.augment.augmentation import Augmentation
+from msfnet.data.augment.randaugment import OPERATIONS, STRONGEST
+from msfnet.data.sampling import even_clips, train_sampler
+from msfnet.data.transforms import crop_views
+from msfnet.data.video.decode import read_clips
+from msfnet.recipe import Data, Recipe
+from msfnet.report import Section, plot_strips, write_page
+from msfnet.types import Frames, Indices, UserError, VideoError, VideoItem
+
+BATCH, SHOWN, DRAWS, FRAMES = 8, 2, 3, 6  # clips that are mixed, clips that are shown, draws and frames of each
+GAP_PX = 8
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A key that changes training clips: what it does, its value where it does nothing, and one to show it by."""
+
+    key: str
+    does: str
+    off: Any
+    usual: Any
+
+
+EFFECTS = (
+    Effect("data.crop_scale", "A window of a random size at a random place, scaled to the network's input.", 1.0, 0.5),
+    Effect("data.crop_aspect", "A window wider than high or higher than wide, stretched to a square.", 1.0, 1.78),
+    Effect("data.flip", "Half of the clips are mirrored.", False, True),
+    Effect("data.contrast", "Levels move towards or away from the clip's mean.", 0.0, 0.4),
+    Effect("data.brightness", "Levels are scaled.", 0.0, 0.4),
+    Effect("data.saturation", "Colours move towards or away from grey.", 0.0, 0.8),
+    Effect("data.hue", "Colours turn around the circle of hues; greys stay.", 0.0, 0.1),
+    Effect(
+        "data.randaugment",
+        "So many of the operations below, of that magnitude, drawn for each clip.",
+        (0, 9.0),
+        (2, 9.0),
+    ),
+    Effect("train.mixup", "Each clip is blended with another of the batch, and its target too.", 0.0, 0.8),
+    Effect("train.cutmix", "Each clip gets a box of another of the batch; its target is shared by area.", 0.0, 1.0),
+)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Clips of the data set that could be read: frames N T H W 3, spread over each video, and labels N."""
+
+    items: tuple[VideoItem, ...]
+    frames: Tensor
+    labels: Tensor
+
+
+def write_augmentation_page(listing: Listing, recipe: Recipe, path: Path) -> None:
+    """Write an HTML page that shows what each augmentation does to a few clips of the data set.
+
+    Raises UserError when too few of its videos can be read, or for flip pairs that name no class.
+    """
+    examples = _read_examples(listing, recipe)
+    sections = [
+        _together(examples, recipe, listing.classes),
+        *(_one_effect(effect, examples, recipe, listing.classes) for effect in EFFECTS),
+        _operations(examples, recipe),
+        _temporal_jitter(examples, recipe),
+    ]
+    write_page(path, "Augmentation of training clips", {}, sections)
+
+
+# The sections
+
+
+def _together(examples: Examples, recipe: Recipe, classes: Sequence[str]) -> Section:
+    """Everything that the recipe turns on, at once."""
+    strips, _ = _draw(examples, recipe, classes)
+    names = " and ".join(f"{item.path.name} ({item.label})" for item in examples.items[:SHOWN])
+    lead = f"{names}, {FRAMES} frames of each: first the centre, as in scoring, then as training may see them."
+    settings = {effect.key: _value(recipe, effect.key) for effect in EFFECTS}
+    settings["data.temporal_jitter"] = recipe.data.temporal_jitter
+    rows = {key: _to_text(value) for key, value in settings.items()}
+    return Section("This recipe, all together", lead, _picture(strips), rows)
+
+
+def _one_effect(effect: Effect, examples: Examples, recipe: Recipe, classes: Sequence[str]) -> Section:
+    """One key alone, as strong as in the recipe or, where it is off there, as strong as usual."""
+    value = _value(recipe, effect.key)
+    on = not _is_off(effect, value)
+    value = value if on else effect.usual
+    if not effect.key.startswith("data.crop"):
+        examples = _centred(examples, recipe.data.size)
+    strips, targets = _draw(examples, _alone(recipe, effect.key, value), classes)
+    lead = f"{effect.does} Shown: {effect.key} = {_to_text(value)}, {'on' if on else 'off'} in this recipe."
+    changes_targets = effect.key.startswith("train.") or (effect.key == "data.flip" and recipe.data.flip_pairs)
+    return Section(effect.key, lead, _picture(strips), targets if changes_targets else {})
+
+
+def _operations(examples: Examples, recipe: Recipe) -> Section:
+    """Each operation of RandAugment, in one of its directions."""
+    magnitude = recipe.data.randaugment[1]
+    clips = _centred(examples, recipe.data.size).frames
+    strength = torch.full((len(clips),), magnitude / STRONGEST)
+    strips = {name: operation(clips, strength).numpy() for name, operation in OPERATIONS.items()}
+    return Section("RandAugment's operations", f"At magnitude {magnitude:g} of {STRONGEST}.", _picture(strips))
+
+
+def _temporal_jitter(examples: Examples, recipe: Recipe) -> Section:
+    """The frames of training clips without jitter and with."""
+    jitter = recipe.data.temporal_jitter or 0.5
+    names = ["without", *(f"draw {k}" for k in range(1, DRAWS + 1))]
+    plan = partial(_plan_jittered, data=recipe.data, jitter=jitter, seed=recipe.train.seed)
+    clips = [read_clips(item.path, plan, recipe.preprocessing().frame_format) for item in examples.items[:SHOWN]]
+    frames = crop_views(torch.from_numpy(np.stack([clip.frames for clip in clips])).flatten(0, 1), recipe.data.size, 1)
+    strips = frames.view(len(clips), len(names), *frames.shape[2:]).transpose(0, 1).numpy()
+    indices = [plan(clip.video_frames) for clip in clips]
+    rows = {
+        name: "; ".join(
+            f"{', '.join(map(str, of[k]))} of {clip.video_frames}" for of, clip in zip(indices, clips, strict=True)
+        )
+        for k, name in enumerate(names)
+    }
+    on = "on" if recipe.data.temporal_jitter else "off"
+    lead = (
+        f"Training frames ({recipe.data.train_sampling}) come from a random part of the video. "
+        f"Shown: data.temporal_jitter = {jitter:g}, {on} in this recipe."
+    )
+    return Section("data.temporal_jitter", lead, _picture(dict(zip(names, strips, strict=True))), rows)
+
+
+# Clips
+
+
+def _read_examples(listing: Listing, recipe: Recipe) -> Examples:
+    """The first videos that can be read, of as many classes as there are; classes of flip pairs come first."""
+    paired = [label for pair in recipe.data.flip_pairs for label in pair]
+    turn: Counter[str] = Counter()
+    order = []
+    for item in listing.in_split("train") or listing.items:
+        order.append((turn[item.label], item.label not in paired, item.label, item))
+        turn[item.label] += 1
+    items, frames = [], []
+    for *_, item in sorted(order, key=lambda entry: entry[:3]):
+        try:
+            clip = read_clips(item.path, _plan_even, recipe.preprocessing().frame_format)
+        except VideoError:
+            continue
+        items.append(item)
+        frames.append(clip.frames[0])
+        if len(items) == BATCH:
+            break
+    if len(items) < SHOWN:
+        raise UserError(f"expected at least {SHOWN} videos that can be read, found {len(items)} of {len(order)}")
+    labels = torch.tensor([listing.classes.index(item.label) for item in items])
+    return Examples(tuple(items), torch.from_numpy(np.stack(frames)), labels)
+
+
+def _plan_even(video_frames: int) -> Indices:
+    return even_clips(video_frames, FRAMES, 1)
+
+
+def _plan_jittered(video_frames: int, *, data: Data, jitter: float, seed: int) -> Indices:
+    """A training clip without jitter, then the draws with it: V T."""
+    jitters = [0.0] + [jitter] * DRAWS
+    samplers = [train_sampler(data.train_sampling, j, data.interval) for j in jitters]
+    return np.stack([draw(video_frames, FRAMES, np.random.default_rng((seed, k))) for k, draw in enumerate(samplers)])
+
+
+def _centred(examples: Examples, size_px: int) -> Examples:
+    return Examples(examples.items, crop_views(examples.frames, size_px, 1)[:, 0], examples.labels)
+
+
+def _draw(examples: Examples, recipe: Recipe, classes: Sequence[str]) -> tuple[dict[str, Frames], dict[str, str]]:
+    """The clips before and in each draw, N T H W 3, and the targets of each draw in words."""
+    in_colour = recipe.model_copy(update={"data": recipe.data.model_copy(update={"input": "rgb"})})
+    augmentation = Augmentation(in_colour, classes)
+    strips = {"before": _centred(examples, recipe.data.size).frames.numpy()}
+    words = {}
+    for k in range(1, DRAWS + 1):
+        generator = torch.Generator().manual_seed(recipe.train.seed + k)
+        x, targets = augmentation(examples.frames, examples.labels, generator)
+        strips[f"draw {k}"] = _to_frames(x, recipe)
+        words[f"draw {k}"] = "; ".join(_target_text(target, classes) for target in targets[:SHOWN])
+    return strips, words
+
+
+def _to_frames(x: Tensor, recipe: Recipe) -> Frames:
+    """Back from the network's input to pictures: float N 3 T H W -> uint8 N T H W 3."""
+    mean, std = torch.tensor(recipe.data.mean), torch.tensor(recipe.data.std)
+    levels = 255 * (x.permute(0, 2, 3, 4, 1) * std + mean)
+    return levels.round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _target_text(target: Tensor, classes: Sequence[str]) -> str:
+    shares = sorted(zip(target.tolist(), classes, strict=True), reverse=True)
+    return " + ".join(f"{share:.0%} {label}" for share, label in shares if share > 0)
+
+
+def _picture(strips: Mapping[str, Frames]) -> Figure:
+    """A row for each entry N T H W 3: the frames of the clips that are shown, side by side."""
+    return plot_strips({name: _row(clips[:SHOWN]) for name, clips in strips.items()})
+
+
+def _row(clips: Frames) -> Frames:
+    """N T H W 3 -> 1 H W 3: a white gap between clips."""
+    gap = np.full((clips.shape[2], GAP_PX, 3), 255, np.uint8)
+    parts = [part for clip in clips for part in (gap, *clip)][1:]
+    row: Frames = np.concatenate(parts, axis=1)[None]
+    return row
+
+
+# Keys
+
+
+def _value(recipe: Recipe, key: str) -> Any:
+    table, _, name = key.partition(".")
+    return getattr(getattr(recipe, table), name)
+
+
+def _is_off(effect: Effect, value: Any) -> bool:
+    return value[0] == 0 if isinstance(value, tuple) else value == effect.off
+
+
+def _alone(recipe: Recipe, key: str, value: Any) -> Recipe:
+    """The recipe with every effect off but one."""
+    values = {effect.key: effect.off for effect in EFFECTS} | {key: value}
+    tables: dict[str, dict[str, Any]] = {"data": {}, "train": {}}
+    for name, setting in values.items():
+        table, _, name = name.partition(".")
+        tables[table][name] = setting
+    return recipe.model_copy(
+        update={table: getattr(recipe, table).model_copy(update=update) for table, update in tables.items()}
+    )
+
+
+def _to_text(value: Any) -> str:
+    """As in a recipe."""
+    return str(list(value) if isinstance(value, tuple) else value).lower()

@@ -1,0 +1,77 @@
+"""Files of torch.export (.pt2), for PyTorch without our package, and for compilers that start from them.
+
+Takes float N C T H W of any N, gives float N K. The header is an extra file in the archive.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from msfnet.exporting.graph import exportable
+from msfnet.exporting.libraries import quietly
+from msfnet.models.checkpoint import KEY, Weights, header_of, parse_header, with_model
+from msfnet.types import UserError
+
+HEADER = f"{KEY}.json"
+
+
+class InBfloat16(nn.Module):
+    """A network whose weights and activations are bfloat16, between floats: N C T H W -> N K."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.bfloat16()
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.network(clips.bfloat16()).float()
+
+
+def write(path: Path, weights: Weights, precision: str, calibration: Tensor | None) -> None:
+    """Write the archive. There is nothing to calibrate."""
+    shape = weights.preprocessing.input_shape
+    network = exportable(weights.model, shape, interleaved=False)
+    if precision == "bf16":
+        network = InBfloat16(network)
+    program = torch.export.export(
+        network, (torch.zeros(2, *shape),), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
+    )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
+    with quietly():
+        torch.export.save(program, path, extra_files={HEADER: header_of(weights)})
+
+
+def load(path: Path) -> Weights:
+    """Raises UserError for a file that is no such archive, or none of ours.
+
+    PyTorch's reader runs what a file made for that tells it to: open those you trust. The other kinds run nothing.
+    """
+    extra = {HEADER: ""}
+    try:
+        if not zipfile.is_zipfile(path):
+            raise RuntimeError("no archive")
+        program = torch.export.load(path, extra_files=extra)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"expected a file of torch.export at {path}, found something else or damage") from error
+    if not extra[HEADER]:
+        raise UserError(f"{path} was not written by msfnet: expected a file of msfnet export")
+    return with_model(parse_header(extra[HEADER], path), TorchNetwork(program))
+
+
+class TorchNetwork(nn.Module):
+    """An exported program as a module: N C T H W -> N K, on the device it is moved to."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        super().__init__()
+        self.program = program.module()
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.program(clips)
+
+    def train(self, mode: bool = True) -> TorchNetwork:
+        """Only ever in evaluation mode, in which it was exported."""
+        return self

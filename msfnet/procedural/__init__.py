@@ -1,0 +1,1 @@
+"""Videos that programs draw: for the demo and the tests."""

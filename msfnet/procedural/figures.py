@@ -1,0 +1,159 @@
+"""Figures that act before moving clutter: arrays only, no files.
+
+Three things of a figure move all the time: its limbs, its place and its height. In six classes one of them goes one
+way only (limbs open or close, a step left or right, crouch or rise) while the others go there and back; in the last
+two all three go there and back, fast or slowly. Each takes all its positions equally often in every class, so that a
+single frame says nothing of the class, nor does a heap of frames without their order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from msfnet.types import Frames
+
+Floats = npt.NDArray[np.float32]
+Point = tuple[Floats, Floats]  # x T, y T: where something is at each frame
+
+WIDTH_PX, HEIGHT_PX, FRAMES, FPS = 96, 72, 24, 12
+
+CLASSES = ("open", "close", "step-left", "step-right", "crouch", "rise", "fast", "slow")
+
+# Class -> which motion goes one way (0 limbs, 1 place, 2 height), and from where to where.
+ONE_WAY = {
+    "open": (0, 0.0, 1.0),
+    "close": (0, 1.0, 0.0),
+    "step-left": (1, 1.0, 0.0),
+    "step-right": (1, 0.0, 1.0),
+    "crouch": (2, 1.0, 0.0),
+    "rise": (2, 0.0, 1.0),
+}
+CYCLES = {"fast": 3.0, "slow": 1.0}
+
+
+def there_and_back(time: Floats, cycles: float, phase: float) -> Floats:
+    """A triangle wave from 0 to 1 and back, `cycles` times while `time` goes from 0 to 1."""
+    position = (cycles * time + phase) % 1.0
+    return 1 - np.abs(2 * position - 1)
+
+
+def motions(label: str, rng: np.random.Generator) -> Floats:
+    """Where limbs, place and height are at each frame, from 0 to 1: 3 T."""
+    time = (np.arange(FRAMES, dtype=np.float32) + np.float32(0.5)) / np.float32(FRAMES)
+    cycles = CYCLES.get(label, 1.0)
+    paths = np.stack([there_and_back(time, cycles, rng.random()) for _ in range(3)])
+    if label in ONE_WAY:
+        which, start, end = ONE_WAY[label]
+        paths[which] = start + (end - start) * time
+    return paths.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a figure looks like, drawn at random and of no meaning. Lengths are shares of the picture's height."""
+
+    size: float
+    thickness: float
+    centre: float  # of its way, as a share of the picture's width
+    colour: Floats  # 3
+    shirt: Floats  # 3
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Look:
+        size, thickness, centre = rng.uniform(0.76, 0.88), rng.uniform(0.036, 0.048), rng.uniform(0.44, 0.56)
+        return cls(size, thickness, centre, _uniform(rng, 0.55, 1, 3), _uniform(rng, 0.55, 1, 3))
+
+
+def _distance(x: Floats, y: Floats, start: Point, end: Point) -> Floats:
+    """Distance of every pixel to a segment that moves: pixels H W, ends T -> T H W."""
+    (x0, y0), (x1, y1) = ([c[:, None, None] for c in point] for point in (start, end))
+    dx, dy = x1 - x0, y1 - y0
+    along = ((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy + 1e-9)
+    along = np.clip(along, 0, 1)
+    return np.sqrt((x - x0 - along * dx) ** 2 + (y - y0 - along * dy) ** 2)
+
+
+def _bend(length: float, distance: Floats) -> Floats:
+    """How far the joint in the middle of a limb sticks out when its ends are nearer than its length: T."""
+    return np.sqrt(np.maximum((length / 2) ** 2 - (distance / 2) ** 2, 0))
+
+
+def skeleton(paths: Floats, look: Look) -> dict[str, tuple[Point, Point]]:
+    """The limbs of a figure at each frame: name -> two ends, in picture heights, y down."""
+    limbs_open, place, height = paths
+    aspect = WIDTH_PX / HEIGHT_PX
+    x = look.centre * aspect + (place - 0.5) * 0.55
+    foot_y = np.full_like(x, 0.5 + look.size / 2)
+    leg = 0.42 * look.size
+    hip_y = foot_y - leg * (0.45 + 0.55 * height)
+    shoulder_y, head_y = hip_y - 0.32 * look.size, hip_y - 0.42 * look.size
+    stride = look.size * (0.05 + 0.22 * limbs_open)
+    bend = _bend(leg, np.hypot(foot_y - hip_y, stride))
+    knee_y = (foot_y + hip_y) / 2
+    reach = 0.4 * look.size
+    raise_angle = 0.8 * np.pi * (limbs_open - 0.5)  # arms go from hanging to raised while the feet part, as in a jack
+    limbs = {"head": ((x, head_y), (x, head_y + 0.001)), "torso": ((x, shoulder_y), (x, hip_y))}
+    for side, sign in (("left", -1), ("right", 1)):
+        hand = (x + sign * reach * np.cos(raise_angle), shoulder_y - reach * np.sin(raise_angle))
+        knee = (x + sign * (stride / 2 + bend), knee_y)
+        foot = (x + sign * stride, foot_y)
+        limbs |= {
+            f"{side} arm": ((x, shoulder_y), hand),
+            f"{side} thigh": ((x, hip_y), knee),
+            f"{side} shin": (knee, foot),
+        }
+    return limbs
+
+
+def _grid() -> tuple[Floats, Floats]:
+    """The pixels' x and y in picture heights: each H W."""
+    y, x = np.mgrid[0:HEIGHT_PX, 0:WIDTH_PX].astype(np.float32) / np.float32(HEIGHT_PX)
+    return x, y
+
+
+def _uniform(rng: np.random.Generator, low: float, high: float, size: int) -> Floats:
+    return rng.uniform(low, high, size).astype(np.float32)
+
+
+def clutter(rng: np.random.Generator) -> Floats:
+    """A patterned background with shapes that drift through it in random directions: T H W 3 from 0 to 1."""
+    x, y = _grid()
+    time = np.arange(FRAMES, dtype=np.float32)[:, None, None] / np.float32(FRAMES)
+    wave, (drift, phase) = _uniform(rng, -14, 14, 2), _uniform(rng, -6, 6, 2)
+    stripes = np.sin(wave[0] * x + wave[1] * y + drift * time + phase)
+    picture = _uniform(rng, 0.05, 0.4, 3) + _uniform(rng, -0.12, 0.12, 3) * stripes[..., None]
+    for _ in range(rng.integers(3, 6)):
+        colour, speed = _uniform(rng, 0, 0.8, 3), _uniform(rng, -0.5, 0.5, 2)
+        (start_x,), (start_y,), (radius,) = (
+            _uniform(rng, *ends, 1) for ends in ((-0.1, 1.4), (-0.1, 1.1), (0.04, 0.11))
+        )
+        offset_x, offset_y = np.abs(x - start_x - speed[0] * time), np.abs(y - start_y - speed[1] * time)
+        square = rng.random() < 0.5
+        distance = np.maximum(offset_x, offset_y) if square else np.sqrt(offset_x**2 + offset_y**2)
+        _paint(picture, distance - radius, colour)
+    return picture
+
+
+def _paint(picture: Floats, distance: Floats, colour: Floats) -> None:
+    """Lay a colour wherever `distance` is below zero, its edge one pixel soft."""
+    near = np.nonzero(distance < 0.5 / HEIGHT_PX)
+    cover = np.minimum(0.5 - distance[near] * np.float32(HEIGHT_PX), 1)[:, None]
+    picture[near] += cover * (colour - picture[near])
+
+
+def draw_video(label: str, rng: np.random.Generator) -> Frames:
+    """One video of a class: T H W 3 uint8."""
+    look = Look.draw(rng)
+    x, y = _grid()
+    limbs = skeleton(motions(label, rng), look)
+    picture = clutter(rng)
+    torso = _distance(x, y, *limbs.pop("torso")) - 1.3 * look.thickness
+    head = _distance(x, y, *limbs.pop("head")) - 1.8 * look.thickness
+    body = np.minimum.reduce([head, *(_distance(x, y, *ends) - look.thickness for ends in limbs.values())])
+    _paint(picture, torso, look.shirt)
+    _paint(picture, body, look.colour)
+    picture += 0.02 * rng.standard_normal((*picture.shape[:3], 1), dtype=np.float32)
+    return (np.clip(picture, 0, 1) * 255).astype(np.uint8)
