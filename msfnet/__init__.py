@@ -1,4 +1,4 @@
-"""Recognise actions in videos: MSF-Net (Yan et al., 2023), its rivals and ablations, from raw files to predictions.
+"""Recognize actions in videos: MSF-Net (Yan et al., 2023), its rivals and ablations, from raw files to predictions.
 
 Names are loaded when they are first used, so that `import msfnet` costs nothing.
 """
@@ -18,7 +18,7 @@ _HOMES = {
     "load_recipe": "msfnet.recipe",
     "Prediction": "msfnet.types",
     "Preprocessing": "msfnet.types",
-    "Scores": "msfnet.types",
+    "EvalResult": "msfnet.types",
     "UserError": "msfnet.types",
     "Views": "msfnet.types",
 }
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from msfnet.models.registry import list_models as list_models
     from msfnet.recipe import Recipe as Recipe
     from msfnet.recipe import load_recipe as load_recipe
+    from msfnet.types import EvalResult as EvalResult
     from msfnet.types import Prediction as Prediction
     from msfnet.types import Preprocessing as Preprocessing
-    from msfnet.types import Scores as Scores
     from msfnet.types import UserError as UserError
     from msfnet.types import Views as Views
 

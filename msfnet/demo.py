@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from msfnet.atomic_io import replacing
-from msfnet.data.annotations.readers import Listing, read_data
+from msfnet.atomic_io import atomic_write
+from msfnet.data.annotations.readers import Listing, read_dataset
 from msfnet.data.thumbnails import file_strips
 from msfnet.data.video.decode import read_video
 from msfnet.inference.evaluation import evaluate
@@ -23,7 +24,15 @@ from msfnet.report import Section, plot_history, plot_strips, score_sections, sc
 from msfnet.training.history import read_history
 from msfnet.training.loop import CHECKPOINT
 from msfnet.training.trainer import resume, train
-from msfnet.types import FrameFormat, Prediction, Say, Scores
+from msfnet.types import EvalResult, FrameFormat, Prediction
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
 
 PER_CLASS = {"train": 90, "val": 10, "test": 25}
 SEED = 0
@@ -42,20 +51,20 @@ class ShuffledFrames(nn.Module):
         return self.model(torch.stack([clip[:, o] for clip, o in zip(x, order, strict=True)]))
 
 
-def run_demo(out: Path, *, say: Say) -> str:
+def run_demo(out: Path) -> str:
     """Do the whole job in `out` and say how it went. Interrupted, it goes on where it stopped."""
     started = time.monotonic()
     count = sum(PER_CLASS.values()) * len(CLASSES)
-    say(f"1/5 drawing and encoding {count} videos of {len(CLASSES)} actions in {out / 'data'}")
-    write_data_set(out / "data", PER_CLASS, SEED, partial(_every, 250, say))
-    listing = read_data(out / "data")
+    log.info(f"1/5 drawing and encoding {count} videos of {len(CLASSES)} actions in {out / 'data'}")
+    write_data_set(out / "data", PER_CLASS, SEED, partial(_every, 250))
+    listing = read_dataset(out / "data")
     recipe = load_recipe("demo")
     run = out / "run"
-    say("2/5 training a narrow MSF-R3D with FSAM")
+    log.info("2/5 training a narrow MSF-R3D with FSAM")
     interrupted = (run / "last" / CHECKPOINT).exists()
-    result = resume(run, say=say) if interrupted else train(listing, recipe, run, say=say)
+    result = resume(run) if interrupted else train(listing, recipe, run)
     assert result.scores is not None
-    say("3/5 scoring the same videos with their frames in a random order")
+    log.info("3/5 scoring the same videos with their frames in a random order")
     recognizer = Recognizer.load(run)
     test = listing.in_split("test")
     shuffled = evaluate(
@@ -64,15 +73,15 @@ def run_demo(out: Path, *, say: Say) -> str:
         recognizer.weights.preprocessing,
         test,
     )
-    say("4/5 predicting one video")
+    log.info("4/5 predicting one video")
     prediction = recognizer.predict(test[0].path, top=3)
-    say("5/5 drawing the report")
+    log.info("5/5 drawing the report")
     page = out / "report.html"
     _write_report(page, result.scores, shuffled, prediction, listing, run)
     labels = ", ".join(f"{label} {score:.1%}" for label, score in prediction.predictions)
     return "\n".join(
         (
-            f"held-out videos recognised: {result.scores.video['top1']:.1%} of {result.scores.n_videos}",
+            f"held-out videos recognized: {result.scores.video['top1']:.1%} of {result.scores.n_videos}",
             f"the same with frames shuffled: {shuffled.video['top1']:.1%} (chance is {1 / len(CLASSES):.1%})",
             f"{prediction.path}: {labels}",
             f"{time.monotonic() - started:.0f} s in all; open {page}",
@@ -80,13 +89,13 @@ def run_demo(out: Path, *, say: Say) -> str:
     )
 
 
-def _every(step: int, say: Say, done: int, total: int) -> None:
+def _every(step: int, done: int, total: int) -> None:
     if done % step == 0:
-        say(f"    {done} of {total} videos")
+        log.info(f"    {done} of {total} videos")
 
 
 def _write_report(
-    page: Path, scores: Scores, shuffled: Scores, prediction: Prediction, listing: Listing, run: Path
+    page: Path, scores: EvalResult, shuffled: EvalResult, prediction: Prediction, listing: Listing, run: Path
 ) -> None:
     tiles = score_tiles(scores) | {
         "video top-1, frames shuffled": f"{shuffled.video['top1']:.1%}",
@@ -98,7 +107,7 @@ def _write_report(
         frames = read_video(path, FrameFormat((WIDTH_PX, HEIGHT_PX))).frames[0]
         strips[label] = frames[np.linspace(0, len(frames) - 1, 8).astype(int)]
     actions = plot_strips(strips)
-    with replacing(page.with_name("actions.png")) as temporary:
+    with atomic_write(page.with_name("actions.png")) as temporary:
         temporary.write_bytes(to_png(actions))
     bars = {label: (f"{score:.1%}", score) for label, score in prediction.predictions}
     sections = [
@@ -110,6 +119,6 @@ def _write_report(
         ),
         Section("Learning", figure=plot_history(read_history(run))),
         *score_sections(scores, strips=file_strips),
-        Section("One video recognised", prediction.path, bars=bars),
+        Section("One video recognized", prediction.path, bars=bars),
     ]
     write_page(page, "msfnet demo", tiles, sections)

@@ -1,4 +1,4 @@
-"""Scores of predictions: pure functions of arrays. `scores` are N K, higher is better; `labels` are N in 0..K-1."""
+"""EvalResult of predictions: pure functions of arrays. `scores` are N K, higher is better; `labels` are N in 0..K-1."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def in_top(scores: Floats, labels: Ints, k: int) -> Bools:
 
 
 def top_k(scores: Floats, labels: Ints, failed: int = 0) -> dict[str, float]:
-    """Share of right answers among the first 1 and 5, `failed` more counted as wrong. With no answers, zero."""
+    """Share of correct answers among the first 1 and 5, `failed` more counted as wrong. With no answers, zero."""
     total = len(labels) + failed
     return {f"top{k}": float(in_top(scores, labels, k).sum() / total) if total else 0.0 for k in (1, 5)}
 
@@ -45,12 +45,12 @@ def average_views(scores: Floats) -> Floats:
 def precision_and_f1(counts: Ints, n_videos: Ints) -> tuple[Floats, Floats]:
     """Of each class: K and K, from a confusion matrix K K and how many videos are of each class, failed ones included.
 
-    Precision is the share of right ones among those taken for the class; not a number where none was. F1 is its
+    Precision is the share of correct ones among those taken for the class; not a number where none was. F1 is its
     harmonic mean with the share of the class's videos that were found; not a number for a class that never occurs.
     """
-    right, said = np.diag(counts), counts.sum(0)
+    correct, said = np.diag(counts), counts.sum(0)
     with np.errstate(invalid="ignore"):
-        return right / said, 2 * right / (n_videos + said)
+        return correct / said, 2 * correct / (n_videos + said)
 
 
 def confused_pairs(counts: Ints, most: int) -> list[tuple[int, int, int]]:
@@ -67,7 +67,7 @@ def confused_pairs(counts: Ints, most: int) -> list[tuple[int, int, int]]:
 @dataclass(frozen=True)
 class Calibration:
     """Answers in bins of equal width by their confidence (Guo et al., 2017): for each, B, how many there are, their
-    mean confidence and the share that is right, both not a number in empty bins.
+    mean confidence and the share that is correct, both not a number in empty bins.
     """
 
     n: Ints
@@ -82,42 +82,42 @@ class Calibration:
         return float((gaps * self.n[filled]).sum() / self.n.sum()) if filled.any() else 0.0
 
 
-def calibration(confidence: Floats, right: Bools, bins: int = 15) -> Calibration:
-    """Bins that include their upper end, from confidences above 0 up to 1 of answers that are right or not: N each."""
+def calibration(confidence: Floats, correct: Bools, bins: int = 15) -> Calibration:
+    """Bins that include their upper end, from confidences above 0 up to 1 of answers that are correct or not: N each."""
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     n = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):
-        means = [np.bincount(place, weights=values, minlength=bins) / n for values in (confidence, right)]
+        means = [np.bincount(place, weights=values, minlength=bins) / n for values in (confidence, correct)]
     return Calibration(n, *means)
 
 
 # How far numbers can be believed
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """The interval that holds a share with 95 % confidence when `right` of `n` were counted (Wilson, 1927)."""
+def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+    """The interval that holds a share with 95 % confidence when `correct` of `n` were counted (Wilson, 1927)."""
     z = 1.959964
     if not n:
         return 0.0, 1.0
-    share, spread = right / n, z / n * math.sqrt(right * (n - right) / n + z * z / 4)
-    centre, scale = share + z * z / (2 * n), 1 + z * z / n
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    share, spread = correct / n, z / n * math.sqrt(correct * (n - correct) / n + z * z / 4)
+    center, scale = share + z * z / (2 * n), 1 + z * z / n
+    return max(0.0, (center - spread) / scale), min(1.0, (center + spread) / scale)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """How likely two equally good networks differ at least so much: exact two-sided p of McNemar's test (1947).
 
-    The counts are of videos that only one of the two has right; the others say nothing of a difference.
+    The counts are of videos that only one of the two has correct; the others say nothing of a difference.
     """
     n, fewer = only_first + only_second, min(only_first, only_second)
     tail = sum(math.comb(n, i) for i in range(fewer + 1))
     return min(1.0, 2 * tail / 2**n)
 
 
-def sign_flips(differences: Ints) -> float:
+def sign_flip_test(differences: Ints) -> float:
     """How likely a sum at least so far from zero is when chance decides the sign of each difference: exact, two-sided.
 
-    Of videos that two networks are compared on: how many more runs of the one have it right than of the other. With
+    Of videos that two networks are compared on: how many more runs of the one have it correct than of the other. With
     one run of each that is McNemar's test.
     """
     likely = np.ones(1)  # of each sum, from the lowest to the highest
@@ -135,16 +135,16 @@ def sign_flips(differences: Ints) -> float:
 def bootstrap_difference(
     first: Bools, second: Bools, groups: Ints, draws: int = 4000, seed: int = 0
 ) -> tuple[float, float]:
-    """The interval that holds the difference of two shares of right answers with 95 % confidence.
+    """The interval that holds the difference of two shares of correct answers with 95 % confidence.
 
-    Both are R V: which of the same videos each run of a network has right, as many runs as there are; `groups` are V,
+    Both are R V: which of the same videos each run of a network has correct, as many runs as there are; `groups` are V,
     0 to G - 1: from which of G sources each video is. Videos of one source are alike, so groups are drawn anew with all
     their videos, for both at once, and runs for each of its own: it holds the luck of both (Efron, 1979; Davison and
     Hinkley, 1997, section 3.8). Of a single run nothing is known of its luck.
     """
     rng = np.random.default_rng(seed)
     sizes = np.bincount(groups)
-    found = [np.array([np.bincount(groups, weights=run) for run in right]) for right in (first, second)]  # R G each
+    found = [np.array([np.bincount(groups, weights=run) for run in correct]) for correct in (first, second)]  # R G each
     differences = []
     for _ in range(draws):
         times = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)))
@@ -154,7 +154,7 @@ def bootstrap_difference(
     return float(low), float(high)
 
 
-def holm(ps: Sequence[float]) -> list[float]:
+def holm_correction(ps: Sequence[float]) -> list[float]:
     """p-values of several tests at once, so that one of many is not taken for a find by chance (Holm, 1979)."""
     adjusted, highest = list(ps), 0.0
     for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):

@@ -17,7 +17,7 @@ import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from msfnet.types import INPUT_CHANNELS, Preprocessing, UserError, Views, nearest, resize_for
+from msfnet.types import INPUT_CHANNELS, PAPER_RESIZE, Preprocessing, UserError, Views, nearest, resize_for
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -28,8 +28,8 @@ Magnitude = Annotated[float, Field(ge=0, le=10)]
 Tracker = Literal["csv", "wandb", "mlflow", "comet"]
 
 
-def _listed(value: Any) -> Any:
-    """A lone name as a list of one."""
+def _as_tuple(value: Any) -> Any:
+    """Return a single name as a list of one."""
     return [value] if isinstance(value, str) else value
 
 
@@ -40,209 +40,290 @@ class Table(BaseModel):
 
 
 class Model(Table):
-    name: str = Field("msf_r3d18_fsam", description="a name of `msfnet models`")
-    width: float = Field(1.0, gt=0, description="multiplier on every layer's channels")
-    init: str = Field(
+    name: str = Field("msf_r3d_18_fsam", description="name of the network; `msfnet models` lists them")
+    width_mult: float = Field(1.0, gt=0, description="multiplier on the number of channels of every layer")
+    pretrained: str = Field(
         "",
-        description="state dict, weights file or run to start from, or `kinetics400` (torchvision's, downloaded)",
+        description="weights to start from: bundled weights by name, a weights file, a run folder, a PyTorch state "
+        "dict, or `kinetics400` (torchvision's weights, downloaded); empty trains from scratch",
     )
-    arguments: dict[str, Any] = Field({}, description="further arguments of the network: `groups`, `placement`, ...")
+    kwargs: dict[str, Any] = Field(
+        {}, description="further arguments of `create_model`, such as `num_splits` or `placement`"
+    )
+
+
+class ClipTable(Table):
+    num_frames: Positive = Field(8, description="frames of one clip")
+    crop_size: Positive = Field(112, description="side of the square crop, in pixels")
+    resize: tuple[Positive, Positive] | Positive | None = Field(
+        None,
+        description="[width, height] in pixels that frames are resized to before the crop, or one number for the "
+        "short side at an aspect ratio of 4:3; default: 171 x 128 scaled by `crop_size` / 112",
+    )
+    mean: tuple[float, float, float] = Field(
+        (0.432, 0.395, 0.376), description="mean of the red, green and blue channels, from 0 to 1"
+    )
+    std: tuple[float, float, float] = Field(
+        (0.228, 0.221, 0.217), description="standard deviation of the red, green and blue channels"
+    )
+    input: Literal["rgb", "rgb_diff", "rgb+rgb_diff"] = Field(
+        "rgb",
+        description="input of the network: RGB frames, differences of consecutive frames (residual frames, Tao et "
+        "al., 2020), or both stacked as six channels",
+    )
+    train_sampling: Literal["random_interval", "segments", "dense"] = Field(
+        "random_interval",
+        description="how the frames of a training clip are sampled: `random_interval` draws one interval between "
+        "frames and a start (section 4.2 of the paper), `segments` draws one frame from each of `num_frames` equal "
+        "segments (TSN), `dense` takes every `frame_interval`-th frame from a random start",
+    )
+    eval_sampling: Literal["uniform", "dense"] = Field(
+        "uniform",
+        description="how the frames of an evaluated clip are sampled: `uniform` spreads them over the whole video, "
+        "`dense` takes every `frame_interval`-th frame around the center of the clip's share of the video",
+    )
+    frame_interval: Positive = Field(2, description="distance between consecutive frames of a dense clip, in frames")
+    fps: float = Field(
+        0.0,
+        description="frame rate, per second, at which every video is read whatever its own; frame counts and "
+        "intervals refer to it; 0 reads every frame of the file",
+    )
+    views: str = Field("1x1", description="CLIPSxCROPS whose scores are averaged for the score of a video")
 
 
 class Data(Table):
-    frames: Positive = Field(8, description="frames of a clip")
-    size: Positive = Field(112, description="side of the square crop, px")
-    resize: tuple[Positive, Positive] | None = Field(
-        None, description="width and height that frames are scaled to, px; by default 171 x 128 times `size` / 112"
+    val_fraction: Fraction = Field(
+        0.1, description="share of the training videos held out, whole groups at a time, to select the best epoch"
     )
-    mean: tuple[float, float, float] = Field((0.432, 0.395, 0.376), description="of red, green and blue, from 0 to 1")
-    std: tuple[float, float, float] = Field((0.228, 0.221, 0.217), description="of red, green and blue")
-    input: Literal["rgb", "difference", "rgb+difference"] = Field(
-        "rgb",
-        description="what the network sees: frames, what changes from each to the next (Tao et al., 2020), or both",
+    group_split: bool = Field(
+        True,
+        description="keep the videos of one group (person, scene, source) in one split and refuse a given split that "
+        "does not; false splits by video, which leaks data and inflates the scores",
     )
-    train_sampling: Literal["random-interval", "segments", "dense"] = Field(
-        "random-interval",
-        description="training frames: one random interval between all, one from each equal segment, or every "
-        "`interval`-th from a random start",
-    )
-    temporal_jitter: Fraction = Field(
-        0.0,
-        description="training frames come from a random part of the video, shorter than all of it by up to this share",
-    )
-    sampling: Literal["even", "centred"] = Field(
-        "even", description="scored frames: spread over the whole video, or every `interval`-th about the centre"
-    )
-    interval: Positive = Field(2, description="frames from one to the next of a centred or dense clip")
-    fps: float = Field(
-        0.0,
-        description="frames a second that videos are read at, whatever their own rate: all frames are counted in "
-        "these; 0: every frame as the file has it",
-    )
-    views: str = Field("1x1", description="CLIPSxCROPS that are averaged for a video's score")
-    flip: bool = Field(True, description="mirror half of the training clips; wrong where classes tell left from right")
-    flip_pairs: tuple[tuple[str, str], ...] = Field(
-        (), description='classes that `flip` turns into each other: `[["GoLeft", "GoRight"]]`'
-    )
-    contrast: Fraction = Field(0.0, description="a training clip's contrast is scaled by 1 - this to 1 + this")
-    brightness: Fraction = Field(0.0, description="the same of its brightness")
-    saturation: float = Field(0.0, ge=0, le=1, description="the same of its colourfulness")
-    hue: float = Field(0.0, ge=0, le=0.5, description="its hues are turned by up to this share of the circle")
-    randaugment: tuple[Operations, Magnitude] = Field(
-        (0, 9.0),
-        description="how many operations are drawn for a training clip, and their magnitude from 0 to 10 "
-        "(Cubuk et al., 2020)",
-    )
-    crop_scale: float = Field(
-        1.0, gt=0, le=1, description="below 1, crops have a random side from this share of the frame"
-    )
-    crop_aspect: float = Field(
-        1.0, ge=1, description="above 1, crops are up to so many times wider than high, or higher than wide"
-    )
-    balance: float = Field(
+    class_balance: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="a class of n training videos gets turns in proportion to n to the power of 1 - this: with 0 each "
-        "video has one an epoch, with 1 each class has as many",
-    )
-    val_fraction: Fraction = Field(0.1, description="of the training videos, by group, to choose the best weights on")
-    cache: str = Field(
-        "auto", description="decoded frames on disk: `auto` (the user's cache folder), `off`, or a folder"
-    )
-    cache_gb: float = Field(8.0, ge=0, description="most that is cached; what earlier runs left makes room")
-    cache_frames: Literal["auto", "raw", "jpeg"] = Field(
-        "auto",
-        description="how: `raw`, exact; `jpeg`, lossy (about 40 dB) in a sixth or less; `auto`, raw if it all fits",
+        description="how strongly rare classes are oversampled: a class of n training videos is drawn in proportion "
+        "to n to the power of 1 - `class_balance`; 0 shows every video once an epoch, 1 shows all classes equally often",
     )
     decoder: Literal["pyav", "torchcodec", "torchcodec-cuda"] = Field(
-        "pyav", description="what decodes videos; the others need the extra `torchcodec`, and give the same frames"
+        "pyav",
+        description="video decoder; `torchcodec` and `torchcodec-cuda` need the extra `torchcodec` and give the same "
+        "frames",
     )
-    bad_videos: Literal["skip", "fail"] = Field(
-        "skip", description="training videos that cannot be read: left out, counted and listed; or the run ends"
+    num_workers: int = Field(2, ge=0, description="processes that read videos; 0 reads them in the training process")
+    cache: str = Field(
+        "auto", description="where decoded frames are cached: `auto` (the user's cache folder), `off`, or a folder"
     )
-    bad_scored: Literal["zero-score", "fail"] = Field(
-        "zero-score", description="scored videos that cannot be read: counted as wrong and listed; or the run ends"
+    cache_gib: float = Field(
+        8.0, ge=0, description="size limit of the frame cache in GiB; the least recently used entries are evicted"
     )
-    groups: Literal["keep", "ignore"] = Field(
-        "keep",
-        description="videos of one group (person, scene, source) share a split, also in a split that is given; "
-        "`ignore` draws and takes splits by video, which flatters the score",
-    )
-    workers: int = Field(2, ge=0, description="processes that read videos")
-
-
-class Optim(Table):
-    name: Literal["adam", "adamw", "sgd"] = Field("adam", description="SGD has a Nesterov momentum of 0.9")
-    lr: float = Field(1e-4, gt=0, description="highest learning rate, for batches of `lr_batch`")
-    lr_batch: Positive = Field(
-        16,
-        description="the rate in use is `lr` x `train.batch` / `lr_batch` (the linear rule of Goyal et al., 2017)",
-    )
-    weight_decay: float = Field(0.0, ge=0, description="of kernels and matrices, not of norms and biases")
-    schedule: Literal["step", "cosine", "constant"] = Field("step", description="of the learning rate")
-    step_epochs: Positive = Field(10, description="`step` divides the rate by ten every so many epochs")
-    warmup_epochs: float = Field(0.0, ge=0, description="the rate rises from zero over so many epochs")
-    layer_decay: float = Field(
-        1.0, gt=0, le=1, description="the rate of each part of the network is this times that of the part behind it"
-    )
-    frozen: tuple[str, ...] = Field(
-        (), description='parts of the network that stay as they are, norms too: `["stem", "layer1"]`'
-    )
-
-
-class Train(Table):
-    epochs: Positive = Field(40, description="times that every training video is seen")
-    batch: Positive = Field(16, description="clips of a step, 2 or more: of all processes and parts together")
-    accumulate: Positive = Field(
-        1, description="parts that a process computes a step in, one after the other, to save memory"
-    )
-    seed: int = Field(0, ge=0, description="of weights, order, clips, augmentation and drawn splits")
-    devices: Literal["auto"] | Positive = Field(
+    cache_codec: Literal["auto", "raw", "jpeg"] = Field(
         "auto",
-        description="processes to train with, a GPU each where there are any; `auto` is one, or as many as torchrun or "
-        "SLURM started",
+        description="codec of cached frames: `raw` is lossless, `jpeg` is lossy (about 40 dB) and at most a sixth of "
+        "the size, `auto` is `raw` if all frames fit",
     )
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = Field(
-        "32-true",
-        description="of the arithmetic; `16-mixed` needs a GPU, `bf16-mixed` one or a CPU that has bf16; 64 bits are "
-        "for comparing runs",
+    on_unreadable_train: Literal["skip", "fail"] = Field(
+        "skip",
+        description="what happens to unreadable training videos: `skip` leaves them out and reports them, `fail` ends "
+        "the run",
     )
-    sync_batchnorm: bool = Field(False, description="norms go by the clips of all processes, not of each")
-    activation_checkpointing: bool = Field(
-        False, description="compute blocks twice instead of keeping what they computed: less memory, a third slower"
+    on_unreadable_eval: Literal["count_wrong", "fail"] = Field(
+        "count_wrong",
+        description="what happens to unreadable evaluation videos: `count_wrong` counts them as wrong predictions and "
+        "reports them, `fail` ends the evaluation",
     )
-    compile: bool = Field(False, description="by torch.compile: minutes at the start, for a faster step on GPUs")
-    deterministic: bool = Field(False, description="only algorithms that repeat bit for bit, on GPUs too; slower there")
-    save_minutes: float = Field(
-        10.0, gt=0, description="a state to resume from is written that often, and after every epoch"
+
+
+class Augment(Table):
+    hflip: bool = Field(
+        True,
+        description="flip half of the training clips horizontally; turn it off where classes differ by left and right",
+    )
+    flip_pairs: tuple[tuple[str, str], ...] = Field(
+        (), description='pairs of classes that a horizontal flip exchanges: `[["GoLeft", "GoRight"]]`'
+    )
+    min_crop_side: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="smallest side of a training crop as a share of the frame's short side; below 1 the crop size is "
+        "random",
+    )
+    ratio: float = Field(1.0, ge=1, description="largest aspect ratio of a training crop, either way; 1 is square")
+    brightness: Fraction = Field(
+        0.0, description="brightness of a training clip is scaled by a factor from 1 - `brightness` to 1 + `brightness`"
+    )
+    contrast: Fraction = Field(
+        0.0, description="contrast of a training clip is scaled by a factor from 1 - `contrast` to 1 + `contrast`"
+    )
+    saturation: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="saturation of a training clip is scaled by a factor from 1 - `saturation` to 1 + `saturation`",
+    )
+    hue: float = Field(
+        0.0, ge=0, le=0.5, description="hue of a training clip is shifted by up to this share of the color circle"
+    )
+    randaugment: tuple[Operations, Magnitude] = Field(
+        (0, 9.0),
+        description="[number of operations, magnitude from 0 to 10] of RandAugment (Cubuk et al., 2020); 0 operations "
+        "turn it off",
     )
     mixup: float = Field(
-        0.0, ge=0, description="alpha of the beta distribution by which pairs of clips are blended (Zhang et al., 2018)"
+        0.0, ge=0, description="alpha of the beta distribution of mixup (Zhang et al., 2018); 0 turns it off"
     )
     cutmix: float = Field(
         0.0,
         ge=0,
-        description="alpha of the beta distribution by which a box is cut out of another clip (Yun et al., 2019 and "
-        "2020); with `mixup` too, each batch gets one of them",
+        description="alpha of the beta distribution of CutMix (Yun et al., 2019); 0 turns it off; together with "
+        "`mixup`, each batch gets one of the two",
     )
-    label_smoothing: Fraction = Field(0.0, description="share of the target that is spread over all classes")
-    ema: Fraction = Field(
+
+
+class Optim(Table):
+    name: Literal["adam", "adamw", "sgd"] = Field("adam", description="optimizer; `sgd` has a Nesterov momentum of 0.9")
+    lr: float = Field(1e-4, gt=0, description="peak learning rate for a batch size of `base_batch_size`")
+    base_batch_size: Positive = Field(
+        16,
+        description="batch size that `lr` is given for: the learning rate in use is `lr` x `train.batch_size` / "
+        "`base_batch_size` (linear scaling rule, Goyal et al., 2017)",
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, description="weight decay of convolution and linear weights; norms and biases have none"
+    )
+    schedule: Literal["step", "cosine", "constant"] = Field("step", description="learning rate schedule")
+    decay_epochs: Positive = Field(
+        10, description="epochs after which the schedule `step` divides the learning rate by ten, again and again"
+    )
+    warmup_epochs: float = Field(
+        0.0, ge=0, description="epochs over which the learning rate rises linearly from zero to its peak"
+    )
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="layer-wise learning rate decay: factor between the learning rate of a stage and that of the next "
+        "stage toward the output",
+    )
+    freeze: tuple[str, ...] = Field(
+        (), description='modules whose weights and batch norm statistics stay fixed: `["stem", "layer1"]`'
+    )
+
+
+class Train(Table):
+    epochs: Positive = Field(40, description="number of passes over the training set")
+    batch_size: Positive = Field(
+        16, description="clips in one optimizer step, over all processes and micro-batches together; at least 2"
+    )
+    micro_batches: Positive = Field(
+        1,
+        description="micro-batches that each process splits its share of a batch into, with gradients accumulated, "
+        "to save memory",
+    )
+    seed: int = Field(
+        0, ge=0, description="random seed of initialization, order, clip sampling, augmentation and drawn splits"
+    )
+    devices: Literal["auto"] | Positive = Field(
+        "auto",
+        description="processes to train with, one GPU each where there are GPUs; `auto` is one, or as many as torchrun "
+        "or SLURM started",
+    )
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = Field(
+        "32-true",
+        description="floating-point precision; `16-mixed` needs a GPU, `bf16-mixed` a GPU or a CPU with bf16 "
+        "instructions, `64-true` is for comparing runs",
+    )
+    sync_batchnorm: bool = Field(False, description="compute batch statistics over all processes")
+    activation_checkpointing: bool = Field(
+        False,
+        description="recompute the activations of each block in the backward pass instead of storing them: less "
+        "memory, about a third slower",
+    )
+    compile: bool = Field(
+        False, description="compile the network with torch.compile: minutes at the start, faster steps on GPUs"
+    )
+    deterministic: bool = Field(
+        False, description="use deterministic algorithms only, on GPUs too, where they are slower"
+    )
+    checkpoint_minutes: float = Field(
+        10.0, gt=0, description="minutes between checkpoints within an epoch; every epoch ends with one as well"
+    )
+    ema_decay: Fraction = Field(
         0.0,
-        description="decay of a moving average of the weights, which is then scored and kept in their place; 0 is none",
+        description="decay of the exponential moving average of the weights, which is then evaluated and saved in "
+        "place of the weights; 0 turns it off",
     )
-    loss: Literal["cross-entropy", "weighted", "focal"] = Field(
-        "cross-entropy",
-        description="`weighted`: classes weigh the same whatever their size (inverse frequency); `focal`: what is "
-        "recognised already counts for little (Lin et al., 2017)",
+    loss: Literal["cross_entropy", "class_weighted", "focal"] = Field(
+        "cross_entropy",
+        description="loss function: `class_weighted` is cross-entropy weighted by inverse class frequency, `focal` the "
+        "focal loss of Lin et al. (2017)",
     )
-    focal_gamma: float = Field(2.0, ge=0, description="how little, for `focal`; 0 is cross-entropy")
-    logger: Annotated[tuple[Tracker, ...], BeforeValidator(_listed)] = Field(
-        (), description="where to follow the run besides TensorBoard: `csv`, `wandb`, `mlflow`, `comet`; one or a list"
+    label_smoothing: Fraction = Field(0.0, description="share of the target spread evenly over all classes")
+    focal_gamma: float = Field(2.0, ge=0, description="focusing parameter of `focal`; 0 is cross-entropy")
+    loggers: Annotated[tuple[Tracker, ...], BeforeValidator(_as_tuple)] = Field(
+        (),
+        description="experiment trackers besides TensorBoard: `csv`, `wandb`, `mlflow`, `comet`; one name or a list",
     )
 
 
 class Recipe(Table):
-    """One training run. Every key has its place in one of the four tables; see `msfnet/recipes` for examples."""
+    """One training run: six tables of keys. The recipes in `msfnet/recipes` are examples."""
 
     model: Model = Model()
+    clip: ClipTable = ClipTable()
     data: Data = Data()
+    augment: Augment = Augment()
     optim: Optim = Optim()
     train: Train = Train()
 
     def preprocessing(self) -> Preprocessing:
-        """The part of the recipe that goes with the weights."""
-        data = self.data
+        """Return the preprocessing that is saved in the checkpoint: the table `[clip]` without `train_sampling`."""
+        clip = self.clip
         return Preprocessing(
-            frames=data.frames,
-            size_px=data.size,
-            resize_px=data.resize or resize_for(data.size),
-            mean=data.mean,
-            std=data.std,
-            sampling=data.sampling,
-            interval_frames=data.interval,
-            views=Views.parse(data.views),
-            input=data.input,
-            fps=data.fps,
+            num_frames=clip.num_frames,
+            crop_size=clip.crop_size,
+            resize=_frame_size(clip.resize, clip.crop_size),
+            mean=clip.mean,
+            std=clip.std,
+            eval_sampling=clip.eval_sampling,
+            frame_interval=clip.frame_interval,
+            views=Views.parse(clip.views),
+            input=clip.input,
+            fps=clip.fps,
         )
 
-    def model_arguments(self) -> dict[str, Any]:
-        """What the network is made with, its input's size included."""
-        own = {"width": self.model.width, "frames": self.data.frames, "size": self.data.size}
-        if self.data.input != "rgb":
-            own["in_channels"] = INPUT_CHANNELS[self.data.input]
-        return own | self.model.arguments
+    def model_kwargs(self) -> dict[str, Any]:
+        """Return the keyword arguments of `create_model`, the input size included."""
+        own = {
+            "width_mult": self.model.width_mult,
+            "num_frames": self.clip.num_frames,
+            "img_size": self.clip.crop_size,
+        }
+        if self.clip.input != "rgb":
+            own["in_chans"] = INPUT_CHANNELS[self.clip.input]
+        return own | self.model.kwargs
 
     def learning_rate(self) -> float:
         """The highest in use: `optim.lr` tied to the batch of a step, however many processes and parts share it."""
-        return self.optim.lr * self.train.batch / self.optim.lr_batch
+        return self.optim.lr * self.train.batch_size / self.optim.base_batch_size
 
     def flat(self) -> dict[str, Any]:
-        """Every value under its dotted key, those of `model.arguments` too."""
+        """Every value under its dotted key, those of `model.kwargs` too."""
         return _flat(self.model_dump(mode="json"))
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+def _frame_size(resize: tuple[int, int] | int | None, crop_size: int) -> tuple[int, int]:
+    """Return width and height of resized frames; a single number is the short side at the paper's aspect ratio."""
+    if isinstance(resize, int):
+        width, height = PAPER_RESIZE
+        return round(resize * width / height), resize
+    return resize or resize_for(crop_size)
 
 
 def shipped_recipes() -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from msfnet.types import UserError
 
 WEIGHTS = "weights.safetensors"
-SHIPPED = "msfnet_ucf101_18"  # the network that comes with msfnet; docs/model-card.md
+SHIPPED = "msfnet_ucf101_18"  # the network that comes with msfnet; docs/pretrained-model.md
 ENDINGS = (".safetensors", ".onnx", ".xml", ".pt2")
 
 

@@ -26,10 +26,10 @@ Bools: TypeAlias = "npt.NDArray[np.bool_]"
 Say = Callable[[str], None]  # how functions tell the user of progress, a line at a time
 
 # Section 4.2: frames are scaled to 171 x 128, then cropped to 112 x 112. Other crops keep that ratio.
-PAPER_SIZE_PX, PAPER_RESIZE_PX = 112, (171, 128)
+PAPER_CROP_SIZE, PAPER_RESIZE = 112, (171, 128)
 
 # What a network may be shown of a clip, and in how many channels: `data.transforms` says how each is made.
-INPUT_CHANNELS = {"rgb": 3, "difference": 3, "rgb+difference": 6}
+INPUT_CHANNELS = {"rgb": 3, "rgb_diff": 3, "rgb+rgb_diff": 6}
 
 
 class UserError(ValueError):
@@ -49,7 +49,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class VideoItem:
-    """One labelled video of a data set. Videos of one `group` (person, scene, source) share a split."""
+    """One labeled video of a data set. Videos of one `group` (person, scene, source) share a split."""
 
     path: Path
     label: str
@@ -92,35 +92,35 @@ class FrameFormat:
     With an `fps` of 0 they are every frame that it has, as many a second as those are.
     """
 
-    resize_px: tuple[int, int]
+    resize: tuple[int, int]
     fps: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.resize_px[0]}x{self.resize_px[1]} px" + (f" at {self.fps:g} a second" if self.fps else "")
+        return f"{self.resize[0]}x{self.resize[1]} px" + (f" at {self.fps:g} a second" if self.fps else "")
 
     @property
     def key(self) -> tuple[Any, ...]:
         """What tells frames of this format from others; of every frame it is what it was before there was an `fps`."""
-        return (self.resize_px, self.fps) if self.fps else (self.resize_px,)
+        return (self.resize, self.fps) if self.fps else (self.resize,)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """Everything between a video file and the network's input: its only home, saved with the weights.
 
-    `resize_px` is (width, height), `size_px` the side of the square crop. `sampling` says where the frames of
-    a scored clip lie: "even" spreads them over the whole video, "centred" takes every `interval_frames`-th.
-    `input` is a key of INPUT_CHANNELS, `fps` that of FrameFormat. Weights files from before there was a choice have
+    `resize` is (width, height), `size_px` the side of the square crop. `sampling` says where the frames of
+    a scored clip lie: "even" spreads them over the whole video, "centered" takes every `interval_frames`-th.
+    `input` is a key of INPUT_CHANNELS, `fps` that of FrameFormat. Checkpoint files from before there was a choice have
     neither, and are of "rgb" and of every frame.
     """
 
-    frames: int
-    size_px: int
-    resize_px: tuple[int, int]
+    num_frames: int
+    crop_size: int
+    resize: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    sampling: str
-    interval_frames: int
+    eval_sampling: str
+    frame_interval: int
     views: Views = Views()
     input: str = "rgb"
     fps: float = 0.0
@@ -128,23 +128,23 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.input not in INPUT_CHANNELS:
             raise UserError(f"expected an input of {', '.join(INPUT_CHANNELS)}, found {self.input!r}; update msfnet")
-        if self.frames < 1 or self.size_px < 1 or self.interval_frames < 1:
+        if self.num_frames < 1 or self.crop_size < 1 or self.frame_interval < 1:
             raise UserError(
-                f"expected frames, size and interval of 1 or more, found {self.frames}, {self.size_px} and "
-                f"{self.interval_frames}"
+                f"expected frames, size and interval of 1 or more, found {self.num_frames}, {self.crop_size} and "
+                f"{self.frame_interval}"
             )
         if self.fps and not 0.01 <= self.fps <= 1000:
-            raise UserError(f"expected data.fps of 0.01 to 1000, or 0 for every frame of a file, found {self.fps:g}")
-        if min(self.resize_px) < self.size_px:
+            raise UserError(f"expected clip.fps of 0.01 to 1000, or 0 for every frame of a file, found {self.fps:g}")
+        if min(self.resize) < self.crop_size:
             raise UserError(
-                f"expected a resize of at least the crop's {self.size_px} px, found "
-                f"{self.resize_px[0]}x{self.resize_px[1]} px; raise data.resize or lower data.size"
+                f"expected a resize of at least the crop's {self.crop_size} px, found "
+                f"{self.resize[0]}x{self.resize[1]} px; raise clip.resize or lower clip.crop_size"
             )
 
     @property
     def frame_format(self) -> FrameFormat:
         """What videos are read as, before a crop."""
-        return FrameFormat(self.resize_px, self.fps)
+        return FrameFormat(self.resize, self.fps)
 
     @property
     def channels(self) -> int:
@@ -154,12 +154,12 @@ class Preprocessing:
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
         """C T H W of one clip, as the network takes it."""
-        return self.channels, self.frames, self.size_px, self.size_px
+        return self.channels, self.num_frames, self.crop_size, self.crop_size
 
     @property
     def read_frames(self) -> int:
         """Frames of a video that make a clip of `frames`: a difference needs the frame after the last, too."""
-        return self.frames if self.input == "rgb" else self.frames + 1
+        return self.num_frames if self.input == "rgb" else self.num_frames + 1
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"views": str(self.views)}
@@ -175,8 +175,8 @@ class Preprocessing:
 
 def resize_for(size_px: int) -> tuple[int, int]:
     """The paper's scale (171 x 128 for a crop of 112) for another crop, rounded to whole pixels."""
-    width, height = PAPER_RESIZE_PX
-    return round(width * size_px / PAPER_SIZE_PX), round(height * size_px / PAPER_SIZE_PX)
+    width, height = PAPER_RESIZE
+    return round(width * size_px / PAPER_CROP_SIZE), round(height * size_px / PAPER_CROP_SIZE)
 
 
 @dataclass(frozen=True)
@@ -185,13 +185,13 @@ class Clip:
 
     frames: Frames
     video_frames: int
-    repeated: bool = False  # the video is shorter than the clip: its last frame was repeated
+    padded: bool = False  # the video is shorter than the clip: its last frame was repeated
     warning: str | None = None  # of a file that was read all the same: what is wrong with it
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was recognised in one file: labels with their scores, best first, or the reason why nothing was."""
+    """What was recognized in one file: labels with their scores, best first, or the reason why nothing was."""
 
     path: str
     predictions: tuple[tuple[str, float], ...] = ()
@@ -220,12 +220,12 @@ class ScoredVideo:
     score: float  # of the predicted class, from 0 to 1
 
     @property
-    def right(self) -> bool:
+    def correct(self) -> bool:
         return self.predicted == self.label
 
 
 @dataclass(frozen=True)
-class Scores:
+class EvalResult:
     """The result of an evaluation. A video that could not be read counts as wrong and stands in `failed`."""
 
     classes: tuple[str, ...]
@@ -235,34 +235,34 @@ class Scores:
     per_class: dict[str, dict[str, float]]  # label -> n, top1
     confusion: Ints  # K K, rows true, columns predicted; failed videos are in no cell
     n_videos: int
-    failed: dict[str, str]  # path -> reason
-    repeated: tuple[str, ...]  # videos shorter than the clip
+    unreadable: dict[str, str]  # path -> reason
+    padded: tuple[str, ...]  # videos shorter than the clip
     videos: tuple[ScoredVideo, ...] = ()  # in the order of the data, failed ones too
 
     @property
-    def balanced_top1(self) -> float:
+    def mean_class_accuracy(self) -> float:
         """The mean of the classes' top-1: every class counts alike, whatever its size."""
         return sum(row["top1"] for row in self.per_class.values()) / max(len(self.per_class), 1)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "n_videos": self.n_videos,
-            "n_failed": len(self.failed),
-            "n_short": len(self.repeated),
+            "n_unreadable": len(self.unreadable),
+            "n_padded": len(self.padded),
             "clip": self.clip,
             "video": self.video,
-            "balanced_top1": self.balanced_top1,
+            "mean_class_accuracy": self.mean_class_accuracy,
             "views": str(self.views),
             "per_class": self.per_class,
             "classes": self.classes,
             "confusion": self.confusion.tolist(),
-            "failed": self.failed,
-            "repeated": self.repeated,
+            "unreadable": self.unreadable,
+            "padded": self.padded,
             "videos": [asdict(video) | {"score": round(video.score, 6)} for video in self.videos],
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Scores:
+    def from_dict(cls, values: dict[str, Any]) -> EvalResult:
         """The inverse of `to_dict`, after a round trip through JSON. What older versions did not write is empty.
 
         Raises UserError for anything else.
@@ -281,9 +281,9 @@ class Scores:
                 },
                 confusion=np.array(values["confusion"], dtype=np.int64).reshape(n, n),
                 n_videos=int(values["n_videos"]),
-                failed=dict(values["failed"]),
-                repeated=tuple(values.get("repeated", ())),
-                videos=tuple(ScoredVideo(**video) for video in values.get("videos", ())),
+                unreadable=dict(values["unreadable"]),
+                padded=tuple(values["padded"]),
+                videos=tuple(ScoredVideo(**video) for video in values["videos"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"expected scores as msfnet evaluate --json gives them, found none ({error})") from error

@@ -1,6 +1,7 @@
 """Shared fixtures: videos and weights that the tests make, and the real data where it lies beside the clone."""
 
 import importlib.util
+import logging
 import os
 import shutil
 import subprocess
@@ -54,7 +55,7 @@ def ffmpeg():
 def ray():
     """Where it is not installed tests are skipped, but never on CI."""
     if not importlib.util.find_spec("ray"):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs Ray: pip install 'msfnet[scale]'")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs Ray: pip install 'msfnet[ray]'")
 
 
 def kill_once_there(command, file):
@@ -76,7 +77,7 @@ def page_in_browser(page_file):
     chromium = _tool("chromium", "google-chrome", "chromium-browser")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        page = browser.new_page(viewport={"width": 1000, "height": 800})
+        page = browser.new_page(viewport={"width_mult": 1000, "height": 800})
         requests, errors = [], []
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: errors.append(error))
@@ -86,6 +87,25 @@ def page_in_browser(page_file):
         assert errors == []
         assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
         browser.close()
+
+
+@contextmanager
+def logged(receive):
+    """Within the block every line that msfnet logs is passed to `receive`, whose exceptions reach the code that logs."""
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            receive(record.getMessage())
+
+    logger, handler = logging.getLogger("msfnet"), Handler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 def moving_square(n_frames, height=48, width=64, step=2):
@@ -115,26 +135,26 @@ def video_folder(tmp_path_factory):
 
 
 TINY = (
-    "model.width=0.125",
-    "data.size=32",
-    "data.resize=[43, 32]",
-    "data.frames=4",
-    "data.workers=0",
-    "data.views=2x1",
+    "model.width_mult=0.125",
+    "clip.crop_size=32",
+    "clip.resize=[43, 32]",
+    "clip.num_frames=4",
+    "data.num_workers=0",
+    "clip.views=2x1",
     "data.val_fraction=0.1",
     "train.epochs=2",
-    "train.batch=4",
-    "optim.lr_batch=4",
+    "train.batch_size=4",
+    "optim.base_batch_size=4",
 )
 
 
 @pytest.fixture(scope="session")
 def tiny_run(video_folder, tmp_path_factory):
     """A finished run folder of a tiny network on the videos above."""
-    from msfnet.data.annotations.readers import read_data
+    from msfnet.data.annotations.readers import read_dataset
     from msfnet.recipe import load_recipe
     from msfnet.training.trainer import train
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    train(read_data(video_folder), load_recipe("small", TINY), folder, say=lambda line: None)
+    train(read_dataset(video_folder), load_recipe("small", TINY), folder)
     return folder

@@ -43,7 +43,7 @@ def touch(root, *names):
 
 def make_video(folder, name, kind):
     """An empty video file with the ending `kind`, or a frame folder; returns its path."""
-    if kind == "frames":
+    if kind == "num_frames":
         touch(folder, f"{name}/img_00001.jpg", f"{name}/img_00002.jpg")
         return folder / name
     touch(folder, f"{name}{kind}")

@@ -13,11 +13,11 @@ def scene(seed, n_frames=24, height=48, width=64, motion=None):
     t = np.linspace(0, 1, n_frames, endpoint=False)
     frames = np.repeat(background[None], n_frames, axis=0)
     for _ in range(2):
-        phases, rates, colour = rng.uniform(0, 6.28, 2), rng.uniform(3, 9, 2), rng.integers(0, 255, 3)
+        phases, rates, color = rng.uniform(0, 6.28, 2), rng.uniform(3, 9, 2), rng.integers(0, 255, 3)
         at_y = height * (0.5 + 0.35 * np.sin(phases[0] + rates[0] * t))
         at_x = width * (0.5 + 0.35 * np.sin(phases[1] + rates[1] * t))
         for i in range(n_frames):
-            frames[i][(y - at_y[i]) ** 2 + (x - at_x[i]) ** 2 < (height / 6) ** 2] = colour
+            frames[i][(y - at_y[i]) ** 2 + (x - at_x[i]) ** 2 < (height / 6) ** 2] = color
     return frames.astype(np.uint8)
 
 

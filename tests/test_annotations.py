@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from listed import alike, file_names, kinds, line_ends, make_video, marks, told, touch, write_list
 
-from msfnet.data.annotations.readers import Listing, is_video, read_data, read_manifest, ucf_group
+from msfnet.data.annotations.readers import Listing, is_video, read_dataset, read_manifest, ucf_group
 from msfnet.types import UserError
 
 
@@ -25,7 +25,7 @@ def test_class_folders(tmp_path):
     touch(tmp_path, "Run/a.mp4", "Run/deep/b.AVI", "Sit down/v_Sit_g03_c01.avi", "Run/notes.txt", "Run/.hidden.mp4")
     touch(tmp_path, "Run/clip/img_00001.jpg", "Run/clip/img_00002.jpg", "Run/cover.jpg", "__MACOSX/Run/a.mp4")
     touch(tmp_path, "Sit down/0wR5jVB-WPk_000417_000427/1.png")
-    listing = read_data(tmp_path)
+    listing = read_dataset(tmp_path)
     assert listing.classes == ("Run", "Sit down")
     assert {(i.path.name, i.label, i.split, i.group) for i in listing.items} == {
         ("a.mp4", "Run", None, None),
@@ -39,14 +39,14 @@ def test_class_folders(tmp_path):
 
 def test_class_folders_under_split_folders(tmp_path):
     touch(tmp_path, "train/Run/a.mp4", "validation/Run/b.mp4", "Test/Sit/c/1.jpg")
-    assert told(read_data(tmp_path)) == {
+    assert told(read_dataset(tmp_path)) == {
         (tmp_path / "train/Run/a.mp4", "Run", "train"),
         (tmp_path / "validation/Run/b.mp4", "Run", "val"),
         (tmp_path / "Test/Sit/c", "Sit", "test"),
     }
 
 
-labelled = st.lists(
+labeled = st.lists(
     st.tuples(file_names, file_names, kinds),
     min_size=1,
     max_size=6,
@@ -55,18 +55,19 @@ labelled = st.lists(
 
 
 @settings(max_examples=30, deadline=None)
-@given(labelled, st.sampled_from(["", "train", "Validation", "test"]))
+@given(labeled, st.sampled_from(["", "train", "Validation", "test"]))
 def test_class_folders_keep_any_name_and_label(tmp_path_factory, videos, split):
     root = tmp_path_factory.mktemp("classes")
     part = {"": None, "Validation": "val"}.get(split, split)
     paths = {(make_video(root / split / label, name, kind), label, part) for label, name, kind in videos}
-    assert told(read_data(root)) == paths
+    assert told(read_dataset(root)) == paths
 
 
 def test_videos_beside_the_class_folders_are_left_out_and_said(tmp_path):
     touch(tmp_path, "Run/a.mp4", "b.mp4", "c.mp4")
     assert (
-        f"2 videos in {tmp_path} are in no class folder and left out (first: b.mp4)" in read_data(tmp_path).describe()
+        f"2 videos in {tmp_path} are in no class folder and left out (first: b.mp4)"
+        in read_dataset(tmp_path).describe()
     )
 
 
@@ -86,15 +87,15 @@ def test_videos_beside_the_class_folders_are_left_out_and_said(tmp_path):
 def test_wrong_folders(tmp_path, names, message):
     touch(tmp_path, *names)
     with pytest.raises(UserError, match=message):
-        read_data(tmp_path)
+        read_dataset(tmp_path)
 
 
 def test_data_that_is_nothing_or_one_video(tmp_path):
     with pytest.raises(UserError, match="found nothing at"):
-        read_data(tmp_path / "nowhere")
+        read_dataset(tmp_path / "nowhere")
     touch(tmp_path, "a.mp4")
     with pytest.raises(UserError, match=r"found the video .*a.mp4; is it one for msfnet predict"):
-        read_data(tmp_path / "a.mp4")
+        read_dataset(tmp_path / "a.mp4")
 
 
 # Manifests
@@ -106,17 +107,17 @@ def test_manifest_with_one_split_and_with_several(tmp_path):
         b'\xef\xbb\xbfpath,label,split,group\r\na.mp4,"Run, fast",train,7\r\n'
         b"b.mp4,Sit,Validation,\r\ngone.mp4,Sit,test,1\r\n"
     )
-    listing = read_data(tmp_path)
+    listing = read_dataset(tmp_path)
     assert [(i.label, i.split, i.group) for i in listing.items] == [("Run, fast", "train", "7"), ("Sit", "val", None)]
     assert listing.missing == ("gone.mp4",)
     assert "1 listed videos are not there (first: gone.mp4)" in listing.describe()
     (tmp_path / "m.csv").write_text("path,label,split1,split2\na.mp4,Run,train,test\nb.mp4,Run,test,\n")
-    assert [i.split for i in read_data(tmp_path / "m.csv", split=2).items] == ["test", None]
+    assert [i.split for i in read_dataset(tmp_path / "m.csv", split=2).items] == ["test", None]
 
 
 @settings(max_examples=30, deadline=None)
 @given(
-    videos=labelled,
+    videos=labeled,
     delimiter=st.sampled_from(",;\t"),
     end=line_ends,
     mark=marks,
@@ -181,13 +182,13 @@ def test_wrong_manifests(tmp_path, text, message):
     touch(tmp_path, "a.mp4")
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(UserError, match=message):
-        read_data(tmp_path / "m.csv", split=2)
+        read_dataset(tmp_path / "m.csv", split=2)
 
 
 def test_manifest_in_another_encoding(tmp_path):
     (tmp_path / "m.csv").write_bytes("path,label\na.mp4,Plongée\n".encode("latin-1"))
     with pytest.raises(UserError, match=r"m.csv, line 2: expected UTF-8 text, found byte 0xe9; save the file as UTF-8"):
-        read_data(tmp_path / "m.csv")
+        read_dataset(tmp_path / "m.csv")
 
 
 # Official lists: where their videos lie
@@ -198,7 +199,7 @@ def test_videos_are_found_whatever_their_ending_and_folder(tmp_path):
     write_list(tmp_path / "trainlist01.txt", ["Run/v_Run_g08_c01.avi 1", "Sit/v_Sit_g09_c01.avi 2"], "\r\n")
     write_list(tmp_path / "testlist01.txt", ["Run/v_Run_g01_c01.avi", ""], "\r\n")
     touch(tmp_path, "videos/Run/v_Run_g08_c01.mp4", "videos/v_Run_g01_c01/img_00001.jpg")
-    listing = read_data(tmp_path / "videos", tmp_path)
+    listing = read_dataset(tmp_path / "videos", tmp_path)
     assert [(i.label, i.split, i.group) for i in listing.items] == [("Run", "train", "g08"), ("Run", "test", "g01")]
     assert listing.missing == ("Sit/v_Sit_g09_c01",)
     assert listing.classes == ("Run",)
@@ -209,7 +210,9 @@ def test_the_nearest_of_several_files_is_taken(tmp_path):
     touch(tmp_path, "v/Sit down/a.mp4", "v/a.mp4", "v/sit_down/a.mp4")
     touch(tmp_path, "v/b.mp4", "v/sit_down/b.mp4")
     touch(tmp_path, "v/x/train/c.mp4", "v/x/validation/c.mp4", "v/y/test/c.mp4")
-    assert [item.path.relative_to(tmp_path / "v").as_posix() for item in read_data(tmp_path / "v", tmp_path).items] == [
+    assert [
+        item.path.relative_to(tmp_path / "v").as_posix() for item in read_dataset(tmp_path / "v", tmp_path).items
+    ] == [
         "Sit down/a.mp4",
         "sit_down/b.mp4",
         "y/test/c.mp4",
@@ -219,7 +222,7 @@ def test_the_nearest_of_several_files_is_taken(tmp_path):
 def test_accents_in_one_character_or_two_are_the_same(tmp_path):
     write_list(tmp_path / "Cafe\u0301_test_split1.txt", ["caf\u00e9.avi 1"])
     touch(tmp_path, "v/Caf\u00e9/cafe\u0301.mp4")
-    assert len(read_data(tmp_path / "v", tmp_path).items) == 1
+    assert len(read_dataset(tmp_path / "v", tmp_path).items) == 1
 
 
 def test_description_is_one_line():

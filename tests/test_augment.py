@@ -7,22 +7,22 @@ from hypothesis import strategies as st
 from test_transforms import make_clips
 
 from msfnet.data.augment.augmentation import Augmentation, chroma_map, mirrored_classes
-from msfnet.data.transforms import crop_views, normalise
+from msfnet.data.transforms import crop_views, normalize
 from msfnet.recipe import load_recipe
 from msfnet.types import UserError
 
 CLASSES = ("GoLeft", "GoRight", "Jump")
-SMALL = ("data.size=8", "data.resize=[12, 10]", "data.mean=[0, 0, 0]", "data.std=[1, 1, 1]")
-ALL_OFF = ("data.flip=false", "data.contrast=0")
+SMALL = ("clip.crop_size=8", "clip.resize=[12, 10]", "clip.mean=[0, 0, 0]", "clip.std=[1, 1, 1]")
+ALL_OFF = ("augment.hflip=false", "augment.contrast=0")
 ALL_ON = (
-    "data.crop_scale=0.6",
-    "data.crop_aspect=1.4",
-    "data.flip=true",
-    "data.contrast=0.2",
-    "data.brightness=0.2",
-    "data.saturation=0.3",
-    "data.hue=0.1",
-    "data.randaugment=[2, 9]",
+    "augment.min_crop_side=0.6",
+    "augment.ratio=1.4",
+    "augment.hflip=true",
+    "augment.contrast=0.2",
+    "augment.brightness=0.2",
+    "augment.saturation=0.3",
+    "augment.hue=0.1",
+    "augment.randaugment=[2, 9]",
 )
 
 
@@ -68,18 +68,18 @@ def test_clips_of_a_batch_are_cropped_apart():
 def test_with_all_off_nothing_is_left_but_a_crop():
     clips = random_clips(height=8, width=8)
     recipe = load_recipe("paper", [*SMALL, *ALL_OFF])
-    assert torch.equal(pixels(clips), normalise(clips, recipe.preprocessing()))
+    assert torch.equal(pixels(clips), normalize(clips, recipe.preprocessing()))
 
 
 def test_scaled_crops_keep_the_size_and_show_a_share():
-    widths = [right - left for _, _, left, right in places(pixels(make_clips(n=200), 0, "data.crop_scale=0.5"))]
+    widths = [right - left for _, _, left, right in places(pixels(make_clips(n=200), 0, "augment.min_crop_side=0.5"))]
     assert min(widths) <= 5
     assert max(widths) >= 8
-    assert pixels(make_clips(), 0, "data.crop_scale=0.5").shape == (2, 3, 3, 8, 8)
+    assert pixels(make_clips(), 0, "augment.min_crop_side=0.5").shape == (2, 3, 3, 8, 8)
 
 
 def test_aspect_stretches_crops():
-    corners = places(pixels(make_clips(n=200), 0, "data.crop_aspect=2"))
+    corners = places(pixels(make_clips(n=200), 0, "augment.ratio=2"))
     stretched = {(bottom - top, right - left) for top, bottom, left, right in corners}
     assert any(wide > high + 2 for high, wide in stretched)
     assert any(high > wide + 2 for high, wide in stretched)
@@ -89,15 +89,15 @@ def test_aspect_stretches_crops():
 
 
 def test_flip_turns_half_of_the_clips_whole():
-    turned = [left > right for _, _, left, right in places(pixels(make_clips(n=400), 0, "data.flip=true"))]
+    turned = [left > right for _, _, left, right in places(pixels(make_clips(n=400), 0, "augment.hflip=true"))]
     assert 150 < sum(turned) < 250
     assert not any(left > right for _, _, left, right in places(pixels(make_clips(n=400))))
 
 
 def test_flip_is_exact_and_swaps_the_labels_of_pairs():
     clips, labels = random_clips(n=60, height=8, width=8), torch.arange(60) % 3
-    pairs = 'data.flip_pairs=[["GoLeft", "GoRight"]]'
-    x, targets = augment(clips, 1, "data.flip=true", pairs, labels=labels)
+    pairs = 'augment.flip_pairs=[["GoLeft", "GoRight"]]'
+    x, targets = augment(clips, 1, "augment.hflip=true", pairs, labels=labels)
     plain = pixels(clips, 1)
     turned = torch.tensor([torch.equal(one, other.flip(-1)) for one, other in zip(x, plain, strict=True)])
     kept = torch.tensor([torch.equal(one, other) for one, other in zip(x, plain, strict=True)])
@@ -111,12 +111,12 @@ def test_flip_is_exact_and_swaps_the_labels_of_pairs():
 def test_pairs_compose_with_mixing():
     """A clip's part in the mix counts for the class that its mirrored self shows."""
     clips, labels = random_clips(n=12, height=8, width=8), torch.arange(12) % 2
-    pairs = 'data.flip_pairs=[["GoLeft", "GoRight"]]'
-    for mixed in ("train.mixup=0.4", "train.cutmix=1"):
-        _, apart = augment(clips, 5, "data.flip=true", pairs, labels=labels)
-        who = Augmentation(load_recipe("paper", [*SMALL, *ALL_OFF, "data.flip=true", mixed]), tuple("abcdefghijkl"))
+    pairs = 'augment.flip_pairs=[["GoLeft", "GoRight"]]'
+    for mixed in ("augment.mixup=0.4", "augment.cutmix=1"):
+        _, apart = augment(clips, 5, "augment.hflip=true", pairs, labels=labels)
+        who = Augmentation(load_recipe("paper", [*SMALL, *ALL_OFF, "augment.hflip=true", mixed]), tuple("abcdefghijkl"))
         _, shares = who(clips, torch.arange(12), torch.Generator().manual_seed(5))  # whose pixels, in which share
-        _, targets = augment(clips, 5, "data.flip=true", pairs, mixed, labels=labels)
+        _, targets = augment(clips, 5, "augment.hflip=true", pairs, mixed, labels=labels)
         assert torch.allclose(targets, shares @ apart, atol=1e-6)
 
 
@@ -146,12 +146,12 @@ def test_pairs_that_cannot_be_are_refused(pairs, message):
     assert "\n" not in str(error.value)
 
 
-# Colour
+# Color
 
 
 def test_contrast_scales_around_the_clips_mean():
     clips = random_clips(n=50)
-    plain, contrasted = pixels(clips), pixels(clips, 0, "data.contrast=0.4")
+    plain, contrasted = pixels(clips), pixels(clips, 0, "augment.contrast=0.4")
     assert torch.allclose(plain.mean((2, 3, 4)), contrasted.mean((2, 3, 4)), atol=1e-5)
     factors = contrasted.std((2, 3, 4)) / plain.std((2, 3, 4))
     assert torch.allclose(factors, factors[:, :1].expand(-1, 3), atol=1e-4)  # one factor a clip
@@ -160,40 +160,40 @@ def test_contrast_scales_around_the_clips_mean():
 
 def test_brightness_scales_levels():
     clips = random_clips(n=50).clamp(min=1)
-    factors = pixels(clips, 0, "data.brightness=0.3") / pixels(clips)
+    factors = pixels(clips, 0, "augment.brightness=0.3") / pixels(clips)
     assert torch.allclose(factors, factors[:, :1, :1, :1, :1].expand_as(factors), atol=1e-5)
     assert 0.7 <= factors.min() < 0.78 < 1.22 < factors.max() <= 1.3
 
 
 def test_contrast_and_brightness_together_are_one_after_the_other():
     clips = random_clips(n=20)
-    both = pixels(clips, 0, "data.contrast=0.4", "data.brightness=0.3")
-    contrasted, brightened = pixels(clips, 0, "data.contrast=0.4"), pixels(clips, 0, "data.brightness=0.3")
+    both = pixels(clips, 0, "augment.contrast=0.4", "augment.brightness=0.3")
+    contrasted, brightened = pixels(clips, 0, "augment.contrast=0.4"), pixels(clips, 0, "augment.brightness=0.3")
     assert torch.allclose(
         both, contrasted * (brightened / pixels(clips).clamp(min=1e-6)).amax((1, 2, 3, 4), True), atol=1e-4
     )
 
 
-@pytest.mark.parametrize("key", ["data.saturation=0.5", "data.hue=0.5"])
+@pytest.mark.parametrize("key", ["augment.saturation=0.5", "augment.hue=0.5"])
 def test_saturation_and_hue_keep_luma_and_greys(key):
     clips = random_clips(n=20)
     luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1, 1)
     plain, changed = pixels(clips), pixels(clips, 0, key)
     assert (plain - changed).abs().amax((1, 2, 3, 4)).median() > 0.05
     assert torch.allclose((luma * plain).sum(1), (luma * changed).sum(1), atol=1e-4)
-    grey = clips[..., :1].expand_as(clips)
-    assert torch.allclose(pixels(grey), pixels(grey, 0, key), atol=1e-5)
+    gray = clips[..., :1].expand_as(clips)
+    assert torch.allclose(pixels(gray), pixels(gray, 0, key), atol=1e-5)
 
 
 def test_chroma_map():
     still = chroma_map(torch.ones(1), torch.zeros(1))[0]
     assert torch.allclose(still, torch.eye(3), atol=1e-6)
-    colourless = chroma_map(torch.zeros(1), torch.zeros(1))[0] @ torch.tensor([1.0, 0.5, 0.2])
-    assert torch.allclose(colourless, torch.full((3,), 0.299 + 0.587 * 0.5 + 0.114 * 0.2), atol=1e-5)
+    colorless = chroma_map(torch.zeros(1), torch.zeros(1))[0] @ torch.tensor([1.0, 0.5, 0.2])
+    assert torch.allclose(colorless, torch.full((3,), 0.299 + 0.587 * 0.5 + 0.114 * 0.2), atol=1e-5)
     third, two = (chroma_map(torch.ones(1), torch.tensor([angle]))[0] for angle in (2.0944, 4.18879))
     assert torch.allclose(third @ third, two, atol=1e-4)
     red = third @ torch.tensor([1.0, 0.0, 0.0])
-    assert red.argmax() != 0  # a third of the circle away, red is another colour
+    assert red.argmax() != 0  # a third of the circle away, red is another color
 
 
 # All of it
@@ -201,25 +201,25 @@ def test_chroma_map():
 
 def test_the_generator_decides():
     clips = random_clips()
-    same = [pixels(clips, 5, *ALL_ON, "train.mixup=0.3") for _ in range(2)]
+    same = [pixels(clips, 5, *ALL_ON, "augment.mixup=0.3") for _ in range(2)]
     assert torch.equal(*same)
-    assert not torch.equal(same[0], pixels(clips, 6, *ALL_ON, "train.mixup=0.3"))
+    assert not torch.equal(same[0], pixels(clips, 6, *ALL_ON, "augment.mixup=0.3"))
 
 
 @pytest.mark.parametrize(
-    "key", ["data.hue=0.1", "data.contrast=0.2", "data.crop_aspect=1.2", "data.randaugment=[1, 0]"]
+    "key", ["augment.hue=0.1", "augment.contrast=0.2", "augment.ratio=1.2", "augment.randaugment=[1, 0]"]
 )
 def test_choices_do_not_depend_on_what_else_is_on(key):
     """The same clips are mirrored whatever other keys say."""
     clips, labels = random_clips(n=40), torch.zeros(40, dtype=torch.int64)
-    pairs = 'data.flip_pairs=[["GoLeft", "GoRight"]]'
-    _, without = augment(clips, 9, "data.flip=true", pairs, labels=labels)
-    _, along = augment(clips, 9, "data.flip=true", pairs, key, labels=labels)
+    pairs = 'augment.flip_pairs=[["GoLeft", "GoRight"]]'
+    _, without = augment(clips, 9, "augment.hflip=true", pairs, labels=labels)
+    _, along = augment(clips, 9, "augment.hflip=true", pairs, key, labels=labels)
     assert torch.equal(without, along)
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.sets(st.sampled_from([*ALL_ON, "train.mixup=0.4", "train.cutmix=1"])), st.integers(0, 2**31))
+@given(st.sets(st.sampled_from([*ALL_ON, "augment.mixup=0.4", "augment.cutmix=1"])), st.integers(0, 2**31))
 def test_a_clip_that_stands_still_goes_on_standing_still(overrides, seed):
     clips = random_clips(n=4, frames=1).expand(4, 5, 10, 12, 3)
     x, targets = augment(clips, seed, *sorted(overrides), labels=torch.tensor([0, 1, 2, 0]))
@@ -234,7 +234,7 @@ def test_a_clip_that_stands_still_goes_on_standing_still(overrides, seed):
 def test_frames_given_are_left_alone():
     clips = random_clips(height=8, width=8)
     before = clips.clone()
-    augment(clips, 0, *ALL_ON, "train.cutmix=1")
+    augment(clips, 0, *ALL_ON, "augment.cutmix=1")
     assert torch.equal(clips, before)
 
 
@@ -248,12 +248,12 @@ def test_mixed_precision_of_the_network_is_not_that_of_pixels():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpus_draw_and_do_the_same():
     clips = random_clips(n=16, height=64, width=86)
-    recipe = load_recipe("small", ["data.size=56", *ALL_ON, "data.randaugment=[0, 9]", "train.mixup=0.3"])
+    recipe = load_recipe("small", ["clip.crop_size=56", *ALL_ON, "augment.randaugment=[0, 9]", "augment.mixup=0.3"])
     augmentation, labels = Augmentation(recipe, CLASSES), torch.arange(16) % 3
     x, targets = augmentation(clips, labels, torch.Generator().manual_seed(0))
     on_gpu, targets_gpu = augmentation(clips.cuda(), labels.cuda(), torch.Generator().manual_seed(0))
     assert torch.equal(targets, targets_gpu.cpu())
-    assert (x - on_gpu.cpu()).abs().max() < 3 / 255 / min(recipe.data.std)  # two levels: bytes are rounded between
+    assert (x - on_gpu.cpu()).abs().max() < 3 / 255 / min(recipe.clip.std)  # two levels: bytes are rounded between
 
 
 def test_shipped_recipes_are_the_crop_flip_and_contrast_they_were():
@@ -265,6 +265,6 @@ def test_shipped_recipes_are_the_crop_flip_and_contrast_they_were():
     for i, (_, at_y, at_x, flip, contrast) in enumerate(zip(*draws, strict=True)):
         top, left = int(at_y * 17), int(at_x * 60)
         cut = crop_views(clips[i : i + 1, :, top : top + 112, left : left + 112], 112, 1)[:, 0]
-        one = normalise(cut.flip(3) if flip < 0.5 else cut, recipe.preprocessing())
+        one = normalize(cut.flip(3) if flip < 0.5 else cut, recipe.preprocessing())
         mean = one.mean((2, 3, 4), keepdim=True)
         assert torch.allclose(x[i], (mean + (1 + 0.2 * (2 * contrast - 1)) * (one - mean))[0], atol=1e-5)

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from conftest import TINY
 
-from msfnet.data.annotations.readers import read_data
+from msfnet.data.annotations.readers import read_dataset
 from msfnet.data.augment.preview import EFFECTS, write_augmentation_page
 from msfnet.recipe import Recipe, load_recipe, recipe_keys
 from msfnet.types import UserError
@@ -14,16 +14,16 @@ from msfnet.types import UserError
 
 @pytest.mark.slow
 def test_page_shows_every_effect_with_its_key(video_folder, tmp_path):
-    pairs = 'data.flip_pairs=[["GoLeft", "GoRight"]]'
-    recipe = load_recipe("small", [*TINY, pairs, "train.mixup=0.8", "train.cutmix=1"])
-    write_augmentation_page(read_data(video_folder), recipe, tmp_path / "page.html")
+    pairs = 'augment.flip_pairs=[["GoLeft", "GoRight"]]'
+    recipe = load_recipe("small", [*TINY, pairs, "augment.mixup=0.8", "augment.cutmix=1"])
+    write_augmentation_page(read_dataset(video_folder), recipe, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     titles = re.findall("<h2>(.*?)</h2>", page)
     assert titles[1:-2] == [effect.key for effect in EFFECTS]
     assert titles[-1] == "data.temporal_jitter"
     assert page.count("<img") == len(titles)
-    assert "data.crop_scale = 0.5, on in this recipe" in page
-    assert "data.hue = 0.05, on in this recipe" in page
+    assert "augment.min_crop_side = 0.5, on in this recipe" in page
+    assert "augment.hue = 0.05, on in this recipe" in page
     assert re.search(r"\d+% GoLeft \+ \d+% GoRight", page)
     assert not list(tmp_path.glob(".part*"))
 
@@ -33,7 +33,7 @@ def test_effects_name_keys_that_there_are_and_their_defaults():
     for effect in EFFECTS:
         table, _, key = effect.key.partition(".")
         default = getattr(getattr(Recipe(), table), key)
-        assert effect.off == default or effect.key == "data.flip"
+        assert effect.off == default or effect.key == "augment.hflip"
 
 
 @pytest.mark.slow
@@ -44,7 +44,7 @@ def test_page_passes_over_broken_videos_and_needs_two(video_folder, tmp_path):
     shutil.copy(next((video_folder / "GoLeft").iterdir()), tmp_path / "data" / "GoLeft" / "b.mp4")
     recipe = load_recipe("small", TINY)
     with pytest.raises(UserError, match="at least 2 videos that can be read, found 1 of 3"):
-        write_augmentation_page(read_data(tmp_path / "data"), recipe, tmp_path / "page.html")
+        write_augmentation_page(read_dataset(tmp_path / "data"), recipe, tmp_path / "page.html")
     shutil.copy(next((video_folder / "GoRight").iterdir()), tmp_path / "data" / "GoRight" / "b.mp4")
-    write_augmentation_page(read_data(tmp_path / "data"), recipe, tmp_path / "page.html")
+    write_augmentation_page(read_dataset(tmp_path / "data"), recipe, tmp_path / "page.html")
     assert "b.mp4 (GoLeft)" in (tmp_path / "page.html").read_text(encoding="utf-8")

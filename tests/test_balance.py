@@ -58,7 +58,7 @@ def test_turns_of_an_epoch_are_a_function_of_seed_and_epoch():
     assert len(first) == 24
     assert sum(labels[index] for index, _ in first) == 12
     assert len({seed for _, seed in first}) == 24  # a video shown twice shows two clips
-    turns.go_to(1)
+    turns.set_epoch(1)
     assert list(turns) != whole
-    turns.go_to(0, done=2)
+    turns.set_epoch(0, done=2)
     assert list(turns) == whole[2:]

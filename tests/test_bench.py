@@ -24,11 +24,11 @@ from msfnet.exporting import openvino_file
 from msfnet.exporting.libraries import library
 from msfnet.types import UserError
 
-SMALL = {"width": 0.125, "size": 32, "frames": 4}
+SMALL = {"width_mult": 0.125, "img_size": 32, "num_frames": 4}
 HERE = Conditions(batch=2, train=False, threads=1, device="cpu")
 
 
-def small(name="r3d18", runtime="eager", precision="fp32"):
+def small(name="r3d_18", runtime="eager", precision="fp32"):
     return Case(find_network(name, SMALL), runtime, precision)
 
 
@@ -101,17 +101,17 @@ def test_ratios_are_of_rounds_and_not_of_medians():
 
 
 def test_networks_by_name_are_as_asked_and_know_their_reference():
-    network = find_network("msf_r3d18_fsam", SMALL)
-    assert (network.label, network.input_shape) == ("msf_r3d18_fsam x0.125", (3, 4, 32, 32))
-    assert network.reference() == find_network("r3d18", SMALL)
-    assert find_network("r3d18", {}).reference() == find_network("r3d18", {})
-    assert find_network("c3d", {}).reference() == find_network("r3d18", {"frames": 16})
+    network = find_network("msf_r3d_18_fsam", SMALL)
+    assert (network.label, network.input_shape) == ("msf_r3d_18_fsam x0.125", (3, 4, 32, 32))
+    assert network.reference() == find_network("r3d_18", SMALL)
+    assert find_network("r3d_18", {}).reference() == find_network("r3d_18", {})
+    assert find_network("c3d", {}).reference() == find_network("r3d_18", {"num_frames": 16})
     assert Network.from_dict(json.loads(json.dumps(network.to_dict()))) == network
     assert Case.from_dict(json.loads(json.dumps(small().to_dict()))) == small()
 
 
 def test_cost_is_that_of_a_clip_and_a_training_step_takes_about_three_times_as_much():
-    network = find_network("r3d18", {})
+    network = find_network("r3d_18", {})
     params, macs = network.cost(train=False)
     assert (params, macs) == (33_218_085, 20_348_226_048)
     stem_macs = 64 * 3 * 3 * 7 * 7 * 8 * 56 * 56  # nobody asks for the gradient of the clip
@@ -119,11 +119,11 @@ def test_cost_is_that_of_a_clip_and_a_training_step_takes_about_three_times_as_m
 
 
 def test_weights_bring_their_own_size_and_score(tiny_run):
-    network = find_network(str(tiny_run), {"size": 64})
-    assert (network.label, network.name, network.num_classes) == ("tiny", "msf_r3d18_fsam", 2)
+    network = find_network(str(tiny_run), {"img_size": 64})
+    assert (network.label, network.name, network.num_classes) == ("tiny", "msf_r3d_18_fsam", 2)
     assert network.input_shape == (3, 4, 32, 32)
     assert network.top1 == json.loads((tiny_run / "scores.json").read_text())["video"]["top1"]
-    assert network.reference().arguments["width"] == 0.125
+    assert network.reference().kwargs["width_mult"] == 0.125
     alone = find_network(str(tiny_run / "weights.safetensors"), {})
     assert alone == network
     clips = torch.randn(2, 3, 4, 32, 32)
@@ -154,7 +154,7 @@ def test_other_runtimes_compute_the_network(name, precision):
 def runs_alike(name, precision):
     """A network whose activations are as large as in a trained one gives nearly its logits in the runtime."""
     torch.manual_seed(0)
-    case = Case(find_network("msf_r3d18_fsam", SMALL | {"frames": 8}), name, precision)
+    case = Case(find_network("msf_r3d_18_fsam", SMALL | {"num_frames": 8}), name, precision)
     model, clips = case.network.make(), torch.randn(2, *case.network.input_shape)
     for _ in range(20):
         model(clips)  # the norms see what they will be given
@@ -189,15 +189,15 @@ def test_cases_share_memory_as_far_as_there_is_room(room, groups):
 
 def test_plans():
     said = []
-    cases = plan_cases(("r3d18", "c3d", "r3d18"), {}, "eager,onnx", "fp32,bf16", HERE, said.append)
+    cases = plan_cases(("r3d_18", "c3d", "r3d_18"), {}, "eager,onnx", "fp32,bf16", HERE, said.append)
     assert [str(case) for case in cases] == [
-        *("r3d18 in eager, fp32", "r3d18 in eager, bf16", "r3d18 in onnx, fp32"),
+        *("r3d_18 in eager, fp32", "r3d_18 in eager, bf16", "r3d_18 in onnx, fp32"),
         *("c3d in eager, fp32", "c3d in eager, bf16", "c3d in onnx, fp32"),
     ]
     assert said == ["left out: onnx in bf16; it has fp32, int8"]
     said.clear()
     training = Conditions(batch=2, train=True, threads=1, device="cpu")
-    runtimes = {case.runtime for case in plan_cases(("r3d18",), {}, None, "fp32", training, said.append)}
+    runtimes = {case.runtime for case in plan_cases(("r3d_18",), {}, None, "fp32", training, said.append)}
     assert runtimes <= {"eager", "compile"}
     assert "left out: fused cannot train" in said
     assert len(plan_cases((), {}, "eager", "fp32", HERE, said.append)) == 15
@@ -233,7 +233,7 @@ def test_peaks_are_positive_and_there_is_none_for_int8(monkeypatch):
 
 
 def row(label="a", top1=None, memory_bytes=3 * 2**20, peak=None, seconds=0.1):
-    network = Network(label, "r3d18", {}, 2, (3, 4, 32, 32), top1=top1)
+    network = Network(label, "r3d_18", {}, 2, (3, 4, 32, 32), top1=top1)
     times = Times(((seconds, seconds), (3 * seconds,)))
     return Row(Case(network, "eager", "fp32"), 1_500_000, 10**9, 2, times, Ratio(2, 1.5, 2.25), memory_bytes, peak)
 
@@ -278,7 +278,7 @@ def run(capsys, *arguments):
 
 def test_bench_of_a_run_and_a_network(capsys, tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr("msfnet.bench.peak.PROBE_SECONDS", 0)
-    words = [tiny_run, "--runtime", "eager,fused", "--rounds", 2, "--threads", torch.get_num_threads()]
+    words = [tiny_run, "--runtime", "eager,fused", "--repeats", 2, "--threads", torch.get_num_threads()]
     code, out, err = run(capsys, *words, "--json", "--out", tmp_path)
     document = json.loads(out)
     assert code == 0
@@ -287,9 +287,9 @@ def test_bench_of_a_run_and_a_network(capsys, tiny_run, tmp_path, monkeypatch):
     for found in document["rows"]:
         assert found["clips_per_second"] > 0
         assert found["p50_ms"] <= found["p95_ms"]
-        assert found["memory_mb"] > 0
-        assert found["share_of_peak"] > 0
-        assert found["times_r3d18"]["least"] <= found["times_r3d18"]["median"] <= found["times_r3d18"]["most"]
+        assert found["peak_memory_mib"] > 0
+        assert found["peak_utilization"] > 0
+        assert found["times_r3d_18"]["least"] <= found["times_r3d_18"]["median"] <= found["times_r3d_18"]["most"]
     assert document["rows"][0]["top1"] is not None
     assert "timing 3 cases in 2 rounds" in err  # R3D-18 is the third
     assert {p.name for p in tmp_path.iterdir()} == {"table.md", "bench.json", "latency.png"}
@@ -298,7 +298,7 @@ def test_bench_of_a_run_and_a_network(capsys, tiny_run, tmp_path, monkeypatch):
 def test_bench_of_training_steps_compares_with_itself(capsys, monkeypatch):
     monkeypatch.setattr("msfnet.bench.peak.PROBE_SECONDS", 0)
     small_words = [word for key, value in SMALL.items() for word in (f"--{key}", value)]
-    code, out, _ = run(capsys, "r3d18", "--runtime", "eager", "--train", *small_words, "--rounds", 1)
+    code, out, _ = run(capsys, "r3d_18", "--runtime", "eager", "--train", *small_words, "--repeats", 1)
     assert code == 0
     assert "training steps" in out
     assert "1.00 (1.00 to 1.00)" in out
@@ -312,12 +312,12 @@ def test_a_runtime_that_cannot_run_a_network_is_named_and_the_others_go_on(capsy
     monkeypatch.setattr("msfnet.bench.run.working_bytes", lambda case, conditions: 2**20)
     monkeypatch.setitem(RUNTIMES, "onnx", replace(RUNTIMES["onnx"], make=broken, needs=()))
     words = [word for key, value in SMALL.items() for word in (f"--{key}", value)]
-    code, out, err = run(capsys, "msf_r3d18", "--runtime", "onnx,eager", *words, "--rounds", 1, "--json")
+    code, out, err = run(capsys, "msf_r3d_18", "--runtime", "onnx,eager", *words, "--repeats", 1, "--json")
     document = json.loads(out)
     assert code == 1
     assert [r["runtime"] for r in document["rows"]] == ["eager"]
-    assert document["failed"] == {"msf_r3d18 x0.125 in onnx, fp32": "NotImplementedError: no such layer"}
-    assert "failed: msf_r3d18 x0.125 in onnx, fp32" in err
+    assert document["unreadable"] == {"msf_r3d_18 x0.125 in onnx, fp32": "NotImplementedError: no such layer"}
+    assert "failed: msf_r3d_18 x0.125 in onnx, fp32" in err
 
 
 @pytest.mark.slow
@@ -327,7 +327,7 @@ def test_memory_of_a_training_step_is_more_than_that_of_a_pass():
 
 
 def test_a_case_that_fails_in_its_process_is_named():
-    broken = Case(Network("gone", "r3d18", {}, 2, (3, 4, 32, 32), weights="/nowhere/weights"), "eager", "fp32")
+    broken = Case(Network("gone", "r3d_18", {}, 2, (3, 4, 32, 32), weights="/nowhere/weights"), "eager", "fp32")
     with pytest.raises(RuntimeError, match=r"memory of gone in eager, fp32 could not be measured: .*found none at"):
         working_bytes(broken, HERE)
 
@@ -335,17 +335,17 @@ def test_a_case_that_fails_in_its_process_is_named():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("r3d81", "did you mean r3d18"),
-        ("r3d18 --runtime eagre", "did you mean eager"),
-        ("r3d18 --precision fp33", "did you mean fp32"),
-        ("r3d18 --runtime eager --precision int8", "expected a runtime that can run int8, found eager"),
-        ("r3d18 --runtime onnx --train", "onnx cannot train"),
-        ("r3d18 --rounds 0", "--rounds of 1 or more"),
-        ("r3d18 --batch 0", "a batch and threads of 1 or more"),
-        ("r3d18 --threads 0", "a batch and threads of 1 or more"),
-        ("r3d18 --width -1", "width above 0"),
+        ("r3d81", "did you mean r3d_18"),
+        ("r3d_18 --runtime eagre", "did you mean eager"),
+        ("r3d_18 --precision fp33", "did you mean fp32"),
+        ("r3d_18 --runtime eager --precision int8", "expected a runtime that can run int8, found eager"),
+        ("r3d_18 --runtime onnx --train", "onnx cannot train"),
+        ("r3d_18 --repeats 0", "--repeats of 1 or more"),
+        ("r3d_18 --batch 0", "a batch and threads of 1 or more"),
+        ("r3d_18 --threads 0", "a batch and threads of 1 or more"),
+        ("r3d_18 --width -1", "width_mult above 0"),
         ("{videos}", "found none at"),
-        ("r3d18 --device tpu", "--device"),
+        ("r3d_18 --device tpu", "--device"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_2(capsys, video_folder, words, message):
@@ -357,14 +357,14 @@ def test_mistakes_get_one_line_and_exit_2(capsys, video_folder, words, message):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused(capsys):
-    code, _, err = run(capsys, "r3d18", "--device", "cuda")
+    code, _, err = run(capsys, "r3d_18", "--device", "cuda")
     assert code == 2
     assert "expected a GPU" in err
 
 
 def test_a_runtime_that_is_not_installed_names_its_install_command(capsys, monkeypatch):
     monkeypatch.setattr("msfnet.bench.runtimes.find_spec", lambda name: None)
-    code, _, err = run(capsys, "r3d18", "--runtime", "openvino")
+    code, _, err = run(capsys, "r3d_18", "--runtime", "openvino")
     assert code == 2
     assert "openvino needs openvino, nncf: pip install 'msfnet[export]'" in err
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, logged
 
-from msfnet.data.annotations.readers import read_data
+from msfnet.data.annotations.readers import read_dataset
 from msfnet.doctor.cost import estimate_cost
 from msfnet.doctor.file_info import VideoFacts
 from msfnet.inference.evaluation import evaluate_data
@@ -20,10 +20,6 @@ from msfnet.training.trainer import resume, train
 from msfnet.types import VideoItem, Views
 
 
-def quiet(line):
-    pass
-
-
 def tiny(recipe, *overrides):
     return load_recipe(recipe, [*TINY, "train.epochs=1", *overrides])
 
@@ -31,11 +27,11 @@ def tiny(recipe, *overrides):
 @pytest.fixture(scope="module")
 def best_run(video_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "best"
-    train(read_data(video_folder), tiny("best"), folder, say=quiet)
+    train(read_dataset(video_folder), tiny("best"), folder)
     return folder
 
 
-def test_recipe_best_trains_and_its_weights_recognise(best_run, video_folder):
+def test_recipe_best_trains_and_its_weights_recognize(best_run, video_folder):
     assert 0 < read_history(best_run)[0]["train_loss"] < 10
     weights = load_weights(best_run)
     assert weights.preprocessing == tiny("best").preprocessing()
@@ -44,26 +40,26 @@ def test_recipe_best_trains_and_its_weights_recognise(best_run, video_folder):
     prediction = recognizer.predict(video, views=Views(2, 3))
     assert prediction.error is None
     assert sum(score for _, score in prediction.predictions) == pytest.approx(1, abs=1e-5)
-    scores = evaluate_data(best_run, video_folder, lists=None, split=1, views=None, say=quiet)
+    scores = evaluate_data(best_run, video_folder, annotations=None, split=1, views=None)
     assert scores.to_dict()["video"] == json.loads((best_run / "scores.json").read_text())["video"]
 
 
-@pytest.mark.parametrize("kind", ["difference", "rgb+difference"])
+@pytest.mark.parametrize("kind", ["rgb_diff", "rgb+rgb_diff"])
 def test_training_scoring_and_prediction_see_the_same_input(video_folder, tmp_path, kind):
-    recipe = tiny("small", f"data.input={kind}", "data.sampling=centred", "data.train_sampling=dense")
-    train(read_data(video_folder), recipe, tmp_path / "run", say=quiet)
+    recipe = tiny("small", f"clip.input={kind}", "clip.eval_sampling=dense", "clip.train_sampling=dense")
+    train(read_dataset(video_folder), recipe, tmp_path / "run")
     weights = load_weights(tmp_path / "run")
-    assert weights.arguments.get("in_channels") == recipe.preprocessing().channels
+    assert weights.kwargs.get("in_chans") == recipe.preprocessing().channels
     assert weights.preprocessing.input == kind
     still = torch.zeros(1, recipe.preprocessing().channels, 4, 32, 32)
     assert weights.model(still).isfinite().all()
-    scores = evaluate_data(tmp_path / "run", video_folder, lists=None, split=1, views=None, say=quiet)
-    assert not scores.failed
+    scores = evaluate_data(tmp_path / "run", video_folder, annotations=None, split=1, views=None)
+    assert not scores.unreadable
 
 
 def test_the_default_input_adds_no_argument():
-    assert load_recipe("paper").model_arguments() == {"width": 1.0, "frames": 8, "size": 112}
-    assert load_recipe("paper", ["data.input=difference"]).model_arguments()["in_channels"] == 3
+    assert load_recipe("paper").model_kwargs() == {"width_mult": 1.0, "num_frames": 8, "img_size": 112}
+    assert load_recipe("paper", ["clip.input=rgb_diff"]).model_kwargs()["in_chans"] == 3
 
 
 def test_cost_is_that_of_the_input(tmp_path):
@@ -71,16 +67,16 @@ def test_cost_is_that_of_the_input(tmp_path):
     items = [VideoItem(tmp_path / f"{i}.mp4", label, "train") for i, label in enumerate("ab")]
     facts = {item.path: VideoFacts(str(item.path), 0) for item in items}
     costs = [
-        estimate_cost(tiny("small", f"data.input={kind}"), items, facts, torch.device("cpu"))
-        for kind in ("rgb", "rgb+difference")
+        estimate_cost(tiny("small", f"clip.input={kind}"), items, facts, torch.device("cpu"))
+        for kind in ("rgb", "rgb+rgb_diff")
     ]
     assert costs[1].multiply_adds > costs[0].multiply_adds
 
 
 def test_averaged_weights_are_kept_scored_and_resumed_bit_for_bit(video_folder, tmp_path):
-    listing, whole, parts = read_data(video_folder), tmp_path / "whole", tmp_path / "parts"
-    recipe = tiny("small", "train.ema=0.9", "train.epochs=3")
-    train(listing, recipe, whole, say=quiet)
+    listing, whole, parts = read_dataset(video_folder), tmp_path / "whole", tmp_path / "parts"
+    recipe = tiny("small", "train.ema_decay=0.9", "train.epochs=3")
+    train(listing, recipe, whole)
 
     class StopError(Exception):
         pass
@@ -89,15 +85,15 @@ def test_averaged_weights_are_kept_scored_and_resumed_bit_for_bit(video_folder, 
         if line.startswith("epoch   2/3"):
             raise StopError
 
-    with pytest.raises(StopError):
-        train(listing, recipe, parts, say=stop_after_two)
-    resume(parts, say=quiet)
+    with pytest.raises(StopError), logged(stop_after_two):
+        train(listing, recipe, parts)
+    resume(parts)
     assert [row["val_loss"] for row in read_history(parts)] == [row["val_loss"] for row in read_history(whole)]
     a, b = load_weights(whole).model.state_dict(), load_weights(parts).model.state_dict()
     assert all(torch.equal(a[key], b[key]) for key in a)
 
     plain = tmp_path / "plain"
-    train(listing, tiny("small", "train.epochs=3"), plain, say=quiet)
+    train(listing, tiny("small", "train.epochs=3"), plain)
     losses = [[row["train_loss"] for row in read_history(folder)] for folder in (whole, plain)]
     assert losses[0] == losses[1]  # averaging does not touch what is trained
     checkpoint = load_checkpoint(whole / "last")
@@ -110,7 +106,7 @@ def test_averaged_weights_are_kept_scored_and_resumed_bit_for_bit(video_folder, 
 
 
 def test_stochastic_depth_and_zero_init_are_reached_by_a_recipe():
-    recipe = load_recipe("small", ["model.arguments.drop_path=0.2", "model.arguments.zero_init=true"])
-    model = create_model(recipe.model.name, 3, **recipe.model_arguments())
+    recipe = load_recipe("small", ["model.kwargs.drop_path_rate=0.2", "model.kwargs.zero_init_residual=true"])
+    model = create_model(recipe.model.name, 3, **recipe.model_kwargs())
     assert model.layer4[1].drop_path.rate == pytest.approx(0.2)
     assert not model.layer4[1].conv2[-1].weight.any()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import moving_square, write_lossless
+from conftest import logged, moving_square, write_lossless
 
 from msfnet.cli import main
 from msfnet.data.cache import content, ledger, store
@@ -22,8 +22,8 @@ from msfnet.data.cache import frame_cache as cache_module
 from msfnet.data.cache.frame_cache import FrameCache, choose_codec, describe, estimate_raw_bytes
 from msfnet.data.cache.packed import read_header
 from msfnet.data.cache.store import Store
-from msfnet.data.dataset import TrainingVideos, Turns, make_batches, open_reader
-from msfnet.data.sampling import even_clips
+from msfnet.data.dataset import TrainVideos, Turns, make_batches, open_reader
+from msfnet.data.sampling import uniform_clips
 from msfnet.data.video.decode import read_clips, read_video
 from msfnet.data.video.decoders import DECODERS, Decoder, DirectReader
 from msfnet.inference.evaluation import evaluate_data
@@ -81,21 +81,21 @@ def folder(tmp_path):
 @pytest.mark.parametrize("codec", ["raw", "jpeg"])
 def test_frames_are_the_decoders_and_the_same_each_time(video, folder, codec):
     def plan(n):
-        return even_clips(n, 8, 2)
+        return uniform_clips(n, 8, 2)
 
     direct = read_clips(video, plan, NATIVE)
     first = FrameCache(folder, NATIVE, 2**30, codec).read_clips(video, plan)
     again = FrameCache(folder, NATIVE, 2**30, codec).read_clips(video, plan)
     assert np.array_equal(first.frames, again.frames)
     assert np.abs(first.frames.astype(int) - direct.frames).mean() <= (0 if codec == "raw" else 3)
-    assert (again.video_frames, again.repeated, again.warning) == (20, False, None)
+    assert (again.video_frames, again.padded, again.warning) == (20, False, None)
     assert len(entries(folder)) == 1
 
 
 def test_short_videos_are_named_as_such(tmp_path, folder):
     write_lossless(tmp_path / "a.mkv", moving_square(3))
     for _ in range(2):
-        assert FrameCache(folder, NATIVE, 2**30).read_clips(tmp_path / "a.mkv", lambda n: even_clips(n, 8, 1)).repeated
+        assert FrameCache(folder, NATIVE, 2**30).read_clips(tmp_path / "a.mkv", lambda n: uniform_clips(n, 8, 1)).padded
 
 
 def test_other_content_size_rate_codec_decoder_and_version_are_other_entries(video, folder, monkeypatch):
@@ -124,11 +124,11 @@ def test_training_at_a_rate_sees_the_same_clips_with_a_cache_and_without(tmp_pat
     items = [VideoItem(tmp_path / f"{fps}.mkv", "a") for fps in (30, 10, 4)]
     for item, fps in zip(items, (30, 10, 4), strict=True):
         write_lossless(item.path, moving_square(3 * fps), fps)
-    preprocessing = replace(Recipe(data=Data(size=32, frames=8, fps=10)).preprocessing(), interval_frames=1)
+    preprocessing = replace(Recipe(data=Data(size=32, frames=8, fps=10)).preprocessing(), frame_interval=1)
     cached = FrameCache(folder, preprocessing.frame_format, 2**30)
     direct, first, again = (
         [
-            TrainingVideos(items, ["a"], preprocessing, reader, sampling="dense")[i, seed]
+            TrainVideos(items, ["a"], preprocessing, reader, sampling="dense")[i, seed]
             for i in range(3)
             for seed in (1, 2)
         ]
@@ -193,7 +193,7 @@ def test_a_second_epoch_reads_no_video(tmp_path, folder, workers):
     items = [VideoItem(root / f"{i}.avi", "a") for i in range(5)]
     preprocessing = Recipe(data=Data(size=32, frames=4)).preprocessing()
     cache = FrameCache(folder, preprocessing.frame_format, 2**30)
-    videos = TrainingVideos(items, ["a"], preprocessing, cache, sampling="random-interval")
+    videos = TrainVideos(items, ["a"], preprocessing, cache, sampling="random_interval")
     loader = make_batches(videos, Turns(len(items), 2, seed=0), workers, print)
     past_the_tick()
     first = list(loader.epoch(0))
@@ -524,23 +524,25 @@ def test_raw_size_is_estimated_from_a_few_videos(tmp_path, monkeypatch):
 
 def test_a_recipe_opens_the_cache_it_asks_for(video, folder, tmp_path):
     items, preprocessing, said = [VideoItem(video, "a")], Recipe().preprocessing(), []
-    assert open_reader(Data(cache="off"), preprocessing, items, said.append) == DirectReader(FrameFormat((171, 128)))
-    cache = open_reader(Data(cache=str(folder), cache_gb=0.5), preprocessing, items, said.append)
+    assert open_reader(Data(cache="off"), preprocessing, items) == DirectReader(FrameFormat((171, 128)))
+    cache = open_reader(Data(cache=str(folder), cache_gib=0.5), preprocessing, items)
     assert (cache.store.folder, cache.store.budget_bytes, cache.codec) == (folder, 2**29, "raw")
     assert said == ["cache: 1 videos, about 0.0 GB raw of 0.5 GB"]
-    assert open_reader(Data(cache=str(folder), cache_gb=0.001), preprocessing, items, said.append).codec == "jpeg"
+    assert open_reader(Data(cache=str(folder), cache_gib=0.001), preprocessing, items).codec == "jpeg"
     with pytest.raises(UserError, match="expected a folder for the cache, found the file"):
-        open_reader(Data(cache=str(video)), preprocessing, items, said.append)
+        open_reader(Data(cache=str(video)), preprocessing, items)
 
 
 def test_evaluate_fills_the_cache_and_reads_from_it(tiny_run, video_folder, folder, monkeypatch):
     monkeypatch.setenv("MSFNET_CACHE", str(folder))
     said = []
-    first = evaluate_data(tiny_run, video_folder, lists=None, split=1, views=None, say=said.append)
+    with logged(said.append):
+        first = evaluate_data(tiny_run, video_folder, annotations=None, split=1, views=None)
     assert any(line.startswith(f"cache: {first.n_videos} videos") for line in said)
     assert len(entries(folder)) == first.n_videos
     read_by(monkeypatch, lambda *a: pytest.fail("decoded again"))
-    again = evaluate_data(tiny_run, video_folder, lists=None, split=1, views=None, say=said.append)
+    with logged(said.append):
+        again = evaluate_data(tiny_run, video_folder, annotations=None, split=1, views=None)
     assert again.to_dict() == first.to_dict()
 
 

@@ -24,20 +24,20 @@ def test_models_json_is_the_contracts(capsys):
     code, out, _ = run(capsys, "models", "--num-classes", "400", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
     assert code == 0
-    assert rows["r3d18"] == {"name": "r3d18", "params": 33371472, "macs": 20348379136, "input": [3, 8, 112, 112]}
+    assert rows["r3d_18"] == {"name": "r3d_18", "params": 33371472, "macs": 20348379136, "input": [3, 8, 112, 112]}
     assert rows["c3d"]["input"] == [3, 16, 112, 112]
 
 
 def test_models_table(capsys):
     code, out, _ = run(capsys, "models")
     assert code == 0
-    assert "msf_r3d18_fsam            21.881    14.05  3x8x112x112" in out
+    assert "msf_r3d_18_fsam            21.881    14.05  3x8x112x112" in out
 
 
 def test_train_evaluate_predict(capsys, video_folder, tmp_path):
     settings = [word for item in TINY for word in ("--set", item)]
     folder = tmp_path / "run"
-    code, out, err = run(capsys, "train", video_folder, "--model", "r3d18", *settings, "--out", folder)
+    code, out, err = run(capsys, "train", video_folder, "--model", "r3d_18", *settings, "--out", folder)
     assert (code, out.strip()) == (0, str(folder))
     assert "epoch   2/2" in err
     assert "test: " in err
@@ -47,7 +47,7 @@ def test_train_evaluate_predict(capsys, video_folder, tmp_path):
     )
     scores = json.loads(out)
     assert code == 0
-    assert {"n_videos", "n_failed", "clip", "video", "views", "per_class"} <= scores.keys()
+    assert {"n_videos", "n_unreadable", "clip", "video", "views", "per_class"} <= scores.keys()
     assert sum(map(sum, scores["confusion"])) == scores["n_videos"]
     assert scores["views"] == "2x3"
     assert set(scores["video"]) == {"top1", "top5"}
@@ -56,7 +56,7 @@ def test_train_evaluate_predict(capsys, video_folder, tmp_path):
     assert "| video |" in (tmp_path / "scores" / "scores.md").read_text()
 
     video = video_folder / "GoLeft" / "v_GoLeft_g01_c01.mp4"
-    code, out, _ = run(capsys, "predict", folder, video, "--top", "1", "--json")
+    code, out, _ = run(capsys, "predict", folder, video, "--top-k", "1", "--json")
     answer = json.loads(out)
     assert code == 0
     assert set(answer) >= {"path", "predictions", "error"}
@@ -91,18 +91,18 @@ def test_resume_of_a_finished_run_scores_it_again(capsys, tiny_run, video_folder
     [
         ("train nowhere", "found nothing at nowhere"),
         ("train {videos} --recipe papr", "did you mean paper"),
-        ("train {videos} --model r3d81", "did you mean r3d18"),
+        ("train {videos} --model r3d81", "did you mean r3d_18"),
         ("train {videos} --set train.epoch=1", "did you mean train.epochs"),
         ("train {videos} --resume", "--resume needs --out DIR"),
         ("train {videos} --resume --out {run} --set train.epochs=9", "takes its recipe as it is"),
         ("train {videos} --out {run}", "holds a run already"),
-        ("train {videos} --lists {videos}", "found none of them"),
+        ("train {videos} --annotations {videos}", "found none of them"),
         ("evaluate {videos} {videos}", "expected weights (.safetensors), a run folder"),
         ("evaluate {video} {videos}", "expected a .safetensors file, found something else"),
         ("evaluate {run} {videos} --views 3", "CLIPSxCROPS"),
         ("evaluate {run} {videos} --views 0x1", "1 clip or more"),
         ("predict {run} nowhere.mp4", "found 'nowhere.mp4'"),
-        ("predict {run} {video} --top 0", "--top of 1 or more"),
+        ("predict {run} {video} --top-k 0", "--top-k of 1 or more"),
         ("predict {run} {video} --json --csv", "one of --json and --csv"),
         ("predict nowhere.safetensors {video}", "found none at nowhere.safetensors"),
         ("predict {run}", "alone; add some"),

@@ -51,7 +51,7 @@ def test_predict_imports_what_it_uses_and_no_more(tiny_run, video_folder):
         ("{missing} {video}", "found none at"),
         ("{run} {missing}", "found '"),
         ("{run} {video} --views 3", "CLIPSxCROPS"),
-        ("{run} {video} --top 0", "--top of 1 or more"),
+        ("{run} {video} --top-k 0", "--top-k of 1 or more"),
     ],
 )
 def test_predict_tells_mistakes_before_it_imports_torch(tiny_run, video_folder, tmp_path, words, message):

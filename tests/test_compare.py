@@ -10,13 +10,13 @@ import pytest
 from conftest import TINY, page_in_browser
 
 from msfnet.cli import main
-from msfnet.data.annotations.readers import read_data
+from msfnet.data.annotations.readers import read_dataset
 from msfnet.experiments.compare import Run, class_rows, differing_keys, duels, read_runs, seed_groups
 from msfnet.experiments.compare_page import compare
-from msfnet.models.registry import summarise
+from msfnet.models.registry import summarize
 from msfnet.recipe import load_recipe
 from msfnet.training.trainer import train
-from msfnet.types import ScoredVideo, Scores, UserError, Views
+from msfnet.types import EvalResult, ScoredVideo, UserError, Views
 
 
 def command(*arguments):
@@ -34,7 +34,7 @@ def runs(tiny_run, video_folder, tmp_path_factory):
     text = (tiny_run / "recipe.toml").read_text("utf-8")
     (root / "again" / "recipe.toml").write_text(text.replace("seed = 0", "seed = 1"), "utf-8")
     recipe = load_recipe("small", [*TINY, "model.name=c3d"])
-    train(read_data(video_folder), recipe, root / "other", say=lambda line: None)
+    train(read_dataset(video_folder), recipe, root / "other")
     return root
 
 
@@ -96,9 +96,9 @@ def test_json_has_every_number(runs, tmp_path, capsys):
     first = by_name["first"]
     scores = json.loads((runs / "first" / "scores.json").read_text())
     assert first["test_top1"] == scores["video"]["top1"]
-    assert first["balanced_top1"] == pytest.approx(sum(r["top1"] for r in scores["per_class"].values()) / 2)
-    assert first["params"] == summarise("msf_r3d18_fsam", 2, width=0.125, frames=4, size=32).params
-    assert first["differs"] == {"model.name": "msf_r3d18_fsam"}
+    assert first["mean_class_accuracy"] == pytest.approx(sum(r["top1"] for r in scores["per_class"].values()) / 2)
+    assert first["params"] == summarize("msf_r3d_18_fsam", 2, width_mult=0.125, num_frames=4, img_size=32).params
+    assert first["differs"] == {"model.name": "msf_r3d_18_fsam"}
     assert by_name["other"]["differs"] == {"model.name": "c3d"}
     assert first["epochs"] == 2
     assert document["pairs"][0]["n_videos"] == scores["n_videos"]
@@ -125,17 +125,17 @@ def run_of(name, answers, seed=0, **recipe):
         own = [right for right, other in zip(answers, labels, strict=True) if other == label]
         per_class[label] = {"n": len(own), "top1": sum(own) / len(own)}
     top1 = {"top1": sum(answers) / len(answers), "top5": 1.0}
-    scores = Scores(
+    scores = EvalResult(
         ("a", "b", "c"), Views(), top1, top1, per_class, np.zeros((3, 3), int), len(answers), {}, (), videos
     )
     values = {"train.seed": seed, "optim.lr": 0.1} | recipe
     history = [{"epoch": 1, "val_top1": top1["top1"], "seconds": 2.0}]
-    return Run(Path(name), name, values, history, scores, summarise("r3d18", 3, width=0.125))
+    return Run(Path(name), name, values, history, scores, summarize("r3d_18", 3, width_mult=0.125))
 
 
 def test_only_keys_that_differ_are_told():
-    runs = [run_of("x", [1, 0]), run_of("y", [1, 0], 1), run_of("z", [1, 0], 1, **{"model.arguments.groups": 3})]
-    assert differing_keys(runs) == ["train.seed", "model.arguments.groups"]
+    runs = [run_of("x", [1, 0]), run_of("y", [1, 0], 1), run_of("z", [1, 0], 1, **{"model.kwargs.num_splits": 3})]
+    assert differing_keys(runs) == ["train.seed", "model.kwargs.num_splits"]
     assert differing_keys(runs[:1]) == []
 
 
@@ -143,14 +143,14 @@ def test_runs_that_differ_in_the_seed_are_a_group():
     runs = [
         run_of("x", [1, 1, 1, 1], 0),
         run_of("other", [1, 0, 1, 0], 0, **{"optim.lr": 0.2}),
-        run_of("y", [1, 1, 0, 0], 1, **{"train.logger": ["csv"]}),
+        run_of("y", [1, 1, 0, 0], 1, **{"train.loggers": ["csv"]}),
         run_of("again", [1, 0, 1, 0], 0, **{"optim.lr": 0.2}),
     ]
     (group,) = seed_groups(runs)
     assert [run.name for run in group.runs] == ["x", "y"]
     mean, spread = group.mean("test_top1")
     assert (mean, spread) == (0.75, pytest.approx(0.25 * 2**0.5))
-    assert group.mean("memory_mb") == (None, None)
+    assert group.mean("peak_memory_mib") == (None, None)
 
 
 def test_duels_count_videos_that_one_has_right():

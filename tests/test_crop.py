@@ -81,7 +81,7 @@ def test_both_ways_agree_with_torchs_resize_of_floats(seed, scale, aspect, size_
 
 @pytest.mark.parametrize("way", [crop_one_by_one, crop_at_once])
 def test_shrinking_does_not_alias(way):
-    """A board of single black and white pixels is grey at half its size; nearest pixels would make it one of them."""
+    """A board of single black and white pixels is gray at half its size; nearest pixels would make it one of them."""
     board = ((torch.arange(32)[:, None] + torch.arange(32)) % 2 * 255).to(torch.uint8)
     clips = board[None, None, :, :, None].expand(1, 2, 32, 32, 3)
     shrunk = way(clips, torch.tensor([[0, 0, 32, 32]]), 16)[:, :, 2:-2, 2:-2].float()

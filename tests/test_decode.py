@@ -11,7 +11,7 @@ from conftest import moving_square, write_lossless
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msfnet.data.sampling import even_clips
+from msfnet.data.sampling import uniform_clips
 from msfnet.data.video import decode
 from msfnet.data.video.decode import count_frames, decoded_frames, open_video, read_clips, read_video, timeline
 from msfnet.procedural.dataset import write_video
@@ -32,7 +32,7 @@ def test_frames_are_exactly_those_that_were_written(tmp_path):
     assert np.array_equal(read_video(tmp_path / "a.mkv", NATIVE).frames[0], frames)
     clip = read_clips(tmp_path / "a.mkv", every(7), NATIVE)
     assert np.array_equal(clip.frames[0], frames[::7])
-    assert (clip.video_frames, clip.repeated, clip.warning) == (30, False, None)
+    assert (clip.video_frames, clip.padded, clip.warning) == (30, False, None)
 
 
 def test_views_may_overlap_and_repeat(tmp_path):
@@ -45,8 +45,8 @@ def test_views_may_overlap_and_repeat(tmp_path):
 
 def test_short_video_is_named_as_such(tmp_path):
     write_lossless(tmp_path / "a.mkv", moving_square(3))
-    clip = read_clips(tmp_path / "a.mkv", lambda n: even_clips(n, 8, 1), NATIVE)
-    assert clip.repeated
+    clip = read_clips(tmp_path / "a.mkv", lambda n: uniform_clips(n, 8, 1), NATIVE)
+    assert clip.padded
     assert np.array_equal(clip.frames[0, 2:], np.repeat(clip.frames[0, 2:3], 6, axis=0))
 
 
@@ -73,7 +73,7 @@ def test_plan_is_asked_again_when_fewer_frames_can_be_decoded(tmp_path):
 
     def plan(n):
         asked.append(n)
-        return even_clips(n, 4, 1)
+        return uniform_clips(n, 4, 1)
 
     clip = read_clips(tmp_path / "b.mkv", plan, NATIVE)
     assert abs(clip.video_frames - there) <= 1
@@ -96,12 +96,12 @@ def test_every_hostile_file_gives_frames_or_a_reason(real_data, fps):
     seen = {}
     for path in sorted((real_data / "robustness").iterdir()):
         try:
-            clip = read_clips(path, lambda n: even_clips(n, 8, 2), replace(SMALL, fps=fps))
+            clip = read_clips(path, lambda n: uniform_clips(n, 8, 2), replace(SMALL, fps=fps))
         except VideoError as error:
             seen[path.name] = str(error)
         else:
             assert clip.frames.shape == (2, 8, 64, 86, 3), path.name
-            assert clip.repeated == (clip.video_frames < 8), path.name
+            assert clip.padded == (clip.video_frames < 8), path.name
     assert seen.keys() == EXPECTED_FAILURES.keys()
     for name, reason in EXPECTED_FAILURES.items():
         assert reason in seen[name]
@@ -110,7 +110,7 @@ def test_every_hostile_file_gives_frames_or_a_reason(real_data, fps):
 
 @pytest.mark.parametrize(("name", "found"), [("truncated.avi", 15), ("truncated_faststart.mp4", 33)])
 def test_truncated_files_give_what_is_there_and_say_so(real_data, name, found):
-    clip = read_clips(real_data / "robustness" / name, lambda n: even_clips(n, 8, 1), SMALL)
+    clip = read_clips(real_data / "robustness" / name, lambda n: uniform_clips(n, 8, 1), SMALL)
     assert f"promises 131 frames, {found} could be read" in clip.warning
 
 
@@ -322,7 +322,7 @@ def test_a_video_is_read_at_another_rate(tmp_path):
         clip = read_clips(tmp_path / "a.mkv", every(2), own)
         assert np.array_equal(clip.frames[0], frames[shown[::2]])
         assert clip.video_frames == count_frames(tmp_path / "a.mkv", fps) == len(shown)
-    assert read_clips(tmp_path / "a.mkv", lambda n: even_clips(n, 7, 1), replace(NATIVE, fps=5.0)).repeated
+    assert read_clips(tmp_path / "a.mkv", lambda n: uniform_clips(n, 7, 1), replace(NATIVE, fps=5.0)).padded
 
 
 def test_files_that_tell_no_times_go_by_their_headers_rate(real_data):
@@ -354,7 +354,7 @@ def test_originals_at_a_third_of_their_rate_are_their_transcodes(real_data, name
 
 def test_a_file_of_the_rate_that_is_asked_for_is_read_as_it_is(real_data):
     """The videos that recipe `best` was measured on: one of each class."""
-    fps = load_recipe("best").data.fps
+    fps = load_recipe("best").clip.fps
     paths = sorted(next(folder.glob("*.mp4")) for folder in (real_data / "ucf101-18").iterdir() if folder.is_dir())
     assert len(paths) == 18
     for path in paths:

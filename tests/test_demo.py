@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import page_in_browser
 
-from msfnet.data.annotations.readers import read_data
+from msfnet.data.annotations.readers import read_dataset
 from msfnet.data.video.decode import read_video
 from msfnet.procedural.dataset import write_data_set
 from msfnet.procedural.figures import CLASSES, CYCLES, FRAMES, HEIGHT_PX, ONE_WAY, WIDTH_PX, draw_video, motions
@@ -60,7 +60,7 @@ def test_videos_are_drawn_from_the_seed():
 
 def test_data_set_is_written_whole_and_goes_on_where_it_stopped(tmp_path):
     write_data_set(tmp_path, {"train": 2, "test": 1}, seed=0)
-    listing = read_data(tmp_path)
+    listing = read_dataset(tmp_path)
     assert len(listing.items) == 3 * len(CLASSES)
     assert len(listing.in_split("test")) == len(CLASSES)
     assert read_video(listing.items[0].path, FrameFormat((WIDTH_PX, HEIGHT_PX))).video_frames == FRAMES
@@ -80,9 +80,9 @@ def test_demo_learns_what_shuffling_destroys_and_leaves_a_page(tmp_path, capsys)
         main(["demo", "--out", str(tmp_path)])
     assert stopped.value.code == 0
     captured = capsys.readouterr()
-    recognised = float(re.search(r"held-out videos recognised: ([\d.]+)%", captured.out)[1])
+    recognized = float(re.search(r"held-out videos recognized: ([\d.]+)%", captured.out)[1])
     shuffled = float(re.search(r"frames shuffled: ([\d.]+)%", captured.out)[1])
-    assert recognised >= 90
+    assert recognized >= 90
     assert shuffled <= 30  # chance is 12.5
     assert "epoch   9/9" in captured.err
     look_at(tmp_path / "report.html")

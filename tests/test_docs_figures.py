@@ -10,7 +10,7 @@ import torch
 
 from msfnet.layers.fsam import TOP16, FrequencyPool
 from msfnet.layers.msl import MSL
-from msfnet.models.registry import summarise
+from msfnet.models.registry import summarize
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 FIGURES = runpy.run_path(str(DOCS / "figures.py"))  # from here on `drawing` can be imported
@@ -74,7 +74,7 @@ def test_lanes_are_what_msl_runs(channels, groups):
 
 
 def test_paths_of_the_block_are_as_drawn():
-    block = facts.block_of("msf_r3d18")
+    block = facts.block_of("msf_r3d_18")
     found = {}
     for name in ("conv1", "conv2"):
         getattr(block, name).register_forward_hook(lambda m, i, o, name=name: found.update({name: o.clone()}))
@@ -84,10 +84,10 @@ def test_paths_of_the_block_are_as_drawn():
 
 
 def test_stages_as_drawn_add_up():
-    for name in ("msf_r3d18_fsam", "msf_c3d_fsam"):
+    for name in ("msf_r3d_18_fsam", "msf_c3d_fsam"):
         columns = diagrams.columns(name)
-        assert sum(column.params for column in columns) == summarise(name).params
-        assert sum(column.macs for column in columns) == summarise(name).macs
+        assert sum(column.params for column in columns) == summarize(name).params
+        assert sum(column.macs for column in columns) == summarize(name).macs
         assert sum(column.runs.count("FSAM") for column in columns) == 2
 
 
@@ -96,14 +96,14 @@ def test_stages_as_drawn_add_up():
 
 def test_msl_sees_1_3_5_7_frames_and_the_blocks_5_and_up_to_9():
     assert [reach.frames for reach in facts.msl_reaches()] == [1, 3, 5, 7]
-    assert [reach.frames for reach in facts.block_reaches("r3d18")] == [5]
-    assert [reach.frames for reach in facts.block_reaches("msf_r3d18")] == [3, 5, 7, 9]
+    assert [reach.frames for reach in facts.block_reaches("r3d_18")] == [5]
+    assert [reach.frames for reach in facts.block_reaches("msf_r3d_18")] == [3, 5, 7, 9]
     triangle = [[1, 0, 0, 0], [0, 3, 0, 0], [0, 5, 3, 0], [0, 7, 5, 3]]
     assert [reach.by_input for reach in facts.msl_reaches()] == triangle
 
 
 def test_outermost_frames_have_little_of_the_gradient():
-    for reach in (facts.msl_reaches()[3], *facts.block_reaches("msf_r3d18")[2:]):
+    for reach in (facts.msl_reaches()[3], *facts.block_reaches("msf_r3d_18")[2:]):
         share = reach.shares.sum(0)
         outermost = share[share > 0][0], share[share > 0][-1]
         assert all(0.005 < float(end) < 0.025 for end in outermost)
@@ -126,7 +126,7 @@ def test_rows_and_columns_grow_alike(dim):
 
 @pytest.mark.slow
 def test_depth():
-    r3d, msf = facts.depth_reaches("r3d18"), facts.depth_reaches("msf_r3d18")
+    r3d, msf = facts.depth_reaches("r3d_18"), facts.depth_reaches("msf_r3d_18")
     seen = [frames for frames, _ in r3d.values()]
     assert f"{', '.join(map(str, seen[:-1]))} and {seen[-1]}" in WORDS
     assert all(fewest == most for fewest, most in r3d.values())
@@ -147,13 +147,13 @@ def test_groups():
 
 
 def test_sizes_in_the_text():
-    r3d, msf, fsam = (summarise(name) for name in ("r3d18", "msf_r3d18", "msf_r3d18_fsam"))
+    r3d, msf, fsam = (summarize(name) for name in ("r3d_18", "msf_r3d_18", "msf_r3d_18_fsam"))
     params, macs = (100 * (1 - a / b) for a, b in ((msf.params, r3d.params), (msf.macs, r3d.macs)))
     assert f"MSF takes {params:.0f} % of R3D's parameters away and {macs:.0f} % of its multiply-adds" in WORDS
     assert f"FSAM adds {(fsam.params - msf.params) / 1e6:.3f} M parameters" in WORDS
     assert fsam.macs / msf.macs < 1.001
-    for name in ("r3d18", "msf_r3d18_a", "msf_r3d18", "msf_r3d18_c", "msf_r3d18_d"):
-        assert f"{summarise(name).params / 1e6:.3f} M" in WORDS
+    for name in ("r3d_18", "msf_r3d_18_a", "msf_r3d_18", "msf_r3d_18_c", "msf_r3d_18_d"):
+        assert f"{summarize(name).params / 1e6:.3f} M" in WORDS
 
 
 # FAM
@@ -214,7 +214,7 @@ def test_independent_frequencies_of_small_maps():
 
 def test_sam_looks_at_seven_and_meets_fewer():
     assert facts.sam_extent() == (7, 7, 7)
-    places = [shape for name in ("msf_r3d18_fsam", "msf_c3d_fsam") for shape in facts.fsam_places(name).values()]
+    places = [shape for name in ("msf_r3d_18_fsam", "msf_c3d_fsam") for shape in facts.fsam_places(name).values()]
     assert places == [(256, 2, 14, 14), (512, 1, 7, 7), (256, 8, 28, 28), (512, 2, 7, 7)]
     met = [float((facts.sam_taps(*size) > 0).float().mean()) for _, *size in places]
     assert met == pytest.approx([3 / 7, 1 / 7, 1, 3 / 7])

@@ -17,7 +17,7 @@ from conftest import page_in_browser, write_lossless
 from scenes import scene, shrunk
 
 from msfnet.cli import main
-from msfnet.data.annotations.readers import read_data
+from msfnet.data.annotations.readers import read_dataset
 from msfnet.doctor.cost import estimate_cost
 from msfnet.doctor.file_info import VideoFacts
 from msfnet.doctor.scan import check_files
@@ -25,7 +25,7 @@ from msfnet.procedural.dataset import write_video
 from msfnet.recipe import load_recipe
 from msfnet.types import VideoItem
 
-QUICK = ("--set", "model.width=0.125", "--set", "data.size=32", "--set", "data.frames=8")
+QUICK = ("--set", "model.width_mult=0.125", "--set", "clip.crop_size=32", "--set", "clip.num_frames=8")
 
 
 def run(capsys, *arguments):
@@ -148,7 +148,7 @@ def test_json_says_all_of_every_file(examined, planted):
 
 def test_clean_manifest_can_be_read_and_is_clean(examined, capsys):
     clean = examined[2] / "clean" / "clean.csv"
-    kept = {item.path.name: item for item in read_data(clean).items}
+    kept = {item.path.name: item for item in read_dataset(clean).items}
     expected = {row[0] for row in GOOD} | {"cut off.mkv", "short.mkv", "later.mp4", "run4.mp4"}
     assert set(kept) == expected - {"jump1.mp4"}
     assert (kept["jump3.mp4"].split, kept["jump3.mp4"].group) == ("test", "g6")
@@ -182,7 +182,7 @@ def test_a_sound_data_set_exits_0_and_the_second_look_decodes_nothing(tmp_path, 
     assert code == 0
     assert out.splitlines()[-1] == "nothing is wrong"
     assert "6 videos of 2 classes from manifest" in out
-    assert "training: 40 epochs of 3 clips with msf_r3d18_fsam" in out
+    assert "training: 40 epochs of 3 clips with msf_r3d_18_fsam" in out
     assert "decoded: 6 of 6" in err
     code, again, err = run(capsys, tmp_path / "lists" / "good.csv")
     assert code == 0
@@ -277,8 +277,12 @@ def test_files_with_an_error_are_tried_again(tmp_path):
 def test_cost_is_counted_from_recipe_and_videos(planted, tmp_path):
     import torch
 
-    recipe = load_recipe("small", ["model.width=0.125", "data.size=32", "data.frames=4", "train.epochs=3"])
-    items = [item for item in read_data(planted).items if item.path.name in ("run1.mp4", "run2.mp4", "jump3 again.mp4")]
+    recipe = load_recipe(
+        "small", ["model.width_mult=0.125", "clip.crop_size=32", "clip.num_frames=4", "train.epochs=3"]
+    )
+    items = [
+        item for item in read_dataset(planted).items if item.path.name in ("run1.mp4", "run2.mp4", "jump3 again.mp4")
+    ]
     facts = check_files([item.path for item in items], tmp_path / "j").facts
     cost = estimate_cost(recipe, items, facts, torch.device("cpu"))
     assert cost.clips_per_epoch == 3
@@ -303,5 +307,5 @@ def test_the_cost_is_that_of_the_split_that_training_draws(counts, val_fraction,
     names = [(s, i) for s, n in counts.items() for i in range(n)]
     items = [VideoItem(Path(f"{s}{i}"), "a", None if s == "none" else s) for s, i in names]
     facts = {item.path: VideoFacts(str(item.path), 0) for item in items}
-    recipe = load_recipe("small", ["model.width=0.125", "data.size=32", f"data.val_fraction={val_fraction}"])
+    recipe = load_recipe("small", ["model.width_mult=0.125", "clip.crop_size=32", f"data.val_fraction={val_fraction}"])
     assert estimate_cost(recipe, items, facts, torch.device("cpu")).clips_per_epoch == clips

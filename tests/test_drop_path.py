@@ -26,15 +26,15 @@ def test_in_evaluation_and_at_a_rate_of_zero_it_is_the_identity():
 
 def test_rates_grow_in_equal_steps_to_the_last_block():
     assert linear_rates(0.4, 4) == pytest.approx([0.1, 0.2, 0.3, 0.4])
-    model = create_model("msf_r3d18", 3, width=0.125, drop_path=0.8)
+    model = create_model("msf_r3d_18", 3, width_mult=0.125, drop_path_rate=0.8)
     rates = [module.rate for module in model.modules() if isinstance(module, DropPath)]
     assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
 
 
 def test_a_dropped_block_is_its_shortcut():
     """Both branches of the MSF block go together: with a rate near one nothing but relu(B) is left."""
-    for name in ("r3d18", "msf_r3d18"):
-        block = create_model(name, 3, width=0.125).layer1[1].train()
+    for name in ("r3d_18", "msf_r3d_18"):
+        block = create_model(name, 3, width_mult=0.125).layer1[1].train()
         block.drop_path.rate = 1 - 1e-6
         x = torch.randn(4, 8, 2, 4, 4)
         assert torch.equal(block(x), x.relu())
@@ -43,4 +43,4 @@ def test_a_dropped_block_is_its_shortcut():
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_other_rates_are_refused(rate):
     with pytest.raises(UserError, match="expected a drop_path of at least 0 and below 1, found"):
-        create_model("r3d18", 3, drop_path=rate)
+        create_model("r3d_18", 3, drop_path_rate=rate)

@@ -15,7 +15,7 @@ def small_network():
 
 
 def take_steps(model, average, n, seed):
-    """`n` steps of noise, as an optimiser and a norm would change weights, statistics and counts."""
+    """`n` steps of noise, as an optimizer and a norm would change weights, statistics and counts."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(n):
         with torch.no_grad():
@@ -30,7 +30,7 @@ def same(a, b):
 
 
 def test_by_hand():
-    """Weights 1, then 2, 3, 4; d is 2/11, 3/12 and, by the decay, 0.3, not 4/13."""
+    """Checkpoint 1, then 2, 3, 4; d is 2/11, 3/12 and, by the decay, 0.3, not 4/13."""
     model = nn.Linear(1, 1, bias=False)
     nn.init.ones_(model.weight)
     average = WeightAverage(model, 0.3)

@@ -19,7 +19,7 @@ def test_a_run_leaves_the_answer_to_each_test_video(tiny_run):
     scores = read_scores(tiny_run)
     tested = [item for item in read_manifest(tiny_run / "split.csv").items if item.split == "test"]
     assert [(Path(video.path), video.label) for video in scores.videos] == [(item.path, item.label) for item in tested]
-    assert np.mean([video.right for video in scores.videos]) == pytest.approx(scores.video["top1"])
+    assert np.mean([video.correct for video in scores.videos]) == pytest.approx(scores.video["top1"])
     assert all(0.5 <= video.score <= 1 for video in scores.videos)  # the higher of two
     for i, label in enumerate(scores.classes):
         said = [video.predicted for video in scores.videos if video.label == label]
@@ -33,7 +33,7 @@ def test_an_unreadable_video_has_its_place_and_no_answer(tiny_run, video_folder,
     items = [VideoItem(tmp_path / name, "GoLeft") for name in ("good.mp4", "broken.mp4", "good.mp4")]
     first, broken, last = evaluate(weights.model, weights.classes, weights.preprocessing, items, workers=0).videos
     assert (broken.path, broken.predicted, broken.score) == (str((tmp_path / "broken.mp4").resolve()), None, 0)
-    assert not broken.right
+    assert not broken.correct
     assert first == last
     assert first.predicted in weights.classes
 

@@ -13,7 +13,7 @@ from msfnet.layers import winograd
 def trained(name, **arguments):
     """A network whose norms have seen something: statistics, scales and shifts are no longer those of a new one."""
     torch.manual_seed(0)
-    model = create_model(name, 5, width=0.25, size=32, **arguments)
+    model = create_model(name, 5, width_mult=0.25, img_size=32, **arguments)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm3d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -40,7 +40,7 @@ def test_logits_stay(name):
 def test_a_cpu_that_onednn_does_not_serve(dtype, monkeypatch):
     """As those without AVX-512 in bf16: PyTorch's own loops compute it then."""
     monkeypatch.setattr(fused, "onednn_computes", lambda dtype: False)
-    model = trained("msf_r3d18_fsam")
+    model = trained("msf_r3d_18_fsam")
     x = torch.randn(2, *model.input_shape)
     with torch.no_grad():
         expected, got = model(x), fuse(model, dtype)(x)
@@ -50,20 +50,20 @@ def test_a_cpu_that_onednn_does_not_serve(dtype, monkeypatch):
 @pytest.mark.parametrize("frames", [1, 2, 3, 8])
 def test_clips_of_any_length(frames, monkeypatch):
     monkeypatch.setitem(winograd.WORTHWHILE_MACS, torch.float32, 0)
-    model = trained("msf_r3d18_fsam")
+    model = trained("msf_r3d_18_fsam")
     x = torch.randn(2, 3, frames, 40, 24)
     with torch.no_grad():
         expected = model(x)
         assert (fuse(model)(x) - expected).norm() < 1e-4 * expected.norm()
 
 
-@pytest.mark.parametrize("name", ["r3d18", "r2plus1d18", "msf_r3d18_fsam"])
+@pytest.mark.parametrize("name", ["r3d_18", "r2plus1d_18", "msf_r3d_18_fsam"])
 def test_norms_behind_convolutions_are_gone(name):
     norms = [m for m in fuse(trained(name)).modules() if isinstance(m, nn.BatchNorm3d)]
     assert len(norms) == (8 if name.startswith("msf") else 0)  # those behind MSL, which ends in ReLUs
 
 
-@pytest.mark.parametrize("name", ["r3d18", "msf_r3d18_fsam", "msf_c3d_fsam"])
+@pytest.mark.parametrize("name", ["r3d_18", "msf_r3d_18_fsam", "msf_c3d_fsam"])
 def test_bf16_agrees_to_its_precision(name):
     model = trained(name)
     x = torch.randn(4, *model.input_shape)

@@ -33,7 +33,7 @@ def test_split_sizes(channels, groups, sizes):
 
 @pytest.mark.parametrize(("channels", "groups"), [(64, 1), (64, 0), (3, 4)])
 def test_split_that_cannot_be_names_both_numbers(channels, groups):
-    with pytest.raises(ValueError, match=rf"{channels} channels, found groups={groups}"):
+    with pytest.raises(ValueError, match=rf"{channels} channels, found num_splits={groups}"):
         MSL(channels, groups)
 
 
@@ -183,7 +183,7 @@ def test_attention_keeps_the_shape_and_only_scales_down(make):
 
 
 def test_nst_nests_time_in_space():
-    """Its weight at a place depends on all moments of that place's neighbourhood through the attention over time."""
+    """Its weight at a place depends on all moments of that place's neighborhood through the attention over time."""
     torch.manual_seed(0)
     nst = NST()
     x = torch.randn(1, 4, 9, 5, 5, requires_grad=True)

@@ -19,10 +19,10 @@ def gradients(model, x):
     return [p.grad.clone() for p in model.parameters()]
 
 
-@pytest.mark.parametrize("name", ["msf_r3d18_fsam", "msf_r3d18_a", "msf_r3d18_c", "msf_r3d18_d", "msf_r3d18_cbam"])
+@pytest.mark.parametrize("name", ["msf_r3d_18_fsam", "msf_r3d_18_a", "msf_r3d_18_c", "msf_r3d_18_d", "msf_r3d_18_cbam"])
 @pytest.mark.parametrize("layout", [torch.channels_last_3d, torch.contiguous_format])
 def test_gradients_are_the_same_to_the_last_bit(name, layout, monkeypatch):
-    model = create_model(name, 3, width=0.25, size=32).to(memory_format=layout).train()
+    model = create_model(name, 3, width_mult=0.25, img_size=32).to(memory_format=layout).train()
     x = torch.randn(3, 3, 8, 32, 32)
     with_notes = gradients(model, x)
     monkeypatch.setattr(resnet3d, "lean", lambda wanted: nullcontext())
@@ -30,7 +30,7 @@ def test_gradients_are_the_same_to_the_last_bit(name, layout, monkeypatch):
 
 
 def test_running_statistics_count_a_batch_once(monkeypatch):
-    model = create_model("msf_r3d18_fsam", 3, width=0.25, size=32).train()
+    model = create_model("msf_r3d_18_fsam", 3, width_mult=0.25, img_size=32).train()
     x = torch.randn(3, 3, 8, 32, 32)
     gradients(model, x)
     assert {int(b) for name, b in model.named_buffers() if name.endswith("num_batches_tracked")} == {1}
@@ -71,7 +71,7 @@ def test_tensors_that_are_no_longer_used_leave_their_memory():
 
 def test_networks_without_memory_are_no_exception():
     with torch.device("meta"):
-        model = create_model("msf_r3d18_fsam", 3, width=0.25, size=32).train()
+        model = create_model("msf_r3d_18_fsam", 3, width_mult=0.25, img_size=32).train()
         model(torch.zeros(2, 3, 8, 32, 32)).sum().backward()
 
 
@@ -102,7 +102,7 @@ def kept_bytes(model, x, monkeypatch):
 
 
 def test_a_network_keeps_half_of_what_it_would(monkeypatch):
-    model = create_model("msf_r3d18_fsam", 3, width=0.25, size=32).train()
+    model = create_model("msf_r3d_18_fsam", 3, width_mult=0.25, img_size=32).train()
     x = torch.randn(2, 3, 8, 32, 32)
     with_notes = kept_bytes(model, x, monkeypatch)
     monkeypatch.setattr(resnet3d, "lean", lambda wanted: nullcontext())

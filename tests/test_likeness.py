@@ -23,8 +23,8 @@ def same(a, b):
 
 def thumbs(frames, fps=10.0):
     """Thumbs of frames T H W 3 of 64 x 64 px."""
-    grey = frames.mean(3).reshape(len(frames), 32, 2, 32, 2).mean((2, 4))
-    return Thumbs(grey.astype(np.uint8), np.arange(len(frames)) / fps)
+    gray = frames.mean(3).reshape(len(frames), 32, 2, 32, 2).mean((2, 4))
+    return Thumbs(gray.astype(np.uint8), np.arange(len(frames)) / fps)
 
 
 COPIES = {

@@ -12,7 +12,7 @@ from listed import alike, file_names, kinds, line_ends, make_video, marks, told,
 
 from msfnet.data.annotations.names import plain
 from msfnet.data.annotations.official_lists import read_lists
-from msfnet.data.annotations.readers import read_data
+from msfnet.data.annotations.readers import read_dataset
 from msfnet.types import UserError
 
 splits = st.sampled_from(["train", "test"])
@@ -50,7 +50,7 @@ def test_ucf101_lists_keep_any_name_and_label(tmp_path_factory, videos, end, mar
         write_list(root / "lists" / f"{part}list02.txt", lines, end, mark)
     if with_classes:
         write_list(root / "lists" / "classInd.txt", [f"{n} {label}" for label, n in numbers.items()], end, mark)
-    listing = read_data(root / "videos", root / "lists", 2)
+    listing = read_dataset(root / "videos", root / "lists", 2)
     assert (told(listing), listing.missing, listing.notes) == (expected, (), ())
 
 
@@ -64,7 +64,7 @@ def test_hmdb51_lists_keep_any_name_and_label(tmp_path_factory, videos, end, mar
         lines = [f"{label}/{name} {numbers[label]}" for (label, name), split, _ in videos if split == part]
         write_list(root / "lists" / f"hmdb51_vid_{word}_split_1.txt", lines, end, mark)
     write_list(root / "lists" / "label_map.txt", sorted(numbers), end, mark)
-    listing = read_data(root / "videos", root / "lists")
+    listing = read_dataset(root / "videos", root / "lists")
     assert (told(listing), listing.missing, listing.notes) == (expected, (), ())
 
 
@@ -77,7 +77,7 @@ def test_original_hmdb51_lists_keep_any_name_and_label(tmp_path_factory, videos,
         listed = [(name, split) for (other, name), split, _ in videos if other == label]
         lines = [f"{name}.avi {1 if split == 'train' else 2} " for name, split in listed]
         write_list(root / "lists" / f"{label}_test_split3.txt", [*lines, "not used.avi 0 "], end, mark)
-    listing = read_data(root / "videos", root / "lists", 3)
+    listing = read_dataset(root / "videos", root / "lists", 3)
     assert (told(listing), listing.missing, listing.notes) == (expected, (), ())
 
 
@@ -100,8 +100,8 @@ def test_public_hmdb51_lists(real_data):
 @pytest.mark.parametrize("split", [1, 2, 3])
 def test_lists_and_manifest_of_the_real_clips_agree(real_data, split):
     clips = real_data / "ucf101-18"
-    by_list = read_data(clips, real_data / "annotations" / "ucf101_official", split)
-    assert told(by_list) == told(read_data(clips, split=split))
+    by_list = read_dataset(clips, real_data / "annotations" / "ucf101_official", split)
+    assert told(by_list) == told(read_dataset(clips, split=split))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_kinetics_lists_keep_any_name_and_label(tmp_path_factory, clips, labels,
     for name, listed in rows.items():
         write_list(root / f"{name}.csv", csv_lines([header[: len(listed[0])], *listed]), end, mark)
     write_list(root / "label_map_k600.txt", sorted(labels), end, mark)
-    listing = read_data(root / "data", root)
+    listing = read_dataset(root / "data", root)
     assert (told(listing), listing.missing, listing.notes) == (expected, (), ())
     assert {item.group for item in listing.items} == {clip[0] for clip in clips}
 
@@ -205,7 +205,7 @@ def test_official_kinetics_rows_and_label_map(real_data):
 def test_clips_that_are_missing_are_counted(tmp_path):
     write_list(tmp_path / "val.csv", [HEADER, "air drumming,x-_9,7,17,val", "air drumming,gone,7.0,17.0,val"])
     touch(tmp_path, "v/anything/x-_9_000007_000017.mkv")
-    listing = read_data(tmp_path / "v", tmp_path)
+    listing = read_dataset(tmp_path / "v", tmp_path)
     assert [(i.label, i.split) for i in listing.items] == [("air drumming", "val")]
     assert listing.missing == ("gone_000007_000017",)
     assert "1 listed videos are not there (first: gone_000007_000017)" in listing.describe()
@@ -235,7 +235,7 @@ def test_test_lists_without_labels_are_left_out_and_said(tmp_path, lines):
     write_list(tmp_path / "kinetics-400_test.csv", lines)
     write_list(tmp_path / "kinetics-400_train.csv", [HEADER, "Run,c,0,10,train"])
     touch(tmp_path, "v/a.mp4", "v/c.mp4")
-    listing = read_data(tmp_path / "v", tmp_path)
+    listing = read_dataset(tmp_path / "v", tmp_path)
     assert [item.path.name for item in listing.items] == ["c.mp4"]
     assert listing.describe().endswith("; 2 videos of kinetics-400_test.csv have no label and are left out")
 
@@ -245,7 +245,7 @@ def test_a_video_in_the_folder_of_another_label_is_another(tmp_path):
         tmp_path / "val.csv", [HEADER, "Run,a,0,10,val", "Sit down,a,20,30,val", "Run,b,0,10,val", "Sit down,c,0,9,val"]
     )
     touch(tmp_path, "v/Sit_down/a.mp4", "v/Run/b.mp4", "v/Run/c.mp4")
-    listing = read_data(tmp_path / "v", tmp_path)
+    listing = read_dataset(tmp_path / "v", tmp_path)
     assert told(listing) == {
         (tmp_path / "v/Sit_down/a.mp4", "Sit down", "val"),
         (tmp_path / "v/Run/b.mp4", "Run", "val"),
@@ -256,7 +256,7 @@ def test_a_video_in_the_folder_of_another_label_is_another(tmp_path):
 def test_a_whole_video_under_two_labels_is_left_out_and_said(tmp_path):
     write_list(tmp_path / "val.csv", [HEADER, "Run,a,0,10,val", "Sit,a,20,30,val", "Sit,b,0,10,val", "Sit,b,20,30,val"])
     touch(tmp_path, "v/a.mp4", "v/b.mp4")
-    listing = read_data(tmp_path / "v", tmp_path)
+    listing = read_dataset(tmp_path / "v", tmp_path)
     assert [item.path.name for item in listing.items] == ["b.mp4"]
     assert "1 videos are listed under several labels or splits and left out: " in listing.describe()
 
@@ -323,7 +323,7 @@ def test_something_json_keeps_any_label(tmp_path_factory, videos, labels, end, m
     numbers = {label: str(n) for n, label in enumerate(sorted(labels))}
     write_list(root / "lists" / f"{prefix}labels.json", [json.dumps(numbers)], end, mark)
     write_list(root / "lists" / f"{prefix}test.json", ['[{"id": "1"}, {"id": "7"}]'], end, mark)
-    listing = read_data(root / "videos", root / "lists")
+    listing = read_dataset(root / "videos", root / "lists")
     assert (told(listing), listing.missing) == (expected, ())
     assert listing.notes == (f"2 videos of {prefix}test.json have no label and are left out",)
 
@@ -391,7 +391,7 @@ def test_lists_by_id_keep_any_label(tmp_path_factory, videos, labels, end, mark,
         write_list(root / "lists" / f"{name}-{word}.csv", csv_lines(rows, ";"), end, mark)
     write_list(root / "lists" / f"{name}-labels.csv", csv_lines([[label] for label in sorted(labels)], ";"), end, mark)
     write_list(root / "lists" / f"{name}-test.csv", ["100001", "100002"], end, mark)
-    listing = read_data(root / "videos", root / "lists")
+    listing = read_dataset(root / "videos", root / "lists")
     assert (told(listing), listing.missing) == (expected, ())
     assert listing.notes == (f"2 videos of {name}-test.csv have no label and are left out",)
 
@@ -408,7 +408,7 @@ def test_tables_by_id_keep_any_label(tmp_path_factory, videos, labels, end, mark
         header = ("video_id", "label", "frames", "label_id", "shape", "format")
         write_list(root / "lists" / f"{word}.csv", csv_lines([header, *rows]), end, mark)
     write_list(root / "lists" / "Test.csv", ["id,frames", "9,37"], end, mark)
-    listing = read_data(root / "videos", root / "lists")
+    listing = read_dataset(root / "videos", root / "lists")
     assert (told(listing), listing.missing) == (expected, ())
     assert listing.notes == ("1 videos of Test.csv have no label and are left out",)
 
@@ -449,7 +449,7 @@ def test_folders_without_lists(tmp_path):
     touch(tmp_path, "notes.csv", "labels.csv", "._trainlist01.txt")
     with pytest.raises(UserError, match=r"expected the lists of UCF101 .*found none of them"):
         read_lists(tmp_path, 1)
-    with pytest.raises(UserError, match="expected --lists to be a folder"):
+    with pytest.raises(UserError, match="expected --annotations to be a folder"):
         read_lists(tmp_path / "notes.csv", 1)
 
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import TINY
 from tensorboardX.proto.event_pb2 import Event
 
-from msfnet.data.annotations.readers import read_data
+from msfnet.data.annotations.readers import read_dataset
 from msfnet.recipe import Tracker, load_recipe
 from msfnet.training import loggers
 from msfnet.training.history import read_history
@@ -34,8 +34,8 @@ def scalars(folder):
 @pytest.fixture(scope="module")
 def followed(video_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "followed"
-    recipe = load_recipe("small", [*TINY, "train.logger=csv"])
-    train(read_data(video_folder), recipe, folder, say=lambda line: None)
+    recipe = load_recipe("small", [*TINY, "train.loggers=csv"])
+    train(read_dataset(video_folder), recipe, folder)
     return folder
 
 
@@ -54,7 +54,7 @@ def test_tensorboard_has_every_step_and_every_epoch(followed):
 
 
 def test_the_recipe_goes_with_it(followed):
-    assert "data.size: 32" in (followed / LOGS / "hparams.yaml").read_text("utf-8")
+    assert "clip.crop_size: 32" in (followed / LOGS / "hparams.yaml").read_text("utf-8")
 
 
 def test_a_named_tracker_gets_the_same(followed):
@@ -78,13 +78,13 @@ def test_without_names_there_is_tensorboard_alone(tmp_path):
 @pytest.mark.parametrize("name", ["wandb", "mlflow", "comet"])
 def test_a_missing_package_is_named_with_its_install_command(name, monkeypatch):
     monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda module: None)
-    with pytest.raises(UserError, match=f"train.logger names {name}, .*: pip install {TRACKERS[name].package}$"):
+    with pytest.raises(UserError, match=f"train.loggers names {name}, .*: pip install {TRACKERS[name].package}$"):
         require_trackers([name])
 
 
 def test_a_missing_package_stops_the_run_before_it_begins(video_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda module: None)
-    recipe = load_recipe("small", [*TINY, "train.logger=wandb"])
+    recipe = load_recipe("small", [*TINY, "train.loggers=wandb"])
     with pytest.raises(UserError, match="pip install wandb"):
-        train(read_data(video_folder), recipe, tmp_path / "run", say=lambda line: None)
+        train(read_dataset(video_folder), recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()

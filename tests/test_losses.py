@@ -95,17 +95,21 @@ def test_neutral_losses_are_cross_entropy_bit_for_bit(n, classes, smoothing, see
     targets = torch.rand(n, classes, generator=generator).softmax(1)
     expected = F.cross_entropy(logits, targets, label_smoothing=smoothing)
     counts = [count] * classes
-    for keys in (["train.loss=cross-entropy"], ["train.loss=weighted"], ["train.loss=focal", "train.focal_gamma=0"]):
+    for keys in (
+        ["train.loss=cross_entropy"],
+        ["train.loss=class_weighted"],
+        ["train.loss=focal", "train.focal_gamma=0"],
+    ):
         train = load_recipe("small", [*keys, f"train.label_smoothing={smoothing}"]).train
         assert torch.equal(make_loss(train, counts)(logits, targets), expected)
 
 
 def test_the_recipe_says_which():
-    recipes = {loss: load_recipe("small", [f"train.loss={loss}"]).train for loss in ("weighted", "focal")}
+    recipes = {loss: load_recipe("small", [f"train.loss={loss}"]).train for loss in ("class_weighted", "focal")}
     smoothing = recipes["focal"].label_smoothing
     weights = class_weights([1, 2, 3])
     assert torch.equal(
-        make_loss(recipes["weighted"], [1, 2, 3])(HALVES, SHARED),
+        make_loss(recipes["class_weighted"], [1, 2, 3])(HALVES, SHARED),
         weighted(HALVES, SHARED, weights=weights, label_smoothing=smoothing),
     )
     assert torch.equal(

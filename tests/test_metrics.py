@@ -1,4 +1,4 @@
-"""Scores by hand-written tables."""
+"""EvalResult by hand-written tables."""
 
 import math
 from itertools import product
@@ -15,14 +15,14 @@ from msfnet.metrics import (
     calibration,
     confused_pairs,
     confusion,
-    holm,
+    holm_correction,
     in_top,
     mcnemar,
     mean_and_spread,
     precision_and_f1,
-    sign_flips,
+    sign_flip_test,
     top_k,
-    wilson,
+    wilson_interval,
 )
 
 SCORES = np.array([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.1, 0.3, 0.6], [0.5, 0.3, 0.2]])
@@ -121,12 +121,12 @@ def test_calibration_loses_no_answer(n, seed):
 @given(st.integers(1, 300), st.floats(0, 1))
 def test_the_interval_of_a_share_is_wilsons(n, share):
     right = round(share * n)
-    expected = binomtest(right, n).proportion_ci(0.95, method="wilson")
-    assert wilson(right, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    expected = binomtest(right, n).proportion_ci(0.95, method="wilson_interval")
+    assert wilson_interval(right, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_a_share_of_nothing_may_be_any():
-    assert wilson(0, 0) == (0, 1)
+    assert wilson_interval(0, 0) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,13 @@ def test_sign_flips_count_every_way_of_signs(differences):
         for signs in product((-1, 1), repeat=len(differences))
     ]
     expected = sum(abs(total) >= abs(sum(differences)) for total in sums) / len(sums)
-    assert sign_flips(np.array(differences, dtype=int)) == pytest.approx(expected)
+    assert sign_flip_test(np.array(differences, dtype=int)) == pytest.approx(expected)
 
 
 @given(st.integers(0, 300), st.integers(0, 300))
 def test_sign_flips_of_single_runs_are_mcnemars_test(only_first, only_second):
     differences = np.array([1] * only_first + [-1] * only_second + [0] * 7)
-    assert sign_flips(differences) == pytest.approx(mcnemar(only_first, only_second), rel=1e-6)
+    assert sign_flip_test(differences) == pytest.approx(mcnemar(only_first, only_second), rel=1e-6)
 
 
 def test_the_bootstrap_of_single_runs_has_the_width_of_the_textbook():
@@ -190,9 +190,9 @@ def test_a_group_counts_as_many_times_as_it_has_videos():
 
 
 def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.6, 0.7]) == [1, 1]
-    assert holm([]) == []
+    assert holm_correction([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm_correction([0.6, 0.7]) == [1, 1]
+    assert holm_correction([]) == []
 
 
 def test_mean_and_spread():

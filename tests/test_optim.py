@@ -7,7 +7,7 @@ import torch
 from conftest import TINY
 from torch.nn import functional as F
 
-from msfnet.data.annotations.readers import read_data
+from msfnet.data.annotations.readers import read_dataset
 from msfnet.models.checkpoint import load_weights
 from msfnet.models.registry import create_model
 from msfnet.recipe import load_recipe
@@ -17,7 +17,7 @@ from msfnet.training.trainer import train
 from msfnet.types import UserError
 
 ONE_STEP = (
-    *("train.epochs=1", "train.batch=32", "optim.lr_batch=32", "data.val_fraction=0"),
+    *("train.epochs=1", "train.batch_size=32", "optim.base_batch_size=32", "data.val_fraction=0"),
     *("optim.name=adam", "optim.lr=0.001"),
     *("optim.schedule=constant", "optim.warmup_epochs=0", "optim.weight_decay=0"),
 )
@@ -27,9 +27,9 @@ def optim(*overrides):
     return load_recipe("small", overrides).optim
 
 
-def network(name="msf_r3d18_fsam"):
+def network(name="msf_r3d_18_fsam"):
     torch.manual_seed(0)
-    return create_model(name, 3, width=0.25, frames=4, size=32)
+    return create_model(name, 3, width_mult=0.25, num_frames=4, img_size=32)
 
 
 DEPTHS = {"stem": 5, "layer1": 4, "layer2": 3, "layer3": 2, "attention3": 2, "layer4": 1, "attention4": 1, "fc": 0}
@@ -66,13 +66,19 @@ def test_the_schedule_multiplies_every_rate():
 
 def test_a_run_moves_each_part_at_its_rate_and_frozen_ones_not_at_all(tiny_run, video_folder, tmp_path):
     """Adam's first step moves a weight by its rate, whatever its gradient."""
-    listing = read_data(video_folder)
+    listing = read_dataset(video_folder)
     items = tuple(replace(item, split="train") for item in listing.items)
     recipe = load_recipe(
         "small",
-        [*TINY, *ONE_STEP, f"model.init={tiny_run}", "optim.layer_decay=0.5", 'optim.frozen=["stem", "layer1.0"]'],
+        [
+            *TINY,
+            *ONE_STEP,
+            f"model.pretrained={tiny_run}",
+            "optim.layer_decay=0.5",
+            'optim.freeze=["stem", "layer1.0"]',
+        ],
     )
-    train(replace(listing, items=items), recipe, tmp_path / "run", say=lambda line: None)
+    train(replace(listing, items=items), recipe, tmp_path / "run")
     before, after = (load_weights(run).model.state_dict() for run in (tiny_run, tmp_path / "run"))
     kernels = {name for name, p in load_weights(tiny_run).model.named_parameters() if p.ndim > 1}
     moved = {key: float((after[key] - before[key]).abs().max()) for key in before}
@@ -120,24 +126,26 @@ def test_what_cannot_be_frozen_is_refused(frozen, message):
 
 
 def test_a_run_refuses_before_it_leaves_anything(video_folder, tmp_path):
-    recipe = load_recipe("small", [*TINY, 'optim.frozen=["layer9"]'])
+    recipe = load_recipe("small", [*TINY, 'optim.freeze=["layer9"]'])
     with pytest.raises(UserError, match="no part 'layer9'"):
-        train(read_data(video_folder), recipe, tmp_path / "run", say=lambda line: None)
+        train(read_dataset(video_folder), recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_runs_on_classes_of_unequal_size(video_folder, tmp_path):
     """Each means of dealing with imbalance takes part in training, and the scores tell every class."""
-    listing = read_data(video_folder)
+    listing = read_dataset(video_folder)
     left = [item for item in listing.items if item.label == "GoLeft"]
     items = [replace(item, split="test" if item in left[2:] else "train") for item in listing.items]
     losses = []
-    for i, dealt in enumerate(((), ("train.loss=weighted",), ("train.loss=focal",), ("data.balance=1",))):
-        recipe = load_recipe("small", [*TINY, "data.val_fraction=0", "train.epochs=1", "data.groups=ignore", *dealt])
+    for i, dealt in enumerate(((), ("train.loss=class_weighted",), ("train.loss=focal",), ("data.class_balance=1",))):
+        recipe = load_recipe(
+            "small", [*TINY, "data.val_fraction=0", "train.epochs=1", "data.group_split=false", *dealt]
+        )
         run = tmp_path / str(i)
-        result = train(replace(listing, items=tuple(items)), recipe, run, say=lambda line: None)
+        result = train(replace(listing, items=tuple(items)), recipe, run)
         losses.append(read_history(run)[0]["train_loss"])
     assert len(set(losses)) == 4
     assert all(0 < loss < 10 for loss in losses)
-    assert result.scores.to_dict()["balanced_top1"] == result.scores.per_class["GoLeft"]["top1"]
+    assert result.scores.to_dict()["mean_class_accuracy"] == result.scores.per_class["GoLeft"]["top1"]
     assert "2 (GoLeft) to 10 (GoRight)" in (run / "report.html").read_text(encoding="utf-8")

@@ -43,12 +43,12 @@ def test_raw_frames_come_back_exactly(frames, warning, data):
 @settings(max_examples=50, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 70), st.integers(1, 70)),
-    colours=arrays(np.uint8, (2, 3)),
+    colors=arrays(np.uint8, (2, 3)),
 )
-def test_jpeg_frames_come_back_closely(shape, colours):
-    """Gradients between any two colours, at odd sizes too, some of one pixel."""
+def test_jpeg_frames_come_back_closely(shape, colors):
+    """Gradients between any two colors, at odd sizes too, some of one pixel."""
     blend = np.linspace(0, 1, int(np.prod(shape))).reshape(*shape, 1)
-    frames = (colours[0] * (1 - blend) + colours[1] * blend).astype(np.uint8)
+    frames = (colors[0] * (1 - blend) + colors[1] * blend).astype(np.uint8)
     whole = entry(frames, "jpeg")
     assert read_header(whole).codec == "jpeg"
     assert psnr(unpack(whole, np.arange(shape[0])), frames) > 36

@@ -1,4 +1,4 @@
-"""Recognising files: an answer or a reason for each, in order."""
+"""Recognizing files: an answer or a reason for each, in order."""
 
 import json
 from dataclasses import replace
@@ -45,7 +45,7 @@ def test_a_network_sees_videos_at_the_rate_that_it_was_trained_at(tiny_run, reco
     write_lossless(tmp_path / "thirty.mkv", frames, 30)
     write_lossless(tmp_path / "ten.mkv", frames[1::3], 10)
     weights = load_weights(tiny_run)
-    own = replace(weights.preprocessing, sampling="centred", interval_frames=1, fps=10.0)
+    own = replace(weights.preprocessing, eval_sampling="dense", frame_interval=1, fps=10.0)
     save_weights(tmp_path / "ten.safetensors", replace(weights, preprocessing=own))
     at_ten = Recognizer.load(tmp_path / "ten.safetensors")
     assert at_ten.weights.preprocessing == own

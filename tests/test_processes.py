@@ -17,12 +17,12 @@ from torch import distributed as dist
 from torch import nn
 
 from msfnet import distributed
-from msfnet.data.annotations.readers import read_data
+from msfnet.data.annotations.readers import read_dataset
 from msfnet.models import c3d, resnet3d
 from msfnet.models.registry import create_model
 from msfnet.recipe import load_recipe
-from msfnet.training.batchnorm import SyncedBatchNorm3d, synced
-from msfnet.training.checkpointing import recompute_blocks
+from msfnet.training.batchnorm import SyncedBatchNorm3d, to_synced_batchnorm
+from msfnet.training.checkpointing import checkpoint_blocks
 from msfnet.training.engine import Engine
 from msfnet.training.history import EXACT
 from msfnet.training.learner import Learner
@@ -51,10 +51,10 @@ def finished(process, code=0):
 def settings(*overrides):
     """Clips of one batch are not mixed: they would find their partners among fewer others."""
     plain = (
-        "data.groups=ignore",
-        "train.mixup=0",
-        "train.batch=5",
-        "optim.lr_batch=5",
+        "data.group_split=false",
+        "augment.mixup=0",
+        "train.batch_size=5",
+        "optim.base_batch_size=5",
         "optim.warmup_epochs=0",
         "train.epochs=3",
     )
@@ -70,7 +70,7 @@ def curve(folder):
 def odd_folder(video_folder, tmp_path_factory):
     """A manifest of videos, one of them broken: 15 to train on, 4 to choose by, 3 to score. Nothing divides."""
     root = tmp_path_factory.mktemp("odd")
-    items = read_data(video_folder).items
+    items = read_dataset(video_folder).items
     rows = [["path", "label", "split"]]
     rows += [
         [item.path, item.label, "val" if i % 10 in (1, 2) else "test" if i % 10 == 3 else "train"]
@@ -97,7 +97,7 @@ def test_two_processes_learn_and_score_what_one_does(odd_folder, tmp_path):
     assert curve(tmp_path / "two") == {key: pytest.approx(values, rel=1e-6) for key, values in one.items()}
     found = json.loads((tmp_path / "two" / "scores.json").read_text())
     assert found["n_videos"] == scores["n_videos"] == 3
-    assert found["n_short"] == 1
+    assert found["n_padded"] == 1
     assert found["per_class"] == scores["per_class"]
     out, _ = finished(command(TORCHRUN, "evaluate", tmp_path / "one", odd_folder, "--json"))
     assert json.loads(out)["video"] == scores["video"]  # said once
@@ -105,7 +105,7 @@ def test_two_processes_learn_and_score_what_one_does(odd_folder, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_score_each_video_of_uneven_shards_once(odd_folder, tiny_run, tmp_path):
-    sizes = ("--recipe", tiny_run / "recipe.toml", "--set", "data.groups=ignore", "--set", "data.val_fraction=0")
+    sizes = ("--recipe", tiny_run / "recipe.toml", "--set", "data.group_split=false", "--set", "data.val_fraction=0")
     finished(command((), "shard", odd_folder, "--out", tmp_path / "shards", *sizes), code=1)  # one cannot be read
     scores = [
         json.loads(finished(command(launcher, "evaluate", tiny_run, tmp_path / "shards", "--json"))[0])
@@ -137,7 +137,7 @@ def test_tasks_of_a_slurm_job_find_each_other(odd_folder, tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_two_processes_stop_together_and_go_on_bit_for_bit(odd_folder, tmp_path):
     """Their norms are their own until the end of an epoch, so each must get its own back."""
-    arguments = settings("train.devices=2", "train.epochs=4", "train.save_minutes=1e-9")
+    arguments = settings("train.devices=2", "train.epochs=4", "train.checkpoint_minutes=1e-9")
     finished(command((), "train", odd_folder, "--out", tmp_path / "whole", *arguments), code=1)
     process = command((), "train", odd_folder, "--out", tmp_path / "run", *arguments)
     file = tmp_path / "run" / "last" / CHECKPOINT
@@ -155,7 +155,7 @@ def test_two_processes_stop_together_and_go_on_bit_for_bit(odd_folder, tmp_path)
 
 @pytest.mark.slow
 def test_an_error_of_one_process_ends_all_in_one_line(odd_folder, tmp_path):
-    arguments = settings("train.devices=2", "data.bad_videos=fail")
+    arguments = settings("train.devices=2", "data.on_unreadable_train=fail")
     _, errors = finished(command((), "train", odd_folder, "--out", tmp_path / "run", *arguments), code=2)
     assert "broken.mp4: cannot be read as a video" in errors.splitlines()[-1]
     assert errors.splitlines()[-1].startswith("msfnet: ")
@@ -211,11 +211,11 @@ def test_synced_norms_are_the_norms_of_the_whole_batch(tmp_path):
 
 
 def test_synced_networks_keep_their_keys_and_weights():
-    model = create_model("msf_r3d18_fsam", 3, width=0.125)
+    model = create_model("msf_r3d_18_fsam", 3, width_mult=0.125)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     x = torch.randn(2, 3, 4, 32, 32)
     expected = model.eval()(x)
-    model = synced(model)
+    model = to_synced_batchnorm(model)
     assert {type(m) for m in model.modules() if isinstance(m, nn.BatchNorm3d)} == {SyncedBatchNorm3d}
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -225,7 +225,7 @@ def test_synced_networks_keep_their_keys_and_weights():
 # Memory
 
 
-@pytest.mark.parametrize("name", ["r3d18", "msf_r3d18_fsam", "r2plus1d18", "c3d", "msf_c3d_fsam"])
+@pytest.mark.parametrize("name", ["r3d_18", "msf_r3d_18_fsam", "r2plus1d_18", "c3d", "msf_c3d_fsam"])
 def test_computing_blocks_twice_changes_nothing_but_memory(name, monkeypatch):
     """Outputs, gradients, running statistics and dropout; and what is kept for the backward pass is less."""
     for room in (resnet3d, c3d):  # its hooks would hide from ours what is kept
@@ -247,10 +247,10 @@ def test_computing_blocks_twice_changes_nothing_but_memory(name, monkeypatch):
         return loss, kept
 
     torch.manual_seed(0)
-    plain = create_model(name, 3, width=0.125, frames=8, size=32)
-    twice = create_model(name, 3, width=0.125, frames=8, size=32)
+    plain = create_model(name, 3, width_mult=0.125, num_frames=8, img_size=32)
+    twice = create_model(name, 3, width_mult=0.125, num_frames=8, img_size=32)
     twice.load_state_dict(plain.state_dict())
-    twice = recompute_blocks(twice)
+    twice = checkpoint_blocks(twice)
     (expected, kept), (found, kept_twice) = step(plain), step(twice)
     assert torch.equal(found, expected)
     assert kept_twice < 0.6 * kept
@@ -268,15 +268,15 @@ def test_a_step_in_parts_is_the_step_where_norms_do_not_care():
         "places": list(range(7)),
         "failures": [],
         "warnings": [],
-        "repeated": [],
+        "padded": [],
         "read_seconds": 0.0,
     }
     learned = []
     for parts in (1, 2, 3):
-        overrides = ("model.name=c3d", "train.batch=7", "optim.weight_decay=0", f"train.accumulate={parts}")
+        overrides = ("model.name=c3d", "train.batch_size=7", "optim.weight_decay=0", f"train.micro_batches={parts}")
         recipe = load_recipe("small", [*TINY, *overrides])
         torch.manual_seed(0)
-        model = create_model("c3d", 2, **recipe.model_arguments())
+        model = create_model("c3d", 2, **recipe.model_kwargs())
         model.dropout.p = 0
         learner = Learner(model, recipe, ("a", "b"), Engine(recipe.train), (4, 3))
         losses = [learner.step(batch, 0, number, 0.01) for number in range(3)]
@@ -293,7 +293,7 @@ def test_a_compiled_network_learns_the_same(video_folder, tmp_path):
     curves = []
     for compiled in ("false", "true"):
         slow = ("train.epochs=1", "optim.lr=0.001")  # what rounds otherwise must not grow
-        arguments = settings("model.name=r3d18", *slow, "data.val_fraction=0", f"train.compile={compiled}")
+        arguments = settings("model.name=r3d_18", *slow, "data.val_fraction=0", f"train.compile={compiled}")
         folder = tmp_path / compiled
         finished(command((), "train", video_folder, "--out", folder, *arguments))
         curves.append(float(next(csv.DictReader((folder / "metrics.csv").open()))["train_loss"]))

@@ -26,7 +26,7 @@ def test_public_names_are_these_and_all_load():
         "Preprocessing",
         "Recipe",
         "Recognizer",
-        "Scores",
+        "EvalResult",
         "UserError",
         "Views",
         "__version__",

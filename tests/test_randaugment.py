@@ -17,7 +17,7 @@ def random_clips(n=2, frames=3, size=9, seed=0, low=0, high=256):
 
 
 def on_levels(name, levels, strength):
-    """An operation on one frame with these grey levels in a row."""
+    """An operation on one frame with these gray levels in a row."""
     clip = torch.tensor(levels, dtype=torch.uint8)[None, None, None, :, None].expand(1, 1, 1, -1, 3)
     out = OPERATIONS[name](clip, torch.tensor([strength]))
     assert torch.equal(out[..., 0], out[..., 2])
@@ -41,7 +41,7 @@ def on_levels(name, levels, strength):
         ("brightness", [0, 100, 200], -1.0, [0, 10, 20]),
         ("contrast", [50, 100, 150], 1.0, [5, 100, 195]),
         ("contrast", [0, 100, 200], -1.0, [90, 100, 110]),
-        ("colour", [0, 100, 200], 1.0, [0, 100, 200]),  # greys stay
+        ("color", [0, 100, 200], 1.0, [0, 100, 200]),  # greys stay
         ("translate x", [10, 20, 30, 40, 50, 60, 70, 80, 90], 0.0, [10, 20, 30, 40, 50, 60, 70, 80, 90]),
     ],
 )
@@ -49,11 +49,11 @@ def test_levels(name, levels, strength, expected):
     assert on_levels(name, levels, strength) == expected
 
 
-def test_colour():
+def test_color():
     clip = torch.tensor([200, 100, 50], dtype=torch.uint8).view(1, 1, 1, 1, 3)
     luma = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
     for strength, factor in ((-1.0, 0.1), (0.5, 1.45)):
-        out = OPERATIONS["colour"](clip, torch.tensor([strength])).flatten().tolist()
+        out = OPERATIONS["color"](clip, torch.tensor([strength])).flatten().tolist()
         assert out == [min(255, max(0, round(luma + factor * (v - luma)))) for v in (200, 100, 50)]
 
 
@@ -94,7 +94,7 @@ def test_sharpness():
 
 
 @pytest.mark.parametrize(("name", "axis"), [("translate x", 3), ("translate y", 2)])
-def test_translate_moves_whole_frames_and_fills_with_grey(name, axis):
+def test_translate_moves_whole_frames_and_fills_with_gray(name, axis):
     clips = random_clips(size=20)
     out = OPERATIONS[name](clips, torch.tensor([1.0, -1.0]))  # 0.45 of 20 pixels
     moved, empty, rest = (lambda c, a, b: c.narrow(axis - 1, a, b)), 9, 11

@@ -18,7 +18,7 @@ def test_shipped_recipes_are_these():
 @pytest.mark.parametrize("name", ["best", "demo", "paper", "small"])
 def test_shipped_recipe_makes_its_network_and_says_where_it_comes_from(name):
     recipe = load_recipe(name)
-    model = create_model(recipe.model.name, 4, width=recipe.model.width, **recipe.model.arguments)
+    model = create_model(recipe.model.name, 4, width_mult=recipe.model.width_mult, **recipe.model.kwargs)
     make_optimizer(model, recipe.optim, recipe.learning_rate())
     header = shipped_recipes()[name].partition("[model]")[0]
     for word in ("Command:", "Cost:", "Expected:"):
@@ -27,11 +27,11 @@ def test_shipped_recipe_makes_its_network_and_says_where_it_comes_from(name):
 
 def test_paper_is_section_4_2():
     recipe = load_recipe("paper")
-    data, optim = recipe.data, recipe.optim
-    assert (data.frames, data.size, data.resize) == (8, 112, (171, 128))
-    assert (data.train_sampling, data.flip, data.crop_scale) == ("random-interval", True, 1.0)
-    assert data.contrast > 0
-    assert (optim.name, optim.lr, optim.schedule, optim.step_epochs) == ("adam", 1e-4, "step", 10)
+    clip, augment, optim = recipe.clip, recipe.augment, recipe.optim
+    assert (clip.num_frames, clip.crop_size, clip.resize) == (8, 112, (171, 128))
+    assert (clip.train_sampling, augment.hflip, augment.min_crop_side) == ("random_interval", True, 1.0)
+    assert augment.contrast > 0
+    assert (optim.name, optim.lr, optim.schedule, optim.decay_epochs) == ("adam", 1e-4, "step", 10)
     assert (optim.weight_decay, optim.warmup_epochs, recipe.train.label_smoothing) == (0, 0, 0)
 
 
@@ -43,7 +43,7 @@ def test_round_trip_through_toml(name, tmp_path):
 
 
 def test_the_contracts_keys_are_there():
-    promised = "model.name model.width model.init data.frames data.size data.cache train.epochs train.batch train.seed "
+    promised = "model.name model.width_mult model.pretrained clip.num_frames clip.crop_size data.cache train.epochs train.batch_size train.seed "
     promised += "train.devices train.precision optim.name optim.lr optim.schedule"
     assert set(promised.split()) <= set(recipe_keys())
 
@@ -58,7 +58,7 @@ def test_set_reaches_every_key(key):
     if name == "views":
         value = "2x3"
     elif name == "arguments":
-        value = {"groups": 5}
+        value = {"num_splits": 5}
     elif name == "resize":
         value = (200, 100)
     elif name in ("mean", "std"):
@@ -81,7 +81,7 @@ def test_set_reaches_every_key(key):
         value = next(c for c in choices if c != now) if choices else SAMPLES[type(now)]
     text = value if isinstance(value, str) else tomli_w.dumps({"v": value}).removeprefix("v = ").strip()
     if isinstance(value, dict):
-        text = "{groups = 5}"
+        text = "{num_splits = 5}"
     changed = load_recipe("small", [f"{key}={text}"])
     assert getattr(getattr(changed, table), name) == value
 
@@ -89,23 +89,23 @@ def test_set_reaches_every_key(key):
 @pytest.mark.parametrize(
     ("overrides", "arguments"),
     [
-        (["model.arguments.groups=4"], {"groups": 4}),
-        (["model.arguments.groups=4", "model.arguments.placement=c"], {"groups": 4, "placement": "c"}),
-        (["model.arguments.groups=4", "model.arguments={placement = 'c'}"], {"placement": "c"}),
+        (["model.kwargs.num_splits=4"], {"num_splits": 4}),
+        (["model.kwargs.num_splits=4", "model.kwargs.placement=c"], {"num_splits": 4, "placement": "c"}),
+        (["model.kwargs.num_splits=4", "model.kwargs={placement = 'c'}"], {"placement": "c"}),
     ],
 )
-def test_set_reaches_the_arguments_of_the_network(overrides, arguments):
+def test_set_reaches_the_default_kwargs_the_network(overrides, arguments):
     recipe = load_recipe("small", overrides)
-    assert recipe.model.arguments == arguments
+    assert recipe.model.kwargs == arguments
     assert change(load_recipe("small"), overrides) == recipe
 
 
 def test_change_leaves_the_rest_of_a_recipe_and_refuses_as_set_does():
-    recipe = load_recipe("small", ["model.arguments.groups=4"])
-    changed = change(recipe, ["optim.lr=0.3", "data.resize=[90, 80]", "model.arguments.placement=c"])
-    assert (changed.optim.lr, changed.data.resize) == (0.3, (90, 80))
-    assert changed.model.arguments == {"groups": 4, "placement": "c"}
-    assert recipe.model.arguments == {"groups": 4}
+    recipe = load_recipe("small", ["model.kwargs.num_splits=4"])
+    changed = change(recipe, ["optim.lr=0.3", "clip.resize=[90, 80]", "model.kwargs.placement=c"])
+    assert (changed.optim.lr, changed.clip.resize) == (0.3, (90, 80))
+    assert changed.model.kwargs == {"num_splits": 4, "placement": "c"}
+    assert recipe.model.kwargs == {"num_splits": 4}
     assert changed.train == recipe.train
     with pytest.raises(UserError, match=r"did you mean optim\.lr"):
         change(recipe, ["optim.rl=1"])
@@ -116,39 +116,38 @@ def test_change_leaves_the_rest_of_a_recipe_and_refuses_as_set_does():
     [
         ("train.epoch=3", "did you mean train.epochs"),
         ("trian.epochs=3", "no recipe key 'trian.epochs'; did you mean train.epochs"),
-        ("arguments.groups=4", "no recipe key 'arguments.groups'; did you mean .*model.arguments"),
-        ("model.argument.groups=4", "no recipe key 'model.argument.groups'; did you mean model.arguments"),
+        ("kwargs.num_splits=4", "no recipe key 'arguments.groups'; did you mean .*model.kwargs"),
+        ("model.argument.groups=4", "no recipe key 'model.argument.groups'; did you mean model.kwargs"),
         ("epochs=3", "no recipe key 'epochs'; did you mean train.epochs"),
-        ("data.resize=[86]", "recipe key data.resize.1: field required"),
-        ("data.mean=[0.1, 0.2, x]", "recipe key data.mean: .*found '.0.1, 0.2, x.'"),
+        ("clip.resize=[86]", "recipe key clip.resize.1: field required"),
+        ("clip.mean=[0.1, 0.2, x]", "recipe key clip.mean: .*found '.0.1, 0.2, x.'"),
         ("optim.lr=inf", "finite number, found inf"),
         ("train.devices=0", "'auto' or .* greater than 0, found 0"),
         ("optim.learning_rate=3", "no recipe key 'optim.learning_rate'"),
-        ("data.frame=3", "did you mean data.frames"),
+        ("data.frame=3", "did you mean clip.num_frames"),
         ("model=3", "recipe key model"),
         ("train.epochs", "expected --set table.key=value"),
         ("train.epochs=zero", "recipe key train.epochs: .*found 'zero'"),
         ("train.epochs=0", "greater than 0, found 0"),
         ("optim.name=rmsprop", "'adam', 'adamw' or 'sgd', found 'rmsprop'"),
         ("train.devices=none", "train.devices"),
-        ("train.logger=wanb", "recipe key train.logger.0: .*found 'wanb'; did you mean wandb"),
-        ("train.logger=neptune", "'csv', 'wandb', 'mlflow' or 'comet', found 'neptune'$"),
-        ("data.views=2by2", "expected views as CLIPSxCROPS"),
-        ("data.views=2x2", "1 or 3 crops, found 2x2"),
-        ("data.resize=[40, 40]", "at least the crop's"),
-        ("data.fps=-1", "expected data.fps of 0.01 to 1000, or 0 for every frame of a file, found -1"),
-        ("data.fps=1e-9", "found 1e-09"),
-        ("data.fps=nan", "finite number"),
-        ("data.flip_pairs=GoLeft", "recipe key data.flip_pairs: .*found 'GoLeft'"),
-        ('data.flip_pairs=[["GoLeft"]]', "recipe key data.flip_pairs.0"),
-        ("data.randaugment=2", "recipe key data.randaugment: .*found 2"),
-        ("data.randaugment=[2, 11]", "less than or equal to 10, found 11"),
-        ("data.temporal_jitter=1", "less than 1, found 1"),
-        ("data.balance=1.5", "less than or equal to 1, found 1.5"),
+        ("train.loggers=wanb", "recipe key train.loggers.0: .*found 'wanb'; did you mean wandb"),
+        ("train.loggers=neptune", "'csv', 'wandb', 'mlflow' or 'comet', found 'neptune'$"),
+        ("clip.views=2by2", "expected views as CLIPSxCROPS"),
+        ("clip.views=2x2", "1 or 3 crops, found 2x2"),
+        ("clip.resize=[40, 40]", "at least the crop's"),
+        ("clip.fps=-1", "expected clip.fps of 0.01 to 1000, or 0 for every frame of a file, found -1"),
+        ("clip.fps=1e-9", "found 1e-09"),
+        ("clip.fps=nan", "finite number"),
+        ("augment.flip_pairs=GoLeft", "recipe key augment.flip_pairs: .*found 'GoLeft'"),
+        ('augment.flip_pairs=[["GoLeft"]]', "recipe key augment.flip_pairs.0"),
+        ("augment.randaugment=2", "recipe key augment.randaugment: .*found 2"),
+        ("augment.randaugment=[2, 11]", "less than or equal to 10, found 11"),
+        ("data.class_balance=1.5", "less than or equal to 1, found 1.5"),
         ("optim.layer_decay=0", "greater than 0, found 0"),
-        ("optim.frozen=stem", "recipe key optim.frozen: .*found 'stem'"),
-        ("train.loss=focus", "'cross-entropy', 'weighted' or 'focal', found 'focus'"),
-        ("data.crop_aspect=0.5", "greater than or equal to 1, found 0.5"),
+        ("optim.freeze=stem", "recipe key optim.freeze: .*found 'stem'"),
+        ("train.loss=focus", "'cross_entropy', 'class_weighted' or 'focal', found 'focus'"),
+        ("augment.ratio=0.5", "greater than or equal to 1, found 0.5"),
         ("model.name.x=1", "name is a key, not a table"),
     ],
 )
@@ -169,10 +168,10 @@ def test_unknown_recipe_and_bad_toml(tmp_path):
 @pytest.mark.parametrize(("size", "resize"), [(112, (171, 128)), (56, (86, 64)), (224, (342, 256))])
 def test_resize_follows_the_crop(size, resize):
     assert resize_for(size) == resize
-    assert load_recipe("small", [f"data.size={size}"]).preprocessing().resize_px == resize
+    assert load_recipe("small", [f"clip.crop_size={size}"]).preprocessing().resize == resize
 
 
-@pytest.mark.parametrize("overrides", [[], ["data.fps=8.33"]])
+@pytest.mark.parametrize("overrides", [[], ["clip.fps=8.33"]])
 def test_preprocessing_round_trip(overrides):
     preprocessing = load_recipe("small", overrides).preprocessing()
     assert Preprocessing.from_dict(json.loads(json.dumps(preprocessing.to_dict()))) == preprocessing
@@ -182,7 +181,7 @@ def test_preprocessing_round_trip(overrides):
 @pytest.mark.parametrize(
     ("overrides", "table"),
     [
-        (["optim.schedule=step", "optim.step_epochs=10"], [(0, 1), (9.99, 1), (10, 0.1), (25, 0.01)]),
+        (["optim.schedule=step", "optim.decay_epochs=10"], [(0, 1), (9.99, 1), (10, 0.1), (25, 0.01)]),
         (["optim.schedule=constant"], [(0, 1), (39, 1)]),
         (["optim.schedule=cosine"], [(0, 1), (20, 0.5), (40, 0)]),
         (["optim.schedule=cosine", "optim.warmup_epochs=4"], [(1, 0.25), (4, 1), (22, 0.5), (40, 0), (41, 0)]),
@@ -195,7 +194,7 @@ def test_learning_rate(overrides, table):
 
 
 def test_norms_and_biases_do_not_decay():
-    model = create_model("msf_r3d18_fsam", 3, width=0.25)
+    model = create_model("msf_r3d_18_fsam", 3, width_mult=0.25)
     decayed, free = make_optimizer(model, load_recipe("small").optim, 0.1).param_groups
     assert {p.ndim for p in free["params"]} == {1}
     assert free["weight_decay"] == 0 < decayed["weight_decay"]

@@ -19,7 +19,7 @@ from msfnet.report import (
 )
 from msfnet.report.run_report import cost_sections, learning_sections
 from msfnet.report.scores import confused_examples, most_sure
-from msfnet.types import ScoredVideo, Scores, UserError, Views
+from msfnet.types import EvalResult, ScoredVideo, UserError, Views
 
 
 def row(wait, transfer, augment, network, read=1.0):
@@ -36,7 +36,7 @@ def test_shares_are_those_of_all_epochs():
     ("times", "said"),
     [
         (row(1, 0.5, 0.2, 98.3), "hardly waited: most for reading and decoding videos, 1.0% of the time"),
-        (row(30, 1, 1, 68), "most for reading and decoding videos, 30% of the time: raise data.workers"),
+        (row(30, 1, 1, 68), "most for reading and decoding videos, 30% of the time: raise data.num_workers"),
         (row(1, 1, 20, 78), "most for augmentation, 20% of the time"),
         (row(1, 9, 2, 88), "most for moving batches to the device, 9% of the time"),
     ],
@@ -53,10 +53,10 @@ def test_a_history_without_times_has_no_section():
 def test_every_class_counts_alike_in_the_mean_of_classes():
     per_class = {"often": {"n": 9, "top1": 1.0}, "rare": {"n": 1, "top1": 0.0}, "half": {"n": 2, "top1": 0.5}}
     video = {"top1": 10 / 12, "top5": 1.0}
-    scores = Scores(
-        tuple(per_class), Views(), video, video, per_class, np.zeros((3, 3), np.int64), 12, failed={}, repeated=()
+    scores = EvalResult(
+        tuple(per_class), Views(), video, video, per_class, np.zeros((3, 3), np.int64), 12, failed={}, padded=()
     )
-    assert scores.balanced_top1 == scores.to_dict()["balanced_top1"] == 0.5
+    assert scores.mean_class_accuracy == scores.to_dict()["mean_class_accuracy"] == 0.5
     assert "| video, mean of classes | 50.0% | |\n" in scores_markdown(scores)
     assert score_tiles(scores)["balanced over classes"] == "50.0%"
 
@@ -68,12 +68,15 @@ def test_forward_and_backward_are_told_apart_and_each_step_is_timed():
     (section,) = time_sections(history, steps=100)
     assert "An epoch has 100 steps, each of 1.00 s." in section.lead
     assert section.bars["forward"] == ("20.0%, 200 ms a step", pytest.approx(0.2))
-    assert section.bars["backward and optimiser"][0] == "60.0%, 600 ms a step"
+    assert section.bars["backward and optimizer"][0] == "60.0%, 600 ms a step"
     assert "the network" not in section.bars
 
 
 def test_memory_is_told_where_it_is_known():
-    history = [{"epoch": 1, "seconds": 2.0, "memory_mb": 512.0}, {"epoch": 2, "seconds": 2.0, "memory_mb": 1536.0}]
+    history = [
+        {"epoch": 1, "seconds": 2.0, "peak_memory_mib": 512.0},
+        {"epoch": 2, "seconds": 2.0, "peak_memory_mib": 1536.0},
+    ]
     (section,) = cost_sections(history)
     assert "1.50 GB" in section.lead
     (section,) = cost_sections([{"epoch": 1, "seconds": 2.0}])
@@ -101,7 +104,7 @@ VIDEOS = (
     video("7", "Cricket", "Cricket", 0.5),
     video("8", "Cricket", None, 0.0),
 )
-SCORES = Scores(
+SCORES = EvalResult(
     classes=("Archery", "Bowling", "Cricket"),
     views=Views(2, 1),
     clip={"top1": 0.4, "top5": 1.0},
@@ -110,23 +113,23 @@ SCORES = Scores(
     confusion=np.array([[1, 3, 0], [1, 1, 0], [0, 0, 1]]),
     n_videos=8,
     failed={"/videos/Cricket/8.mp4": "no video stream"},
-    repeated=("/videos/Archery/1.mp4",),
+    padded=("/videos/Archery/1.mp4",),
     videos=VIDEOS,
 )
 
 
 def test_scores_come_back_from_json_as_they_were():
-    back = Scores.from_dict(json.loads(json.dumps(SCORES.to_dict())))
+    back = EvalResult.from_dict(json.loads(json.dumps(SCORES.to_dict())))
     assert back.to_dict() == SCORES.to_dict()
     assert replace(back, confusion=SCORES.confusion) == SCORES
-    older = {key: value for key, value in SCORES.to_dict().items() if key not in ("videos", "repeated")}
-    assert Scores.from_dict(older).videos == ()
+    older = {key: value for key, value in SCORES.to_dict().items() if key not in ("videos", "padded")}
+    assert EvalResult.from_dict(older).videos == ()
 
 
 @pytest.mark.parametrize("change", [{"classes": None}, {"confusion": [[1]]}, {"views": "4"}, {"videos": [{"path": 1}]}])
 def test_what_are_no_scores_is_refused(change):
     with pytest.raises(UserError) as error:
-        Scores.from_dict(SCORES.to_dict() | change)
+        EvalResult.from_dict(SCORES.to_dict() | change)
     assert "\n" not in str(error.value)
 
 
@@ -196,7 +199,13 @@ def test_a_page_stands_with_whatever_there_is(scores, tmp_path):
 
 def test_a_run_page_in_a_browser(tmp_path):
     """Long names, many classes and every section: nothing sticks out, nothing is fetched."""
-    times = {"forward_seconds": 2.0, "backward_seconds": 5.0, "wait_seconds": 1.0, "seconds": 9.0, "memory_mb": 900.0}
+    times = {
+        "forward_seconds": 2.0,
+        "backward_seconds": 5.0,
+        "wait_seconds": 1.0,
+        "seconds": 9.0,
+        "peak_memory_mib": 900.0,
+    }
     history = [
         {"epoch": e, "lr": 0.1, "train_loss": 2 / e, "train_top1": 0.2, "val_loss": 2.0, "val_top1": 0.1, **times}
         for e in range(1, 61)
@@ -204,8 +213,8 @@ def test_a_run_page_in_a_browser(tmp_path):
     problems = {f"/a/very/long/path/{'without-a-space-' * 12}{i}.mp4": "no video stream" for i in range(3)}
     write_run_report(
         tmp_path / "run.html",
-        title="msf_r3d18_fsam on 3 classes",
-        facts={"network": "msf_r3d18_fsam, width 0.25"},
+        title="msf_r3d_18_fsam on 3 classes",
+        facts={"network": "msf_r3d_18_fsam, width 0.25"},
         history=history,
         scores=SCORES,
         problems=problems,

@@ -16,7 +16,7 @@ from conftest import SHARED, TINY, kill_once_there, page_in_browser
 from test_cli import run
 
 from msfnet.cli import main
-from msfnet.data.annotations.readers import Listing, read_data
+from msfnet.data.annotations.readers import Listing, read_dataset
 from msfnet.experiments.claims import Difference, Tried, difference_of, try_claims
 from msfnet.experiments.cluster import Share, perform, usable_cpus
 from msfnet.experiments.paper import Claim, Network, Paper, make_plan, read_paper, read_scale, scale_names
@@ -31,7 +31,7 @@ from msfnet.experiments.paper_results import (
     to_text,
 )
 from msfnet.experiments.reproduce import with_test_videos
-from msfnet.models.registry import summarise
+from msfnet.models.registry import summarize
 from msfnet.recipe import Recipe, load_recipe
 from msfnet.training.loop import CHECKPOINT
 from msfnet.types import UserError, VideoItem
@@ -41,8 +41,8 @@ PAPER_TEXT = SHARED.parent / "paper" / "msf-net.txt"
 TWO_ROWS = """
 table = [{ number = "3", title = "Attention", classes = 101 }]
 row = [
-    { table = "3", label = "SE-Net", model = "msf_r3d18_se", printed = { params = "21.88", top1 = "50.1" } },
-    { table = "3", label = "FSAM", model = "msf_r3d18_fsam", printed = { params = "21.88", top1 = "52.8" } },
+    { table = "3", label = "SE-Net", model = "msf_r3d_18_se", printed = { params = "21.88", top1 = "50.1" } },
+    { table = "3", label = "FSAM", model = "msf_r3d_18_fsam", printed = { params = "21.88", top1 = "52.8" } },
     { table = "3", label = "Someone's", source = "Someone (2020)", printed = { top1 = "40.0" } },
 ]
 claim = [{ text = "FSAM is better", better = "3 FSAM", than = ["3 SE-Net"] }]
@@ -99,11 +99,11 @@ def test_rows_of_one_network_share_their_runs():
     assert len(plan.networks) == 16
     names = [run.name for run in plan.runs()]
     assert len(names) == len(set(names)) == 48
-    assert names[:2] == ["msf_r3d18_a-seed0", "msf_r3d18-seed0"]
-    assert names[16] == "msf_r3d18_a-seed1"
-    assert "msf_r3d18_groups=3-seed2" in names
+    assert names[:2] == ["msf_r3d_18_a-seed0", "msf_r3d_18-seed0"]
+    assert names[16] == "msf_r3d_18_a-seed1"
+    assert "msf_r3d_18_groups=3-seed2" in names
     recipe = plan.runs()[-1].recipe
-    assert (recipe.train.seed, recipe.model.width, recipe.data.size) == (2, 0.25, 56)
+    assert (recipe.train.seed, recipe.model.width_mult, recipe.clip.crop_size) == (2, 0.25, 56)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_every_scale_makes_recipes_for_all_of_its_rows(name):
     assert len(plan.claims) == (2 if name == "kinetics400" else 8)
     for planned in plan.runs():
         assert planned.recipe.optim.name == "adam"
-        assert planned.recipe.data.frames == (16 if "c3d" in planned.name and name != "ucf101-18-small" else 8)
+        assert planned.recipe.clip.num_frames == (16 if "c3d" in planned.name and name != "ucf101-18-small" else 8)
 
 
 def test_another_recipe_keeps_the_size_of_the_scale_and_has_a_name_of_its_own():
@@ -142,8 +142,8 @@ def test_another_recipe_keeps_the_size_of_the_scale_and_has_a_name_of_its_own():
     assert {claim.better for claim in plan.claims} == {"1 (b)", "5 MSF-R3D", *(f"5 MSF-{n}3D+FSAM" for n in "RC"), R3D}
     recipe = plan.recipe_of(plan.networks[0])
     best = load_recipe("best")
-    assert (recipe.train.epochs, recipe.data.size) == (3, 56)
-    assert (recipe.optim, recipe.data.input) == (best.optim, "difference")
+    assert (recipe.train.epochs, recipe.clip.crop_size) == (3, 56)
+    assert (recipe.optim, recipe.clip.input) == (best.optim, "rgb_diff")
 
 
 def test_rows_can_be_asked_for_by_name():
@@ -158,23 +158,23 @@ def test_rows_can_be_asked_for_by_name():
     [
         (["6"], "no table or row '6' at this scale; there are: 1, 1 (a), "),
         (["5 MSFR3D"], "no table or row '5 MSFR3D' at this scale; did you mean 5 MSF-R3D"),
-        (["5 SR3D", "--scale", "kinetics400"], "no table or row '5 SR3D' at this scale; did you mean 4 MSF-R3D or "),
-        (["--scale", "ucf-101"], "no scale 'ucf-101'; did you mean ucf101"),
+        (["5 SR3D", "--preset", "kinetics400"], "no table or row '5 SR3D' at this scale; did you mean 4 MSF-R3D or "),
+        (["--preset", "ucf-101"], "no scale 'ucf-101'; did you mean ucf101"),
         (["--seeds", "0"], "--seeds of 1 or more, found 0"),
         (["--set", "optim.l=1"], "no recipe key 'optim.l'; did you mean optim.lr"),
-        ([], "expected --data, the videos to train on; --only-report does without"),
+        ([], "expected --data, the videos to train on; --report-only does without"),
     ],
 )
 def test_what_cannot_be_reproduced_is_refused_in_one_line(words, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
-        main(["reproduce", *words, "--out", str(tmp_path / "out"), "--runs", str(tmp_path / "runs")])
+        main(["reproduce", *words, "--out", str(tmp_path / "out"), "--runs-dir", str(tmp_path / "runs")])
     assert end.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "runs").exists()
 
 
 def test_all_runs_are_scored_on_one_split(video_folder):
-    plan, data = two_rows(), read_data(video_folder)
+    plan, data = two_rows(), read_dataset(video_folder)
     drawn = with_test_videos(data, plan)
     assert {item.split for item in drawn.items} == {"train", "test"}
     as_kinetics = [VideoItem(item.path, item.label, "val" if item.split == "test" else "train") for item in drawn.items]
@@ -275,7 +275,7 @@ def record_of(name, right, recipe=None):
 
 
 def test_runs_on_other_videos_are_not_compared():
-    network, other = Network("r3d18", (), ()), Network("c3d", (), ())
+    network, other = Network("r3d_18", (), ()), Network("c3d", (), ())
     answers = right_answers({network: [record_of("x", [1, 0, 1, 1])], other: []})
     assert list(answers) == [network]
     assert answers[network].tolist() == [[True, False, True, True]]
@@ -286,7 +286,7 @@ def test_runs_on_other_videos_are_not_compared():
 def test_videos_are_grouped_by_their_names():
     names = ["a/v_a_g02_c01.avi", "a/v_a_g01_c01.avi", "a/v_a_g02_c02.avi", "b/v_b_g01_c01.avi", "b/other.avi"]
     record = replace(record_of("x", []), right=dict.fromkeys(names, True))
-    groups = groups_of({Network("c3d", (), ()): (), Network("r3d18", (), ()): (record,)})
+    groups = groups_of({Network("c3d", (), ()): (), Network("r3d_18", (), ()): (record,)})
     assert groups.tolist() == [1, 0, 1, 3, 2]
     assert len(groups_of({})) == 0
 
@@ -295,14 +295,14 @@ def test_videos_are_grouped_by_their_names():
 
 
 def test_records_come_back_from_their_file(tmp_path):
-    recipe = load_recipe("paper", ["model.arguments.groups=3", "data.size=56"])
+    recipe = load_recipe("paper", ["model.kwargs.num_splits=3", "clip.crop_size=56"])
     records = [record_of("x", [1, 0, 1, 1], recipe), record_of("y", [0, 0, 0, 1])]
     file = tmp_path / "results-x.runs.json"
     file.write_text(to_text(records), encoding="utf-8")
     assert read_records(file) == records
     assert records[0].top1 == 75
     assert records[0].minutes == 1.5
-    assert (records[0].summary.input, records[0].summary.name) == ((3, 8, 56, 56), "msf_r3d18_fsam")
+    assert (records[0].summary.input, records[0].summary.name) == ((3, 8, 56, 56), "msf_r3d_18_fsam")
     file.write_text(to_text([]), encoding="utf-8")
     assert read_records(file) == []
 
@@ -331,7 +331,7 @@ def perform_here(plan, data, n_runs, folder):
     import torch
 
     threads, environment = torch.get_num_threads(), dict(os.environ)
-    split = with_test_videos(read_data(data), plan)
+    split = with_test_videos(read_dataset(data), plan)
     outcomes = [perform(split, run, folder, Path.cwd(), Share(1, 0), score_test=True) for run in plan.runs()[:n_runs]]
     torch.set_num_threads(threads)
     os.environ.clear()
@@ -351,10 +351,10 @@ def test_the_page_is_written_from_whatever_is_finished(half_done, tmp_path):
     results = read_results(two_rows(), half_done)
     json_file, _, markdown, page_file = write_results(results, tmp_path / "out")
     se, fsam, quoted = json.loads(json_file.read_text("utf-8"))
-    scores = json.loads((half_done / "msf_r3d18_se-seed0" / "scores.json").read_text())
-    expected = {"table": "3", "row": "SE-Net", "model": "msf_r3d18_se", "paper_top1": 50.1, "n_seeds": 1}
+    scores = json.loads((half_done / "msf_r3d_18_se-seed0" / "scores.json").read_text())
+    expected = {"table": "3", "row": "SE-Net", "model": "msf_r3d_18_se", "paper_top1": 50.1, "n_seeds": 1}
     assert {key: se[key] for key in expected} == expected
-    assert se["params"] == summarise("msf_r3d18_se").params
+    assert se["params"] == summarize("msf_r3d_18_se").params
     assert se["trained_params"] < se["params"] / 50
     assert se["top1_mean"] == pytest.approx(100 * scores["video"]["top1"])
     assert se["top1_std"] is None
@@ -363,7 +363,7 @@ def test_the_page_is_written_from_whatever_is_finished(half_done, tmp_path):
     assert "| FSAM is better | not run | no run yet to set against SE-Net |" in text
     assert "| Someone's | – | – | – | – | 40.0 | – | – | – | quoted from Someone (2020) |" in text
     assert "| train.epochs | 40 | 2 |" in text
-    assert "\n## Not finished\n\nmsf_r3d18_fsam-seed0\n" in text
+    assert "\n## Not finished\n\nmsf_r3d_18_fsam-seed0\n" in text
     with page_in_browser(page_file) as page:
         titles = page.locator("h2").all_inner_texts()
     assert titles[:4] == ["What was run", "Did the paper's claims hold?", "Differences", "Table 3: Attention"]
@@ -377,11 +377,11 @@ def test_runs_of_another_machine_are_joined(half_done, tmp_path):
     text = page.read_text("utf-8")
     assert str(half_done) not in runs_file.read_text("utf-8")
     joined = read_results(two_rows(2), tmp_path / "none", [runs_file])
-    assert joined.finished == here.finished == [read_record(half_done / "msf_r3d18_se-seed0")]
+    assert joined.finished == here.finished == [read_record(half_done / "msf_r3d_18_se-seed0")]
     assert "finished runs: 1 of 4" in write_results(joined, tmp_path / "again")[2].read_text("utf-8")
     same = write_results(read_results(two_rows(), tmp_path / "none", [runs_file]), tmp_path / "same")
     assert same[2].read_text("utf-8") == text
-    with pytest.raises(UserError, match=r"runs.json holds msf_r3d18_se-seed0 with optim.lr = 0.0001, not 0.2; name"):
+    with pytest.raises(UserError, match=r"runs.json holds msf_r3d_18_se-seed0 with optim.lr = 0.0001, not 0.2; name"):
         read_results(two_rows(sets=[*TINY, "optim.lr=0.2"]), tmp_path / "none", [runs_file])
 
 
@@ -390,7 +390,15 @@ def test_published_results_are_what_their_command_says_of_the_published_runs(nam
     published = {kind: PUBLISHED / f"results-{name}.{kind}" for kind in ("json", "runs.json", "md")}
     text = published["md"].read_text("utf-8")
     words = shlex.split(re.search(r"^\| command \| msfnet (.+) \|$", text, re.MULTILINE)[1])
-    joined = ("--only-report", "--join", published["runs.json"], "--runs", tmp_path / "none", "--out", tmp_path)
+    joined = (
+        "--report-only",
+        "--merge-runs",
+        published["runs.json"],
+        "--runs-dir",
+        tmp_path / "none",
+        "--out",
+        tmp_path,
+    )
     assert run(capsys, *words, *joined)[0] == 0
     assert (tmp_path / published["md"].name).read_text("utf-8") == text
     rows, told = (json.loads((folder / published["json"].name).read_text("utf-8")) for folder in (tmp_path, PUBLISHED))
@@ -404,11 +412,11 @@ def test_a_page_needs_no_run_at_all(tmp_path):
     results = read_results(two_rows(2), tmp_path / "none")
     text = write_results(results, tmp_path)[2].read_text("utf-8")
     assert "finished runs: 0 of 4" in text
-    assert results.to_dict()["missing"] == [f"msf_r3d18_{n}-seed{seed}" for seed in (0, 1) for n in ("se", "fsam")]
+    assert results.to_dict()["missing"] == [f"msf_r3d_18_{n}-seed{seed}" for seed in (0, 1) for n in ("se", "fsam")]
 
 
 def test_runs_of_other_settings_are_not_shown(half_done):
-    with pytest.raises(UserError, match=r"holds msf_r3d18_se-seed0 with optim.lr = 0.0001, not 0.2; name another, or"):
+    with pytest.raises(UserError, match=r"holds msf_r3d_18_se-seed0 with optim.lr = 0.0001, not 0.2; name another, or"):
         read_results(two_rows(sets=[*TINY, "optim.lr=0.2"]), half_done)
 
 
@@ -440,14 +448,14 @@ def test_a_killed_reproduction_goes_on_and_its_page_can_be_written_meanwhile(vid
     runs, out, sets = tmp_path / "runs", tmp_path / "out", [*TINY, "train.epochs=3"]
     small = read_scale("ucf101-18-small")
     perform_here(make_plan(read_paper(), small, ["3"], None, sets, 1), video_folder, 2, runs)
-    report = ["reproduce", "3", "--scale", small.name, "--seeds", "1", "--json", "--out", str(out)]
+    report = ["reproduce", "3", "--preset", small.name, "--seeds", "1", "--json", "--out", str(out)]
     report += [word for item in sets for word in ("--set", item)]
-    train = [*report, "--data", str(video_folder), "--cpus-per-run", str(usable_cpus())]
-    training = [sys.executable, "-m", "msfnet", *train, "--runs", str(runs)]
-    third = runs / "msf_r3d18_nst-seed0"
+    train = [*report, "--data", str(video_folder), "--cpus-per-trial", str(usable_cpus())]
+    training = [sys.executable, "-m", "msfnet", *train, "--runs-dir", str(runs)]
+    third = runs / "msf_r3d_18_nst-seed0"
     kill_once_there(training, third / "last" / CHECKPOINT)
 
-    meanwhile = printed([*report, "--runs", str(runs), "--only-report"], capsys)
+    meanwhile = printed([*report, "--runs-dir", str(runs), "--report-only"], capsys)
     assert [row["n_seeds"] for row in meanwhile["rows"]] == [1, 1, 0, 0]
     assert meanwhile["claims"][0]["verdict"] == "not run"
 
@@ -458,7 +466,13 @@ def test_a_killed_reproduction_goes_on_and_its_page_can_be_written_meanwhile(vid
     assert document["claims"][0]["verdict"] in ("held", "did not hold", "not decided")
     assert document["missing"] == []
     assert json.loads((out / "results-ucf101-18-small.json").read_text("utf-8")) == document["rows"]
-    joined = [*train, "--runs", str(tmp_path / "other"), "--join", str(out / "results-ucf101-18-small.runs.json")]
+    joined = [
+        *train,
+        "--runs-dir",
+        str(tmp_path / "other"),
+        "--merge-runs",
+        str(out / "results-ucf101-18-small.runs.json"),
+    ]
     assert printed(joined, capsys) == document
     assert not (tmp_path / "other" / third.name).exists()
     log = (third / "log.txt").read_text()

@@ -34,7 +34,7 @@ def test_the_command_makes_the_page_of_a_run_anew_as_training_left_it(run, capsy
 
 
 def test_parts_that_are_missing_are_left_out(run):
-    for name in ("scores.json", "weights.safetensors", "problems.json", "environment.json"):
+    for name in ("scores.json", "weights.safetensors", "unreadable.json", "environment.json"):
         (run / name).unlink()
     text = page_of(run)
     assert "Learning" in text
@@ -42,7 +42,7 @@ def test_parts_that_are_missing_are_left_out(run):
 
 
 def test_problems_are_kept_older_histories_told_and_videos_that_have_gone_named(run):
-    (run / "problems.json").write_text('{"/data/broken.mp4": "no video stream"}', "utf-8")
+    (run / "unreadable.json").write_text('{"/data/broken.mp4": "no video stream"}', "utf-8")
     (run / "metrics.csv").write_text(
         "epoch,lr,train_loss,train_top1,val_loss,val_top1,seconds,wait_seconds,network_seconds\n"
         "1,0.1,2,0.1,2,0.1,5,1,3\n2,0.1,1,0.2,,,5,1,3\n",

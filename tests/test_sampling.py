@@ -6,16 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msfnet.data.sampling import (
-    centred_clips,
     dense,
-    even_clips,
-    jittered,
+    dense_clips,
+    eval_clips,
     random_interval,
-    scored_clips,
     segments,
     short_clip,
     train_sampler,
-    train_samplers,
+    uniform_clips,
 )
 from msfnet.recipe import load_recipe
 
@@ -23,7 +21,7 @@ numbers = st.integers(1, 400)
 lengths = st.integers(1, 40)
 seeds = st.integers(0, 2**32 - 1)
 intervals = st.integers(1, 9)
-sampler_names = st.sampled_from(sorted(train_samplers(1)))
+sampler_names = st.sampled_from(["random_interval", "segments", "dense"])
 
 
 @pytest.mark.parametrize(
@@ -48,7 +46,7 @@ def test_short_video_repeats_its_last_frame(video_frames, frames, expected):
     ],
 )
 def test_even_clips(video_frames, frames, clips, expected):
-    assert even_clips(video_frames, frames, clips).tolist() == expected
+    assert uniform_clips(video_frames, frames, clips).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -63,8 +61,8 @@ def test_even_clips(video_frames, frames, clips, expected):
         (5, 1, 1, 2, [[2]]),
     ],
 )
-def test_centred_clips(video_frames, frames, clips, interval, expected):
-    assert centred_clips(video_frames, frames, clips, interval).tolist() == expected
+def test_centered_clips(video_frames, frames, clips, interval, expected):
+    assert dense_clips(video_frames, frames, clips, interval).tolist() == expected
 
 
 class Draws:
@@ -115,7 +113,7 @@ def test_dense(video_frames, frames, interval, start, expected):
 @given(numbers, lengths, intervals, seeds)
 def test_dense_clips_are_as_far_apart_as_those_that_are_scored(video_frames, frames, interval, seed):
     clip = dense(video_frames, frames, np.random.default_rng(seed), interval_frames=interval)
-    assert np.diff(clip).tolist() == np.diff(centred_clips(video_frames, frames, 1, interval)[0]).tolist()
+    assert np.diff(clip).tolist() == np.diff(dense_clips(video_frames, frames, 1, interval)[0]).tolist()
     assert 0 <= clip.min() <= clip.max() < video_frames
 
 
@@ -124,88 +122,26 @@ def test_segments():
     assert segments(3, 4, Draws()).tolist() == [0, 1, 2, 2]
 
 
-def first_frames(video_frames, frames, rng):
-    """A sampler that shows which part of a video it was given: its first frames and its last."""
-    return np.append(np.arange(frames - 1), video_frames - 1)
-
-
-class Jitters:
-    """A generator for `jittered`: one share and one start."""
-
-    def __init__(self, share, start):
-        self.share, self.start = share, start
-
-    def random(self):
-        return self.share
-
-    def integers(self, low, high):
-        assert low <= self.start < high
-        return self.start
-
-
-@pytest.mark.parametrize(
-    ("video_frames", "frames", "jitter", "share", "start", "expected"),
-    [
-        (100, 4, 0.5, 0.0, 0, [0, 1, 2, 99]),  # all of it
-        (100, 4, 0.5, 1.0, 0, [0, 1, 2, 49]),
-        (100, 4, 0.5, 1.0, 50, [50, 51, 52, 99]),
-        (100, 4, 0.2, 0.5, 10, [10, 11, 12, 99]),
-        (9, 4, 0.5, 0.5, 2, [2, 3, 4, 8]),  # 6.75 frames are 7
-        (5, 4, 0.9, 1.0, 1, [1, 2, 3, 4]),  # never fewer than the clip needs
-        (3, 4, 0.9, 1.0, 0, [0, 1, 2, 2]),  # a short video is taken whole
-    ],
-)
-def test_jittered(video_frames, frames, jitter, share, start, expected):
-    clip = jittered(video_frames, frames, Jitters(share, start), sampler=first_frames, jitter=jitter)
-    assert clip.tolist() == expected
-
-
-def test_without_jitter_samplers_are_as_they_were():
-    for name, sampler in train_samplers(2).items():
-        drawn, plain = (draw(100, 8, np.random.default_rng(1)) for draw in (train_sampler(name, 0.0, 2), sampler))
-        assert drawn.tolist() == plain.tolist()
-
-
-@given(numbers, lengths, seeds, sampler_names, st.floats(0, 0.99))
-def test_jittered_clips_lie_inside_in_order_and_repeat_only_when_short(video_frames, frames, seed, name, jitter):
-    clip = train_sampler(name, jitter, 2)(video_frames, frames, np.random.default_rng(seed))
-    steps = np.diff(clip)
-    assert clip.dtype == np.int64
-    assert len(clip) == frames
-    assert 0 <= clip.min() <= clip.max() < video_frames
-    assert (steps >= (1 if video_frames >= frames else 0)).all()
-    if name == "random-interval" and video_frames >= frames:
-        assert len(set(steps)) <= 1
-
-
-def test_jittered_clips_are_slower_by_up_to_what_was_asked():
-    spans = [np.ptp(train_sampler("segments", 0.5, 1)(1000, 8, np.random.default_rng(seed))) for seed in range(300)]
-    whole = [np.ptp(segments(1000, 8, np.random.default_rng(seed))) for seed in range(300)]
-    assert min(whole) > 700
-    assert min(spans) < 450
-    assert max(spans) > 850
-
-
 @given(numbers, lengths, seeds, sampler_names)
 def test_training_clips_lie_inside_in_order_and_repeat_only_when_short(video_frames, frames, seed, name):
-    clip = train_samplers(2)[name](video_frames, frames, np.random.default_rng(seed))
+    clip = train_sampler(name, 2)(video_frames, frames, np.random.default_rng(seed))
     steps = np.diff(clip)
     assert len(clip) == frames
     assert 0 <= clip.min() <= clip.max() < video_frames
     assert (steps >= 0).all()
     if video_frames >= frames:
         assert (steps > 0).all()
-    if name == "random-interval" and video_frames >= frames:
+    if name == "random_interval" and video_frames >= frames:
         assert len(set(steps)) <= 1
 
 
 @given(
-    numbers, lengths, st.integers(1, 10), st.sampled_from(["even", "centred"]), st.sampled_from(["rgb", "difference"])
+    numbers, lengths, st.integers(1, 10), st.sampled_from(["uniform", "dense"]), st.sampled_from(["rgb", "rgb_diff"])
 )
 def test_scored_clips_lie_inside_in_order(video_frames, frames, clips, sampling, kind):
-    recipe = load_recipe("paper", [f"data.frames={frames}", f"data.sampling={sampling}", f"data.input={kind}"])
-    indices = scored_clips(recipe.preprocessing(), clips, video_frames)
-    frames += kind == "difference"  # a difference needs the frame after the last, too
+    recipe = load_recipe("paper", [f"clip.num_frames={frames}", f"clip.eval_sampling={sampling}", f"clip.input={kind}"])
+    indices = eval_clips(recipe.preprocessing(), clips, video_frames)
+    frames += kind == "rgb_diff"  # a difference needs the frame after the last, too
     assert indices.shape == (clips, frames)
     assert 0 <= indices.min() <= indices.max() < video_frames
     assert (np.diff(indices, axis=1) >= (1 if video_frames >= frames else 0)).all()

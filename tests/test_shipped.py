@@ -12,7 +12,7 @@ from msfnet.models.checkpoint import read_header
 from msfnet.run_folder import SHIPPED, names_weights, split_words, weights_file
 from msfnet.types import UserError
 
-CARD = Path(__file__).parent.parent / "docs" / "model-card.md"
+CARD = Path(__file__).parent.parent / "docs" / "pretrained-model.md"
 MOST_BYTES = 25 * 10**6
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msfnet.data.annotations.readers import read_data
+from msfnet.data.annotations.readers import read_dataset
 from msfnet.data.splits import assign_splits, hold_out, parted_groups, refuse_leaks
 from msfnet.types import UserError, VideoItem
 
@@ -52,7 +52,7 @@ def test_given_splits_are_kept_and_val_comes_out_of_train_only():
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_official_split_of_real_data_is_untouched_and_val_shares_no_group(real_data, seed):
-    items = assign_splits(read_data(real_data / "ucf101-18").items, 0.1, seed)
+    items = assign_splits(read_dataset(real_data / "ucf101-18").items, 0.1, seed)
     counts = Counter(item.split for item in items)
     assert counts["test"] == 498
     assert counts["train"] + counts["val"] == 1293
@@ -68,7 +68,9 @@ def test_official_split_of_real_data_is_untouched_and_val_shares_no_group(real_d
 def test_a_split_that_parts_a_group_is_refused_with_the_way_out():
     items = make_items(("a", "train", "g1"), ("a", "test", "g1"), ("a", "test", "g2"), ("b", "train", "g2"))
     assert {key: dict(n) for key, n in parted_groups(items).items()} == {("a", "g1"): {"train": 1, "test": 1}}
-    with pytest.raises(UserError, match=r"parts 1 groups \(first: g1 of a, in test and train\).*data.groups=ignore"):
+    with pytest.raises(
+        UserError, match=r"parts 1 groups \(first: g1 of a, in test and train\).*data.group_split=false"
+    ):
         refuse_leaks(items)
 
 

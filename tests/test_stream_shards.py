@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, logged
 
 from msfnet.cli import main
-from msfnet.data.annotations.readers import read_data
-from msfnet.data.sampling import scored_clips
+from msfnet.data.annotations.readers import read_dataset
+from msfnet.data.sampling import eval_clips
 from msfnet.data.shards import stream as stream_shards
 from msfnet.data.shards.index import INDEX, ShardIndex, read_shards
-from msfnet.data.shards.stream import ScoredShards, ShardError, TrainingShards, make_shard_batches, read_entries
+from msfnet.data.shards.stream import EvalShards, ShardError, TrainShards, make_shard_batches, read_entries
 from msfnet.data.shards.write import write_shards
 from msfnet.data.video.decode import read_clips
 from msfnet.models.checkpoint import load_weights
@@ -49,7 +49,7 @@ def folder(video_folder, tmp_path_factory):
             path.rename(data / "test" / part / path.name)
     (data / "test" / "GoLeft" / "v_GoLeft_g09_c01.mp4").write_bytes(b"no video")
     recipe = load_recipe("small", [*TINY, "data.val_fraction=0"])
-    write_shards(read_data(data), recipe, data, out, shard_bytes=40_000, say=lambda line: None)
+    write_shards(read_dataset(data), recipe, data, out, shard_bytes=40_000)
     return out
 
 
@@ -93,13 +93,13 @@ def server(folder):
 
 def training(source, **settings):
     index = read_shards(str(source))
-    settings = {"batch": 4, "seed": 0, "window": 6, "sampling": "random-interval"} | settings
-    return TrainingShards(index, "train", index.classes, PREPROCESSING, **settings)
+    settings = {"batch": 4, "seed": 0, "window": 6, "sampling": "random_interval"} | settings
+    return TrainShards(index, "train", index.classes, PREPROCESSING, **settings)
 
 
 def scored(source, classes=None, **settings):
     index = read_shards(str(source))
-    return ScoredShards(index, "test", classes or index.classes, PREPROCESSING, **{"batch": 3, "clips": 2} | settings)
+    return EvalShards(index, "test", classes or index.classes, PREPROCESSING, **{"batch": 3, "clips": 2} | settings)
 
 
 def content(samples):
@@ -118,7 +118,7 @@ def test_training_samples_are_clips_of_their_videos(folder, video_folder):
         item = videos.items[sample.index]
         assert sample.label == ["GoLeft", "GoRight"].index(item.label)
         assert sample.frames.shape == (1, 4, 32, 43, 3)
-        assert not sample.repeated
+        assert not sample.padded
         plan = functools.partial(videos._plan, 0, sample.index)
         clip = read_clips(video_folder / item.label / item.path.name, plan, FrameFormat((43, 32)))
         assert np.abs(sample.frames.numpy().astype(int) - clip.frames).mean() < 3  # JPEG
@@ -127,7 +127,7 @@ def test_training_samples_are_clips_of_their_videos(folder, video_folder):
 def test_clips_and_order_are_of_seed_and_epoch(folder):
     def epoch(number, **settings):
         videos = training(folder, **settings)
-        videos.go_to(number)
+        videos.set_epoch(number)
         return content(videos)
 
     assert epoch(0) == epoch(0) != epoch(1)
@@ -179,7 +179,7 @@ def test_scoring_yields_each_video_once_and_the_failed_as_errors(folder, video_f
     assert samples[-1].label == 0
     assert videos.items[-1].path.name == "v_GoLeft_g09_c01.mp4"
     for sample, item in zip(samples[:4], videos.items, strict=False):
-        plan = functools.partial(scored_clips, PREPROCESSING, 2)
+        plan = functools.partial(eval_clips, PREPROCESSING, 2)
         clip = read_clips(video_folder / item.label / item.path.name, plan, FrameFormat((43, 32)))
         assert np.abs(sample.frames.numpy().astype(int) - clip.frames).mean() < 3
     assert [s.label for s in scored(folder, ("GoRight", "Jump"))] == [
@@ -188,10 +188,10 @@ def test_scoring_yields_each_video_once_and_the_failed_as_errors(folder, video_f
 
 
 def test_short_videos_repeat_their_last_frame_and_damage_is_told(folder):
-    long = replace(PREPROCESSING, frames=40)
+    long = replace(PREPROCESSING, num_frames=40)
     index = read_shards(str(folder))
-    samples = list(ScoredShards(index, "test", index.classes, long, batch=2, clips=1))
-    assert all(s.repeated and s.frames.shape == (1, 40, 32, 43, 3) for s in samples[:4])
+    samples = list(EvalShards(index, "test", index.classes, long, batch=2, clips=1))
+    assert all(s.padded and s.frames.shape == (1, 40, 32, 43, 3) for s in samples[:4])
     assert torch.equal(samples[0].frames[0, -1], samples[0].frames[0, -2])
 
 
@@ -199,25 +199,25 @@ def test_shards_of_another_size_are_refused(folder):
     other = load_recipe("small").preprocessing()
     index = read_shards(str(folder))
     with pytest.raises(UserError, match=r"expected shards of \d+x\d+ px, found 43x32 px; write them with"):
-        ScoredShards(index, "test", index.classes, other, batch=2, clips=1)
+        EvalShards(index, "test", index.classes, other, batch=2, clips=1)
 
 
 def test_shards_are_of_one_rate(video_folder, tmp_path):
     """Videos of ten frames a second as five, scored as they are from files; at any other rate they are refused."""
 
     def write(recipe):
-        return write_shards(read_data(video_folder), recipe, video_folder, tmp_path, shard_bytes=10**6, say=print)
+        return write_shards(read_dataset(video_folder), recipe, video_folder, tmp_path, shard_bytes=10**6)
 
-    recipe = load_recipe("small", [*TINY, "data.fps=5"])
+    recipe = load_recipe("small", [*TINY, "clip.fps=5"])
     index, own = write(recipe), recipe.preprocessing()
     assert read_shards(str(tmp_path)) == index
-    plan = functools.partial(scored_clips, own, 2)
-    for sample in ScoredShards(index, "test", index.classes, own, batch=2, clips=2):
+    plan = functools.partial(eval_clips, own, 2)
+    for sample in EvalShards(index, "test", index.classes, own, batch=2, clips=2):
         clip = read_clips(video_folder / index.items("test")[sample.index].path, plan, own.frame_format)
         assert 6 <= clip.video_frames <= 11  # of 12 to 21
         assert np.abs(sample.frames.numpy().astype(int) - clip.frames).mean() < 3  # JPEG
     with pytest.raises(UserError, match="expected shards of 43x32 px, found 43x32 px at 5 a second; write them with"):
-        train(index, RECIPE, tmp_path / "run", say=print)
+        train(index, RECIPE, tmp_path / "run")
     with pytest.raises(UserError, match="holds shards of other videos, or of another split, size, rate or"):
         write(RECIPE)
 
@@ -351,9 +351,9 @@ def damaged(folder, tmp_path, name, offset_of):
 def test_a_damaged_sample_is_an_error_that_names_it(folder, tmp_path, where):
     """In the entry's header, and in a frame: one of those that are wanted, since all of them are."""
     copy = damaged(folder, tmp_path, "test-000000.tar", lambda members: members[2].offset_data + where)
-    long = replace(PREPROCESSING, frames=40)
+    long = replace(PREPROCESSING, num_frames=40)
     index = read_shards(str(copy))
-    samples = list(ScoredShards(index, "test", index.classes, long, batch=2, clips=1))
+    samples = list(EvalShards(index, "test", index.classes, long, batch=2, clips=1))
     assert [s.index for s in samples if s.error] == [1, 4]
     assert samples[1].frames is None
     assert samples[1].label == index.classes.index(index.items("test")[1].label)
@@ -374,7 +374,7 @@ def test_no_byte_of_an_archive_can_be_damaged_unseen_or_crash_it(folder, tmp_pat
     """Wherever a byte is changed, each sample is as it was or an error."""
     shard, names = shard_and_names(folder)
     index = read_shards(str(folder))
-    videos = ScoredShards(index, "train", index.classes, replace(PREPROCESSING, frames=40), batch=2, clips=1)
+    videos = EvalShards(index, "train", index.classes, replace(PREPROCESSING, num_frames=40), batch=2, clips=1)
     whole = [s[3] for s in content(videos)][: len(names)]
     original = (folder / shard.name).read_bytes()
     copy = shutil.copytree(folder, tmp_path / "copy")
@@ -452,13 +452,13 @@ def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
         recipe = load_recipe("small", [*TINY, f"train.epochs={epochs}", "optim.schedule=constant"])
         torch.manual_seed(0)
         classes = read_shards(str(folder)).classes
-        learner = Learner(create_model("r3d18", 2, width=0.125), recipe, classes, Engine(recipe.train), (8, 8))
-        videos = make_shard_batches(training(folder, batch=recipe.train.batch), 0, print)
+        learner = Learner(create_model("r3d_18", 2, width_mult=0.125), recipe, classes, Engine(recipe.train), (8, 8))
+        videos = make_shard_batches(training(folder, batch=recipe.train.batch_size), 0, print)
         val_videos = make_shard_batches(scored(folder, clips=1, batch=4), 0, print)
         rows = []
         loop = Loop(learner, videos, val_videos, tmp_path / name, rows.append, StopRequests())
         if resume:
-            loop.go_on()
+            loop.resume()
         loop.run()
         assert not learner.account.failures
         return rows, learner.model.state_dict()
@@ -480,7 +480,7 @@ def test_the_same_network_scores_alike_from_files_and_from_shards(folder, video_
     for batch in make_shard_batches(videos, 0, print).epoch():
         for index, clips in zip(batch["indices"], batch["clips"], strict=True):
             item = videos.items[index]
-            plan = functools.partial(scored_clips, PREPROCESSING, 2)
+            plan = functools.partial(eval_clips, PREPROCESSING, 2)
             path = video_folder / item.label / item.path.name
             direct = torch.from_numpy(read_clips(path, plan, FrameFormat((43, 32))).frames)
             found, expected = (score_views(weights.model, c[None], PREPROCESSING, 1) for c in (clips, direct))
@@ -508,10 +508,10 @@ def test_train_and_evaluate_commands_take_shards(folder, server, tmp_path, capsy
     code, out, err = run(capsys, "train", folder, "--out", tmp_path / "run", "--set", "train.epochs=1", *settings)
     assert (code, out.strip()) == (1, str(tmp_path / "run"))  # a test video is broken
     assert "20 videos of 2 classes from" in err
-    assert "training msf_r3d18_fsam on 16 videos" in err
+    assert "training msf_r3d_18_fsam on 16 videos" in err
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert scores["n_videos"] == 5
-    assert [reason.split(":")[0] for reason in scores["failed"].values()] == ["cannot be read as a video"]
+    assert [reason.split(":")[0] for reason in scores["unreadable"].values()] == ["cannot be read as a video"]
     assert scores["per_class"]["GoLeft"]["n"] == 3
     for source in (folder, server.url):
         code, out, err = run(capsys, "evaluate", tmp_path / "run", source, "--json")
@@ -529,9 +529,11 @@ def test_train_and_evaluate_commands_take_shards(folder, server, tmp_path, capsy
 
 
 def test_balance_is_refused_as_shards_are_read_in_their_own_order(folder, tmp_path):
-    recipe = load_recipe("small", [*TINY, "data.balance=0.5"])
-    with pytest.raises(UserError, match=r"expected data.balance of 0 with shards, found 0\.5: .*train.loss=weighted"):
-        train(read_shards(str(folder)), recipe, tmp_path / "run", say=lambda line: None)
+    recipe = load_recipe("small", [*TINY, "data.class_balance=0.5"])
+    with pytest.raises(
+        UserError, match=r"expected data.class_balance of 0 with shards, found 0\.5: .*train.loss=class_weighted"
+    ):
+        train(read_shards(str(folder)), recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -542,9 +544,8 @@ def test_videos_that_failed_to_be_packed_are_named_by_the_run(folder, tmp_path):
         (copy / INDEX).read_text().replace('"split": "test", "reason"', '"split": "train", "reason"')
     )
     lines = []
-    result = train(
-        read_shards(str(copy)), load_recipe("small", [*TINY, "train.epochs=1"]), tmp_path / "run", say=lines.append
-    )
+    with logged(lines.append):
+        result = train(read_shards(str(copy)), load_recipe("small", [*TINY, "train.epochs=1"]), tmp_path / "run")
     assert [path.replace("\\", "/") for path in result.problems] == ["test/GoLeft/v_GoLeft_g09_c01.mp4"]
     assert any(line.startswith("skipped in training: ") for line in lines)
     assert result.scores.n_videos == 4
@@ -552,8 +553,8 @@ def test_videos_that_failed_to_be_packed_are_named_by_the_run(folder, tmp_path):
 
 @pytest.mark.parametrize("kind", ["files", "shards"])
 def test_resumed_runs_with_readers_end_where_uninterrupted_ones_do(folder, video_folder, tmp_path, kind):
-    data = read_shards(str(folder)) if kind == "shards" else read_data(video_folder)
-    recipe = load_recipe("small", [*TINY, "data.workers=2"])
+    data = read_shards(str(folder)) if kind == "shards" else read_dataset(video_folder)
+    recipe = load_recipe("small", [*TINY, "data.num_workers=2"])
 
     class StopError(Exception):
         pass
@@ -562,10 +563,10 @@ def test_resumed_runs_with_readers_end_where_uninterrupted_ones_do(folder, video
         if line.startswith("epoch   2/2"):
             raise StopError
 
-    train(data, recipe, tmp_path / "whole", say=lambda line: None)
-    with pytest.raises(StopError):
-        train(data, recipe, tmp_path / "parts", say=stop)
-    resume(tmp_path / "parts", say=lambda line: None)
+    train(data, recipe, tmp_path / "whole")
+    with pytest.raises(StopError), logged(stop):
+        train(data, recipe, tmp_path / "parts")
+    resume(tmp_path / "parts")
     whole, parts = (load_weights(tmp_path / name).model.state_dict() for name in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     losses = [[row["train_loss"] for row in read_history(tmp_path / name)] for name in ("whole", "parts")]
@@ -574,10 +575,8 @@ def test_resumed_runs_with_readers_end_where_uninterrupted_ones_do(folder, video
 
 def test_a_run_does_not_go_on_with_other_shards(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
-    train(
-        read_shards(str(copy)), load_recipe("small", [*TINY, "train.epochs=1"]), tmp_path / "run", say=lambda line: None
-    )
+    train(read_shards(str(copy)), load_recipe("small", [*TINY, "train.epochs=1"]), tmp_path / "run")
     values = json.loads((copy / INDEX).read_text())
     (copy / INDEX).write_text(json.dumps(values | {"fingerprint": "other"}))
     with pytest.raises(UserError, match="holds other shards than those that the run"):
-        resume(tmp_path / "run", say=lambda line: None)
+        resume(tmp_path / "run")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import TINY, moving_square, write_lossless
 
-from msfnet.data.annotations.readers import read_data
+from msfnet.data.annotations.readers import read_dataset
 from msfnet.data.shards.write import write_shards
 from msfnet.data.thumbnails import FRAMES, SIZE_PX, file_strips, strips_of
 from msfnet.recipe import load_recipe
@@ -34,7 +34,7 @@ def test_files_that_cannot_be_read_have_none(tmp_path):
 def shards(video_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("shards")
     recipe = load_recipe("small", TINY)
-    index = write_shards(read_data(video_folder), recipe, video_folder, out, shard_bytes=40_000, say=lambda line: None)
+    index = write_shards(read_dataset(video_folder), recipe, video_folder, out, shard_bytes=40_000)
     return out, index
 
 
@@ -44,7 +44,7 @@ def test_shards_give_the_frames_that_they_hold(shards):
     chosen = [names[-1], names[0], names[5], "Nobody/knows.mp4"]
     strips = strips_of(str(out))(chosen)
     assert set(strips) == set(chosen[:3])
-    width, height = index.frame_format.resize_px
+    width, height = index.frame_format.resize
     assert {strip.shape for strip in strips.values()} == {(height, FRAMES * width, 3)}
     assert len({strip.tobytes() for strip in strips.values()}) == 3
 

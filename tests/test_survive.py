@@ -14,8 +14,8 @@ from conftest import TINY
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
-from msfnet.data.annotations.readers import read_data
-from msfnet.data.dataset import InOrder, Sample, make_batches
+from msfnet.data.annotations.readers import read_dataset
+from msfnet.data.dataset import EvalSampler, Sample, make_batches
 from msfnet.data.loading import Batches, ReaderDiedError
 from msfnet.models.registry import create_model
 from msfnet.recipe import load_recipe
@@ -23,13 +23,13 @@ from msfnet.training.engine import Engine
 from msfnet.training.history import EXACT, owned
 from msfnet.training.learner import Learner
 from msfnet.training.loop import CHECKPOINT, Loop, load_checkpoint, save_checkpoint
-from msfnet.training.signals import Stopped, StopRequests, stop_requests
+from msfnet.training.signals import Interrupted, StopRequests, stop_requests
 from msfnet.training.trainer import resume, train
 from msfnet.training.videos import RunVideos
 from msfnet.types import UserError
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
-EVERY_STEP = "train.save_minutes=1e-9"
+EVERY_STEP = "train.checkpoint_minutes=1e-9"
 
 
 def quiet(line):
@@ -37,7 +37,7 @@ def quiet(line):
 
 
 def tiny(*overrides):
-    return load_recipe("small", [*TINY, "train.batch=3", "optim.lr_batch=3", EVERY_STEP, *overrides])
+    return load_recipe("small", [*TINY, "train.batch_size=3", "optim.base_batch_size=3", EVERY_STEP, *overrides])
 
 
 def results(folder):
@@ -54,12 +54,14 @@ def assert_same(found, expected):
 # Every step
 
 
-@pytest.mark.parametrize("settings", [(), ("model.name=c3d", "data.size=32"), ("train.accumulate=1", "train.mixup=0")])
+@pytest.mark.parametrize(
+    "settings", [(), ("model.name=c3d", "clip.crop_size=32"), ("train.micro_batches=1", "augment.mixup=0")]
+)
 def test_a_run_that_crashes_at_every_step_loses_nothing(video_folder, tmp_path, settings):
     """C3D has dropout, the others mixup or not: whatever is random must repeat."""
-    listing = read_data(video_folder)
+    listing = read_dataset(video_folder)
     items = tuple(replace(i, split="val" if i.group == "g01" else "train") for i in listing.items)
-    recipe = tiny("train.epochs=2", "data.bad_videos=skip", *settings)
+    recipe = tiny("train.epochs=2", "data.on_unreadable_train=skip", *settings)
 
     class CrashError(Exception):
         pass
@@ -73,15 +75,15 @@ def test_a_run_that_crashes_at_every_step_loses_nothing(video_folder, tmp_path, 
                 raise CrashError
             return super().step(*args)
 
-    def go(name, steps, going_on):
+    def go(name, steps, resuming):
         torch.manual_seed(0)
-        model = create_model(recipe.model.name, 2, **recipe.model_arguments())
+        model = create_model(recipe.model.name, 2, **recipe.model_kwargs())
         learner = Brittle(model, recipe, listing.classes, Engine(recipe.train), (8, 8))
         learner.steps_left = steps
-        videos = RunVideos.of(replace(listing, items=items), None, recipe, quiet)
-        loop = Loop(learner, *videos.batches(quiet), tmp_path / name, rows[name].append, StopRequests())
-        if going_on:
-            loop.go_on()
+        videos = RunVideos.of(replace(listing, items=items), None, recipe)
+        loop = Loop(learner, *videos.batches(), tmp_path / name, rows[name].append, StopRequests())
+        if resuming:
+            loop.resume()
             torch.manual_seed(time.monotonic_ns())  # what was drawn before the crash is not what was drawn after it
         loop.run()
         return learner.model.state_dict()
@@ -91,7 +93,7 @@ def test_a_run_that_crashes_at_every_step_loses_nothing(video_folder, tmp_path, 
     crashes = 0
     while True:
         try:
-            found = go("broken", 1, going_on=crashes > 0)
+            found = go("broken", 1, resuming=crashes > 0)
             break
         except CrashError:
             crashes += 1
@@ -105,7 +107,7 @@ def test_a_run_that_crashes_at_every_step_loses_nothing(video_folder, tmp_path, 
 
 
 def start_training(video_folder, folder, *more, settings=()):
-    overrides = [*TINY, "train.batch=2", "optim.lr_batch=2", "train.epochs=6", EVERY_STEP, *settings]
+    overrides = [*TINY, "train.batch_size=2", "optim.base_batch_size=2", "train.epochs=6", EVERY_STEP, *settings]
     sets = [] if "--resume" in more else [part for override in overrides for part in ("--set", override)]
     command = [sys.executable, "-m", "msfnet", "train", str(video_folder), "--out", str(folder), *sets, *more]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -160,10 +162,10 @@ def test_requests_wait_where_they_must_and_stop_at_once_where_they_may():
             assert stop.wanted == signal.SIGINT
             with pytest.raises(KeyboardInterrupt) as insisted:
                 signal.raise_signal(signal.SIGINT)
-            assert not isinstance(insisted.value, Stopped)
-            with pytest.raises(Stopped), stop.held(False):
+            assert not isinstance(insisted.value, Interrupted)
+            with pytest.raises(Interrupted), stop.held(False):
                 raise AssertionError("a request that waits is granted before anything else is begun")
-        with pytest.raises(Stopped, match="SIGTERM"):
+        with pytest.raises(Interrupted, match="SIGTERM"):
             signal.raise_signal(signal.SIGTERM)
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
 
@@ -177,7 +179,7 @@ def test_a_full_disk_stops_the_run_in_one_line_and_leaves_what_was_saved(video_f
 
     folder = tmp_path / "run"
     recipe = tiny("train.epochs=2")
-    train(read_data(video_folder), recipe, folder, say=quiet)
+    train(read_dataset(video_folder), recipe, folder)
     whole = results(folder)
     state = load_checkpoint(folder / "last")
     save_checkpoint(folder / "last", state | {"epoch": 1, "step": 0})  # as it was after the first epoch, but learned
@@ -186,12 +188,12 @@ def test_a_full_disk_stops_the_run_in_one_line_and_leaves_what_was_saved(video_f
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
         with pytest.raises(UserError, match=r"no room to write .*File too large.*: make some, and go on with --resume"):
-            resume(folder, say=quiet)
+            resume(folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (folder / "last" / CHECKPOINT).read_bytes() == before
     assert not [path for path in folder.rglob("*") if "part" in path.name]
-    resume(folder, say=quiet)
+    resume(folder)
     assert results(folder)[1][0] == whole[1][0]
 
 
@@ -200,7 +202,7 @@ def test_a_loss_that_is_no_number_stops_with_the_names_of_the_batch(video_folder
     with pytest.raises(
         UserError, match=r"the loss is (nan|inf) at batch \d of epoch 1; lower optim\.lr, or look"
     ) as told:
-        train(read_data(video_folder), recipe, tmp_path / "run", say=quiet)
+        train(read_dataset(video_folder), recipe, tmp_path / "run")
     assert str(told.value).count(".mp4") == 3
     state = load_checkpoint(tmp_path / "run" / "last")
     assert all(torch.isfinite(value).all() for value in state["model"].values()) or state["step"] > 1
@@ -229,7 +231,7 @@ def test_a_reader_that_dies_is_named_and_replaced_but_not_for_ever(tmp_path, dea
     for i in range(deaths):
         (tmp_path / str(i)).touch()
     lines = []
-    batches = make_batches(Deadly(tmp_path), InOrder(10, 3), 2, lines.append)
+    batches = make_batches(Deadly(tmp_path), EvalSampler(10, 3), 2, lines.append)
     if deaths > 3:
         with pytest.raises(ReaderDiedError, match="4 processes that read videos died; often the machine ran out"):
             list(batches.epoch())
@@ -286,7 +288,7 @@ class Faulty(Dataset):
 def test_what_the_data_raise_is_no_death(error, workers):
     lines = []
     with pytest.raises(type(error), match="wrong"):
-        list(make_batches(Faulty(error), InOrder(4, 2), workers, lines.append).epoch())
+        list(make_batches(Faulty(error), EvalSampler(4, 2), workers, lines.append).epoch())
     assert lines == []
 
 
@@ -309,7 +311,7 @@ def test_a_folder_has_one_writer_and_is_free_when_that_is_killed(video_folder, t
         with pytest.raises(
             UserError, match=r"another process is writing to .*run; wait for it, or choose another --out"
         ):
-            train(read_data(video_folder), tiny("train.epochs=1"), tmp_path / "run", say=quiet)
+            train(read_dataset(video_folder), tiny("train.epochs=1"), tmp_path / "run")
         assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
     finally:
         process.kill()

@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import TINY, kill_once_there
+from conftest import TINY, kill_once_there, logged
 
 from msfnet.cli import main
-from msfnet.data.annotations.readers import read_data, read_manifest
+from msfnet.data.annotations.readers import read_dataset, read_manifest
 from msfnet.data.shards.index import read_shards
 from msfnet.data.shards.write import write_shards
 from msfnet.experiments.cluster import (
@@ -37,12 +37,8 @@ from msfnet.training.history import read_history
 from msfnet.training.loop import CHECKPOINT
 from msfnet.types import UserError
 
-SETTINGS = (*TINY, "data.val_fraction=0.2", "data.views=1x1")
+SETTINGS = (*TINY, "data.val_fraction=0.2", "clip.views=1x1")
 WORDS = [word for item in SETTINGS for word in ("--set", item)]
-
-
-def quiet(line):
-    pass
 
 
 @pytest.fixture
@@ -61,8 +57,8 @@ def keep_threads():
     os.environ.update(environment)
 
 
-def swept(data, recipe, out, grid=(), n_seeds=1, machines=Machines(), say=quiet):  # noqa: B008
-    return run_sweep(data, recipe, plan_trials(recipe, grid, [], None, say=say), n_seeds, out, machines, say=say)
+def swept(data, recipe, out, grid=(), n_seeds=1, machines=Machines()):  # noqa: B008
+    return run_sweep(data, recipe, plan_trials(recipe, grid, [], None), n_seeds, out, machines)
 
 
 def leave_finished(out, run, top1=0.5):
@@ -94,7 +90,7 @@ def test_trials_rank_by_mean_then_loss_with_whole_ones_first():
     assert trials[0].spread == pytest.approx(0.1 * 2**0.5)  # of a sample
     assert trials[3].spread is None
     rows = list(csv.DictReader(to_csv(rank(trials)).splitlines()))
-    assert [(row["rank"], row["optim.lr"], row["n"], row["failed"]) for row in rows][2:] == [
+    assert [(row["rank"], row["optim.lr"], row["n"], row["unreadable"]) for row in rows][2:] == [
         ("3", "2", "2", "0"),
         ("4", "4", "1", "1"),
         ("5", "5", "0", "2"),
@@ -103,7 +99,7 @@ def test_trials_rank_by_mean_then_loss_with_whole_ones_first():
     lines = to_table(rank(trials)).splitlines()
     assert lines[1] == "   1  60.0% +- 14.1%    2  optim.lr=1"
     assert lines[5] == "   5  -                 0  optim.lr=5  (2 failed)"
-    assert json.loads(json.dumps(trials[3].to_dict()))["failed"] == {"4-seed1": "why"}
+    assert json.loads(json.dumps(trials[3].to_dict()))["unreadable"] == {"4-seed1": "why"}
 
 
 def test_a_run_counts_by_the_epoch_whose_weights_it_kept(tiny_run):
@@ -129,12 +125,12 @@ CPU2, CPU16, GPU4 = {"CPU": 2.0}, {"CPU": 16.0}, {"CPU": 16.0, "GPU": 4.0}
         ([CPU16], 3, Machines(), Share(5, 0)),
         ([CPU16, CPU16], 1, Machines(), Share(16, 0)),
         ([CPU16, {}], 16, Machines(), Share(1, 0)),
-        ([CPU16], 100, Machines(cpus_per_run=4), Share(4, 0)),
+        ([CPU16], 100, Machines(cpus_per_trial=4), Share(4, 0)),
         ([GPU4], 100, Machines(), Share(4, 1)),
         ([GPU4, {"CPU": 8.0, "GPU": 4.0}], 1, Machines(), Share(2, 1)),
-        ([GPU4, CPU2], 100, Machines(gpus_per_run=0.5), Share(2, 0.5)),
-        ([GPU4], 100, Machines(gpus_per_run=2), Share(8, 2)),
-        ([GPU4], 100, Machines(gpus_per_run=0), Share(1, 0)),
+        ([GPU4, CPU2], 100, Machines(gpus_per_trial=0.5), Share(2, 0.5)),
+        ([GPU4], 100, Machines(gpus_per_trial=2), Share(8, 2)),
+        ([GPU4], 100, Machines(gpus_per_trial=0), Share(1, 0)),
         ([{"CPU": 2.0, "GPU": 4.0}], 100, Machines(), Share(1, 1)),
     ],
 )
@@ -153,8 +149,8 @@ def test_a_process_bound_to_one_cpu_has_one():
 @pytest.mark.parametrize(
     ("nodes", "machines", "message"),
     [
-        ([CPU2], Machines(cpus_per_run=3), "a machine with 3 CPU and 0 GPU for a run, found 2 CPU and 0 GPU"),
-        ([CPU16, CPU2], Machines(gpus_per_run=1), "and 1 GPU for a run, found 16 CPU and 0 GPU, 2 CPU and 0 GPU"),
+        ([CPU2], Machines(cpus_per_trial=3), "a machine with 3 CPU and 0 GPU for a run, found 2 CPU and 0 GPU"),
+        ([CPU16, CPU2], Machines(gpus_per_trial=1), "and 1 GPU for a run, found 16 CPU and 0 GPU, 2 CPU and 0 GPU"),
         ([], Machines(), "found none"),
     ],
 )
@@ -166,9 +162,9 @@ def test_what_no_machine_has_is_refused_instead_of_waited_for(nodes, machines, m
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"cpus_per_run": 0}, "1 CPU or more for a run, found 0"),
-        ({"gpus_per_run": 1.5}, r"a part of a GPU or whole ones for a run, found 1\.5"),
-        ({"gpus_per_run": -1}, "found -1"),
+        ({"cpus_per_trial": 0}, "1 CPU or more for a run, found 0"),
+        ({"gpus_per_trial": 1.5}, r"a part of a GPU or whole ones for a run, found 1\.5"),
+        ({"gpus_per_trial": -1}, "found -1"),
         ({"address": "ray://host:10001"}, "as auto or HOST:PORT, found ray://host:10001"),
     ],
 )
@@ -181,7 +177,7 @@ def test_machines_that_cannot_be(arguments, message):
 
 
 def test_ranking_needs_videos_held_out_of_training(video_folder, tmp_path, tiny_recipe):
-    data = read_data(video_folder)
+    data = read_dataset(video_folder)
     recipe = load_recipe("small", [*SETTINGS, "data.val_fraction=0"])
     with pytest.raises(UserError, match=r"expected videos held out of training .* --set data\.val_fraction=0\.2"):
         swept(data, recipe, tmp_path / "out")
@@ -194,14 +190,14 @@ def test_ranking_needs_videos_held_out_of_training(video_folder, tmp_path, tiny_
 
 
 def test_other_recipes_and_other_videos_are_not_mixed_in(video_folder, tmp_path, tiny_recipe):
-    data, run = read_data(video_folder), Run("a-seed0", tiny_recipe)
+    data, run = read_dataset(video_folder), Run("a-seed0", tiny_recipe)
     leave_finished(tmp_path, run)
-    assert do_runs(data, [run], tmp_path, Machines(), score_test=True, say=quiet) == [Outcome("a-seed0")]
+    assert do_runs(data, [run], tmp_path, Machines(), score_test=True) == [Outcome("a-seed0")]
     other = Run("a-seed0", load_recipe("small", [*SETTINGS, "optim.lr=0.3"]))
     with pytest.raises(UserError, match=r"holds a-seed0 with optim\.lr = 0\.05, not 0\.3; choose another --out"):
-        do_runs(data, [other], tmp_path, Machines(), score_test=True, say=quiet)
+        do_runs(data, [other], tmp_path, Machines(), score_test=True)
     with pytest.raises(UserError, match=r"on other videos .*\(20 there, 19 here\)"):
-        do_runs(replace(data, items=data.items[1:]), [run], tmp_path, Machines(), score_test=True, say=quiet)
+        do_runs(replace(data, items=data.items[1:]), [run], tmp_path, Machines(), score_test=True)
 
 
 def test_finished_runs_are_read_and_need_no_engine(video_folder, tmp_path, tiny_recipe, monkeypatch):
@@ -211,7 +207,8 @@ def test_finished_runs_are_read_and_need_no_engine(video_folder, tmp_path, tiny_
             recipe = load_recipe("small", [*SETTINGS, f"optim.lr={lr}", f"train.seed={seed}"])
             leave_finished(tmp_path, Run(f"lr={lr}-seed{seed}", recipe), top1)
     lines = []
-    sweep = swept(read_data(video_folder), tiny_recipe, tmp_path, ["optim.lr=0.1,0.2"], 2, say=lines.append)
+    with logged(lines.append):
+        sweep = swept(read_dataset(video_folder), tiny_recipe, tmp_path, ["optim.lr=0.1,0.2"], 2)
     assert [(trial.trial.name, trial.top1, len(trial.scores)) for trial in sweep.trials] == [
         ("lr=0.2", 0.6, 2),
         ("lr=0.1", 0.4, 2),
@@ -220,21 +217,21 @@ def test_finished_runs_are_read_and_need_no_engine(video_folder, tmp_path, tiny_
     best = load_recipe(str(tmp_path / "best.toml"))
     assert best == load_recipe("small", [*SETTINGS, "optim.lr=0.2"])
     with pytest.raises(UserError, match=r"Ray, which is not there: pip install 'msfnet\[scale\]'"):
-        swept(read_data(video_folder), tiny_recipe, tmp_path, ["optim.lr=0.1,0.3"], 2)
+        swept(read_dataset(video_folder), tiny_recipe, tmp_path, ["optim.lr=0.1,0.3"], 2)
 
 
 @pytest.mark.usefixtures("keep_threads")
 @pytest.mark.parametrize("fraction", [0, 0.2])
 def test_shards_are_swept_over_if_they_hold_validation_videos(video_folder, tmp_path, fraction):
     recipe = load_recipe("small", [*SETTINGS, f"data.val_fraction={fraction}", "train.epochs=1"])
-    write_shards(read_data(video_folder), recipe, video_folder, tmp_path / "shards", shard_bytes=2**20, say=quiet)
+    write_shards(read_dataset(video_folder), recipe, video_folder, tmp_path / "shards", shard_bytes=2**20)
     shards, run = read_shards(str(tmp_path / "shards")), Run("recipe-seed0", recipe)
     if not fraction:
         with pytest.raises(UserError, match="write the shards with --set"):
             swept(shards, recipe, tmp_path / "out")
         return
-    travelled = pickle.loads(pickle.dumps(shards))  # as to another machine
-    assert perform(travelled, run, tmp_path / "out", Path.cwd(), Share(1, 0), score_test=False).error is None
+    traveled = pickle.loads(pickle.dumps(shards))  # as to another machine
+    assert perform(traveled, run, tmp_path / "out", Path.cwd(), Share(1, 0), score_test=False).error is None
     (trial,) = swept(shards, recipe, tmp_path / "out").trials
     assert len(trial.scores) == 1
     assert not (tmp_path / "out" / run.name / "scores.json").exists()
@@ -247,7 +244,7 @@ def test_shards_are_swept_over_if_they_hold_validation_videos(video_folder, tmp_
 def test_a_run_is_brought_to_its_end_once_and_leaves_the_test_videos_alone(video_folder, tmp_path, tiny_recipe):
     import torch
 
-    data, run = read_data(video_folder), Run("a-seed0", tiny_recipe)
+    data, run = read_dataset(video_folder), Run("a-seed0", tiny_recipe)
     (tmp_path / run.name).mkdir()
     (tmp_path / run.name / "weights.safetensors").write_bytes(b"of a run killed before its first checkpoint")
     assert perform(data, run, tmp_path, Path.cwd(), Share(1, 0), score_test=False) == Outcome("a-seed0")
@@ -263,10 +260,10 @@ def test_a_run_is_brought_to_its_end_once_and_leaves_the_test_videos_alone(video
 
 @pytest.mark.usefixtures("keep_threads")
 def test_a_run_that_fails_says_why_in_one_line(video_folder, tmp_path, monkeypatch):
-    data = read_data(video_folder)
-    run = Run("a-seed0", load_recipe("small", [*SETTINGS, "model.arguments.groups=99"]))
+    data = read_dataset(video_folder)
+    run = Run("a-seed0", load_recipe("small", [*SETTINGS, "model.kwargs.num_splits=99"]))
     outcome = perform(data, run, tmp_path, Path.cwd(), Share(1, 0), score_test=False)
-    assert "found groups=99" in outcome.error
+    assert "found num_splits=99" in outcome.error
     assert finished(tmp_path, run.name) is None
     monkeypatch.setattr("msfnet.training.trainer.train", lambda *arguments, **options: 1 / 0)
     outcome = perform(data, run, tmp_path, Path.cwd(), Share(1, 0), score_test=False)
@@ -307,34 +304,34 @@ def test_a_sweep_on_two_nodes_outlives_a_killed_process_a_lost_node_and_a_failin
     out, killed = tmp_path / "out", []
 
     def kill():
-        victim = out / "arguments.groups=2-seed1"
+        victim = out / "kwargs.num_splits=2-seed1"
         wait_for_checkpoint(victim)
         killed.append(int((victim / "log.txt").read_text().split()[1]))
         os.kill(killed[0], signal.SIGKILL)
-        wait_for_checkpoint(out / "arguments.groups=3-seed1")
+        wait_for_checkpoint(out / "kwargs.num_splits=3-seed1")
         cluster.remove_node(cluster.second, allow_graceful=False)
         killed.append("node")
 
     threading.Thread(target=kill, daemon=True).start()
     command = ["sweep", video_folder, "--out", out, *WORDS, "--set", "train.epochs=4", "--seeds", "2", "--json"]
-    command += ["--grid", "model.arguments.groups=2,3,99", "--address", cluster.address]
+    command += ["--grid", "model.kwargs.num_splits=2,3,99", "--ray-address", cluster.address]
     with pytest.raises(SystemExit) as stopped:
         main([str(word) for word in command])
     captured = capsys.readouterr()
     assert stopped.value.code == 1, captured.err
     assert killed[1:] == ["node"]
-    assert "arguments.groups=2-seed1: its process or machine died (WorkerCrashedError); going on" in captured.err
+    assert "kwargs.num_splits=2-seed1: its process or machine died (WorkerCrashedError); going on" in captured.err
     assert "attempt 2 of 3" in captured.err
-    log = (out / "arguments.groups=2-seed1" / "log.txt").read_text()
+    log = (out / "kwargs.num_splits=2-seed1" / "log.txt").read_text()
     assert log.count("going on from the last checkpoint") == 1
     assert log.count("epoch   1/4") == 1
     document = json.loads(captured.out)
     assert {trial["name"]: trial["n"] for trial in document["trials"]} == {
-        "arguments.groups=2": 2,
-        "arguments.groups=3": 2,
-        "arguments.groups=99": 0,
+        "kwargs.num_splits=2": 2,
+        "kwargs.num_splits=3": 2,
+        "kwargs.num_splits=99": 0,
     }
-    assert all("found groups=99" in reason for reason in document["trials"][-1]["failed"].values())
+    assert all("found num_splits=99" in reason for reason in document["trials"][-1]["unreadable"].values())
     assert [len(read_history(folder)) for folder in sorted(out.glob("*groups=[23]-seed*"))] == [4] * 4
     assert not list(out.glob("*/scores.json"))
     tests = [
@@ -351,7 +348,7 @@ def test_a_killed_sweep_goes_on_and_grows(video_folder, tmp_path, ray):
     """On this machine alone: killed with its last run half done, started and ended, then started with a second seed."""
     out = tmp_path / "out"
     command = [sys.executable, "-m", "msfnet", "sweep", str(video_folder), "--out", str(out), *WORDS]
-    command += ["--set", "train.epochs=4", "--grid", "optim.lr=0.01,0.02", "--cpus-per-run", str(usable_cpus())]
+    command += ["--set", "train.epochs=4", "--grid", "optim.lr=0.01,0.02", "--cpus-per-trial", str(usable_cpus())]
     half_done = out / "lr=0.02-seed0"
     kill_once_there(command, half_done / "last" / CHECKPOINT)
     whole = (out / "lr=0.01-seed0" / "metrics.csv").read_bytes()
@@ -387,7 +384,7 @@ def test_a_killed_sweep_goes_on_and_grows(video_folder, tmp_path, ray):
 @pytest.mark.usefixtures("ray")
 def test_an_address_where_nothing_answers_is_refused_at_once(video_folder, tmp_path, tiny_recipe, address, message):
     with pytest.raises(UserError, match=message):
-        swept(read_data(video_folder), tiny_recipe, tmp_path / "out", machines=Machines(address))
+        swept(read_dataset(video_folder), tiny_recipe, tmp_path / "out", machines=Machines(address))
 
 
 ALONE = """
@@ -404,7 +401,7 @@ main(sys.argv[1:])
 def test_no_cluster_at_an_address_is_said_in_one_line(video_folder, tmp_path, ray):
     command = [sys.executable, "-c", ALONE, "sweep", str(video_folder), "--out", str(tmp_path / "out"), *WORDS]
     elsewhere = os.environ | {"RAY_TMPDIR": str(tmp_path)}  # where the address of such a cluster would lie
-    done = subprocess.run([*command, "--address", "auto"], capture_output=True, text=True, env=elsewhere)
+    done = subprocess.run([*command, "--ray-address", "auto"], capture_output=True, text=True, env=elsewhere)
     assert done.returncode == 2
     assert "no Ray cluster answers at auto" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

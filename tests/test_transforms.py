@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from msfnet.data.transforms import INPUTS, crop_views, normalise, scaled
+from msfnet.data.transforms import INPUTS, crop_views, normalize, scaled
 from msfnet.recipe import load_recipe
 from msfnet.types import INPUT_CHANNELS, Preprocessing, UserError
 
@@ -20,16 +20,16 @@ def make_clips(n=2, frames=3, height=10, width=12):
     return clips
 
 
-def test_normalise():
+def test_normalize():
     clips = torch.tensor([0, 128, 255], dtype=torch.uint8).expand(1, 2, 4, 5, 3)
-    x = normalise(clips, PAPER)
+    x = normalize(clips, PAPER)
     assert x.shape == (1, 3, 2, 4, 5)
     expected = [(value / 255 - m) / s for value, m, s in zip((0, 128, 255), PAPER.mean, PAPER.std, strict=True)]
     assert torch.allclose(x[0, :, 0, 0, 0], torch.tensor(expected), atol=1e-6)
 
 
 def test_the_networks_input_is_laid_out_as_its_kernels_are():
-    assert normalise(make_clips(), PAPER).is_contiguous(memory_format=torch.channels_last_3d)
+    assert normalize(make_clips(), PAPER).is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def test_scaled_keeps_clips_channels_and_places_apart():
@@ -49,13 +49,13 @@ def clip_of(*levels):
 
 def test_differences_of_frames_that_follow_each_other():
     """By hand: 0, 51, 204 over 255 are 0, 0.2, 0.8; their differences 0.2 and 0.6, over a deviation of 0.5."""
-    values = ["data.std=[0.5, 0.5, 0.5]", "data.mean=[0.4, 0.4, 0.4]", "data.frames=2"]
-    difference = load_recipe("paper", [*values, "data.input=difference"]).preprocessing()
-    x = normalise(clip_of(0, 51, 204), difference)
+    values = ["clip.std=[0.5, 0.5, 0.5]", "clip.mean=[0.4, 0.4, 0.4]", "clip.num_frames=2"]
+    difference = load_recipe("paper", [*values, "clip.input=rgb_diff"]).preprocessing()
+    x = normalize(clip_of(0, 51, 204), difference)
     assert x.shape == (1, 3, 2, 2, 2)
     assert torch.allclose(x[0, 0, :, 1, 0], torch.tensor([0.4, 1.2]), atol=1e-6)
-    assert x[0, 1:].abs().max() < 1e-6  # still colours leave nothing
-    both = normalise(clip_of(0, 51, 204), load_recipe("paper", [*values, "data.input=rgb+difference"]).preprocessing())
+    assert x[0, 1:].abs().max() < 1e-6  # still colors leave nothing
+    both = normalize(clip_of(0, 51, 204), load_recipe("paper", [*values, "clip.input=rgb+rgb_diff"]).preprocessing())
     assert both.shape == (1, 6, 2, 2, 2)
     assert torch.allclose(both[0, :, 0, 0, 1], torch.tensor([-0.8, -0.8, 0.02 / 0.255 - 0.8, 0.4, 0, 0]), atol=1e-6)
     assert torch.equal(both[:, 3:], x)
@@ -63,8 +63,8 @@ def test_differences_of_frames_that_follow_each_other():
 
 @pytest.mark.parametrize("kind", INPUT_CHANNELS)
 def test_every_input_has_its_channels_and_frames_and_lies_as_kernels_do(kind):
-    preprocessing = load_recipe("paper", ["data.frames=4", f"data.input={kind}"]).preprocessing()
-    x = normalise(make_clips(frames=preprocessing.read_frames), preprocessing)
+    preprocessing = load_recipe("paper", ["clip.num_frames=4", f"clip.input={kind}"]).preprocessing()
+    x = normalize(make_clips(frames=preprocessing.read_frames), preprocessing)
     assert x.shape == (2, preprocessing.channels, 4, 10, 12)
     assert x.stride()[1] == 1
     assert set(INPUTS) == set(INPUT_CHANNELS)

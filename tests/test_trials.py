@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from conftest import logged
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,8 @@ from msfnet.types import UserError
 
 
 def planned(grid=(), drawn=(), n_draws=None, lines=None):
-    return plan_trials(load_recipe("small"), grid, drawn, n_draws, say=(lines if lines is not None else []).append)
+    with logged((lines if lines is not None else []).append):
+        return plan_trials(load_recipe("small"), grid, drawn, n_draws)
 
 
 @pytest.mark.parametrize(
@@ -22,13 +24,18 @@ def planned(grid=(), drawn=(), n_draws=None, lines=None):
         ([], ["recipe"]),
         (["optim.lr=0.01,0.05"], ["lr=0.01", "lr=0.05"]),
         (
-            ["optim.lr=0.01,0.05", "model.width=0.125,0.25"],
-            ["width=0.125_lr=0.01", "width=0.25_lr=0.01", "width=0.125_lr=0.05", "width=0.25_lr=0.05"],
+            ["optim.lr=0.01,0.05", "model.width_mult=0.125,0.25"],
+            [
+                "width_mult=0.125_lr=0.01",
+                "width_mult=0.25_lr=0.01",
+                "width_mult=0.125_lr=0.05",
+                "width_mult=0.25_lr=0.05",
+            ],
         ),
-        (["optim.name=sgd", "model.name=r3d18"], ["model.name=r3d18_optim.name=sgd"]),
-        (["model.arguments.groups=2,4"], ["arguments.groups=2", "arguments.groups=4"]),
-        (["model.arguments.placement=a , b"], ["placement=a", "placement=b"]),
-        (["data.views=1x1,4x1"], ["views=1x1", "views=4x1"]),
+        (["optim.name=sgd", "model.name=r3d_18"], ["model.name=r3d_18_optim.name=sgd"]),
+        (["model.kwargs.num_splits=2,4"], ["kwargs.num_splits=2", "kwargs.num_splits=4"]),
+        (["model.kwargs.placement=a , b"], ["placement=a", "placement=b"]),
+        (["clip.views=1x1,4x1"], ["views=1x1", "views=4x1"]),
     ],
 )
 def test_grid(grid, names):
@@ -36,13 +43,15 @@ def test_grid(grid, names):
 
 
 def test_values_with_commas_stay_whole_and_reach_the_recipe():
-    trials = planned(["data.resize=[90, 70],[100,80]", "model.arguments={groups = 2},{groups = 4, placement = 'c'}"])
+    trials = planned(
+        ["clip.resize=[90, 70],[100,80]", "model.kwargs={num_splits = 2},{num_splits = 4, placement = 'c'}"]
+    )
     recipes = [runs_of(load_recipe("small"), trial, 1)[0].recipe for trial in trials]
-    assert [(recipe.data.resize, recipe.model.arguments) for recipe in recipes] == [
-        ((90, 70), {"groups": 2}),
-        ((90, 70), {"groups": 4, "placement": "c"}),
-        ((100, 80), {"groups": 2}),
-        ((100, 80), {"groups": 4, "placement": "c"}),
+    assert [(recipe.clip.resize, recipe.model.kwargs) for recipe in recipes] == [
+        ((90, 70), {"num_splits": 2}),
+        ((90, 70), {"num_splits": 4, "placement": "c"}),
+        ((100, 80), {"num_splits": 2}),
+        ((100, 80), {"num_splits": 4, "placement": "c"}),
     ]
 
 
@@ -56,11 +65,11 @@ def test_each_trial_is_run_with_seeds_from_the_recipes_own_on():
 
 
 def test_every_draw_is_made_at_every_point_of_the_grid():
-    trials = planned(["model.width=0.125,0.25"], ["optim.lr=1e-3..1e-1", "train.mixup=linear:0..1"], 5)
+    trials = planned(["model.width_mult=0.125,0.25"], ["optim.lr=1e-3..1e-1", "augment.mixup=linear:0..1"], 5)
     assert len(trials) == 10
     values = [dict(override.split("=") for override in trial.overrides) for trial in trials]
-    assert all(list(row) == ["model.width", "optim.lr", "train.mixup"] for row in values)
-    pairs = [(row["optim.lr"], row["train.mixup"]) for row in values]
+    assert all(list(row) == ["model.width_mult", "optim.lr", "augment.mixup"] for row in values)
+    pairs = [(row["optim.lr"], row["augment.mixup"]) for row in values]
     assert pairs[::2] == pairs[1::2]
     assert len(set(pairs)) == 5
 
@@ -68,14 +77,14 @@ def test_every_draw_is_made_at_every_point_of_the_grid():
 def test_more_draws_more_keys_and_more_values_keep_the_trials_that_there_were():
     few, many = planned([], ["optim.lr=1e-3..1e-1"], 3), planned([], ["optim.lr=1e-3..1e-1"], 8)
     assert many[:3] == few
-    both = planned([], ["train.mixup=linear:0..1", "optim.lr=1e-3..1e-1"], 3)
+    both = planned([], ["augment.mixup=linear:0..1", "optim.lr=1e-3..1e-1"], 3)
     assert [trial.overrides[0] for trial in both] == [trial.overrides[0] for trial in few]
     assert set(planned(["optim.lr=1,2"])) < set(planned(["optim.lr=3,2,1"]))
 
 
 def test_draws_that_come_twice_are_there_once_and_it_is_said():
     lines = []
-    assert len(planned([], ["model.name=r3d18,c3d"], 10, lines)) == 2
+    assert len(planned([], ["model.name=r3d_18,c3d"], 10, lines)) == 2
     assert lines == ["10 draws are 2 trials: the others came twice"]
 
 
@@ -87,21 +96,21 @@ def test_draws_that_come_twice_are_there_once_and_it_is_said():
         (["=3"], [], None, "expected --grid KEY"),
         (["optim.lr=1,,2"], [], None, "without empty values, found 'optim.lr=1,,2'"),
         (["optim.lr=1,2,1"], [], None, "each value of optim.lr once, found 1 2 times"),
-        (["optim.lr=1", "optim.lr=2"], [], None, "each key once in --grid and --random, found optim.lr 2 times"),
+        (["optim.lr=1", "optim.lr=2"], [], None, "each key once in --grid and --sample, found optim.lr 2 times"),
         (["optim.lr=1"], ["optim.lr=1..2"], 2, "each key once"),
-        ([], ["optim.lr"], 2, "expected --random KEY=LOW..HIGH, found 'optim.lr'"),
+        ([], ["optim.lr"], 2, "expected --sample KEY=LOW..HIGH, found 'optim.lr'"),
         ([], ["optim.lr=2..1"], 2, "two numbers, the lower first, found 2..1"),
         ([], ["optim.lr=a..b"], 2, "two numbers, the lower first, found a..b"),
         ([], ["optim.lr=1..inf"], 2, "two numbers"),
         (
             [],
-            ["train.mixup=0..1"],
+            ["augment.mixup=0..1"],
             2,
-            "above 0 for a log-uniform draw, found 0; --random train.mixup=linear:0..1 draws",
+            "above 0 for a log-uniform draw, found 0; --sample augment.mixup=linear:0..1 draws",
         ),
-        ([], ["optim.lr=1..2"], None, "expected --trials N"),
-        ([], ["optim.lr=1..2"], 0, "expected --trials N"),
-        (["optim.lr=1,2"], [], 3, "expected --trials N"),
+        ([], ["optim.lr=1..2"], None, "expected --num-samples N"),
+        ([], ["optim.lr=1..2"], 0, "expected --num-samples N"),
+        (["optim.lr=1,2"], [], 3, "expected --num-samples N"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_one_line(grid, drawn, n_draws, message):
@@ -117,7 +126,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(grid, drawn, n_draws, messa
         ("optim.lr=fast", "recipe key optim.lr: .*found 'fast'"),
         ("train.seed=4", "no sweep over train.seed: --seeds N takes N seeds"),
         ("data.val_fraction=0.3", "no sweep over data.val_fraction: trials are ranked on the same videos"),
-        ("data={groups = 'ignore', val_fraction = 0}", "no sweep over data.groups"),
+        ("data={num_splits = 'ignore', val_fraction = 0}", "no sweep over data.group_split"),
     ],
 )
 def test_keys_that_are_none_or_decide_the_ranking_are_refused(override, message):
@@ -135,7 +144,7 @@ def test_short_keys_are_ends_that_no_other_key_has(key):
 # Any text that a shell can hand over
 
 
-keys = st.sampled_from([*recipe_keys(), "model.arguments.groups", "model.arguments.placement"])
+keys = st.sampled_from([*recipe_keys(), "model.kwargs.num_splits", "model.kwargs.placement"])
 words = st.text(st.characters(codec="utf-8", exclude_characters=",[]{}\"'"), min_size=1, max_size=60).filter(
     lambda text: text.strip() == text and text
 )

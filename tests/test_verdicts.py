@@ -34,15 +34,15 @@ def problems_of(items, changes=None, alike=(), missing=()):
         ({}, []),
         ({"error": "no"}, ["bad"]),
         ({"warning": "half"}, ["damaged"]),
-        ({"frames": 8}, []),
-        ({"frames": 7}, ["short"]),
+        ({"num_frames": 8}, []),
+        ({"num_frames": 7}, ["short"]),
         ({"brightest_luma": 23.9}, ["black"]),
         ({"brightest_luma": 24.0}, []),
         ({"brightest_luma": 3.0, "motion_luma": 0.0}, ["black"]),
         ({"motion_luma": 1.4}, ["still"]),
         ({"motion_luma": 1.6}, []),
-        ({"motion_luma": 0.0, "frames": 3}, ["short"]),
-        ({"warning": "half", "frames": 2}, ["damaged", "short"]),
+        ({"motion_luma": 0.0, "num_frames": 3}, ["short"]),
+        ({"warning": "half", "num_frames": 2}, ["damaged", "short"]),
         ({"claimed_frames": 7}, []),
     ],
 )
@@ -119,7 +119,7 @@ def test_one_content_under_two_labels_is_worth_nothing():
         ("contradiction", "b", "a"),
         ("contradiction", "c", "b"),
     ]
-    assert problems[1].reason == "the same bytes as a, which is labelled run"
+    assert problems[1].reason == "the same bytes as a, which is labeled run"
     assert worth_training_on(items, problems) == [items[3]]
 
 

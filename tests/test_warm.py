@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from msfnet.layers.msl import MSL
-from msfnet.models.pretrained import init_weights, published_url
+from msfnet.models.pretrained import load_pretrained, published_url
 from msfnet.models.registry import create_model
 from msfnet.models.weight_transfer import (
     LARGEST_OF_8,
@@ -24,19 +24,19 @@ from msfnet.models.weight_transfer import (
 from msfnet.types import UserError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
-from warm import CLASSES, WIDTH, batch, train
+from pretrained import CLASSES, WIDTH, batch, train
 
 
 def saved(model, folder):
-    torch.save(model.state_dict(), folder / "r3d18.pth")
-    return model, folder / "r3d18.pth"
+    torch.save(model.state_dict(), folder / "r3d_18.pth")
+    return model, folder / "r3d_18.pth"
 
 
 @pytest.fixture(scope="module")
 def settled(tmp_path_factory):
     """An R3D whose norms are as various as trained ones, their statistics those of clips; and its file."""
     torch.manual_seed(0)
-    model = create_model("r3d18", CLASSES, width=WIDTH)
+    model = create_model("r3d_18", CLASSES, width_mult=WIDTH)
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm3d)):
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.normal_(norm.bias, std=0.3)
@@ -52,7 +52,7 @@ def settled(tmp_path_factory):
 def trained(tmp_path_factory):
     """An R3D that was trained for a while, and its file."""
     torch.manual_seed(0)
-    model = create_model("r3d18", CLASSES, width=WIDTH)
+    model = create_model("r3d_18", CLASSES, width_mult=WIDTH)
     losses = train(model, 150, seed=1)
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
     return saved(model, tmp_path_factory.mktemp("trained"))
@@ -100,8 +100,8 @@ def only_sliced(model, state):
 
 def fitted_and_bare(source, path, training):
     """Distances from the source of a warm start, and of bare slices in its place."""
-    fitted, bare = (create_model("msf_r3d18", CLASSES, width=WIDTH) for _ in range(2))
-    init_weights(fitted, str(path), "msf_r3d18")
+    fitted, bare = (create_model("msf_r3d_18", CLASSES, width_mult=WIDTH) for _ in range(2))
+    load_pretrained(fitted, str(path), "msf_r3d_18")
     only_sliced(bare, source.state_dict())
     clips, _ = batch(48, torch.Generator().manual_seed(5))
     before = {key: value.clone() for key, value in source.state_dict().items()}
@@ -142,16 +142,16 @@ def test_a_warm_start_loses_less_than_a_random_one(trained, arguments):
     for seed in range(2):
         for start in ends:
             torch.manual_seed(seed)
-            model = create_model("msf_r3d18", CLASSES, width=WIDTH, **arguments)
+            model = create_model("msf_r3d_18", CLASSES, width_mult=WIDTH, **arguments)
             if start == "warm":
-                init_weights(model, str(trained[1]), "msf_r3d18")
+                load_pretrained(model, str(trained[1]), "msf_r3d_18")
                 nn.init.normal_(model.fc.weight, std=0.01)  # what the head knows is not counted
             ends[start] += sum(train(model, 30, seed=10 + seed)[-10:]) / 20
     assert ends["warm"] < ends["random"] - 0.15
 
 
 def state_of(name, **arguments):
-    return create_model(name, CLASSES, width=WIDTH, **arguments).state_dict()
+    return create_model(name, CLASSES, width_mult=WIDTH, **arguments).state_dict()
 
 
 ATTENTION_KEYS = {"fsam": 6, "se": 4, "cbam": 6, "nst": 4}
@@ -162,14 +162,14 @@ ATTENTION_KEYS = {"fsam": 6, "se": 4, "cbam": 6, "nst": 4}
     [
         ({}, 0),
         *(({"attention": name}, n) for name, n in ATTENTION_KEYS.items()),
-        *(({"groups": groups}, 0) for groups in (2, 3, 5, 7, 16)),
+        *(({"num_splits": groups}, 0) for groups in (2, 3, 5, 7, 16)),
         ({"placement": "c"}, 0),
     ],
 )
 def test_r3d_goes_into_every_msf_r3d(settled, arguments, fresh):
     source, path = settled
-    model = create_model("msf_r3d18", 5, width=WIDTH, **arguments)
-    start = init_weights(model, str(path), "msf_r3d18")
+    model = create_model("msf_r3d_18", 5, width_mult=WIDTH, **arguments)
+    start = load_pretrained(model, str(path), "msf_r3d_18")
     assert len(start.fresh) == fresh + 2
     assert {key.partition(".")[0] for key in start.fresh} <= {"attention3", "attention4", "fc"}
     assert start.unused == ("fc.bias", "fc.weight")
@@ -184,8 +184,8 @@ def test_r3d_goes_into_every_msf_r3d(settled, arguments, fresh):
 
 @pytest.mark.parametrize(("placement", "fresh"), [("a", ".conv1.0."), ("d", ".conv1.")])
 def test_placements_without_a_counterpart_say_what_stays_fresh(settled, placement, fresh):
-    model = create_model("msf_r3d18", CLASSES, width=WIDTH, placement=placement)
-    start = init_weights(model, str(settled[1]), "msf_r3d18")
+    model = create_model("msf_r3d_18", CLASSES, width_mult=WIDTH, placement=placement)
+    start = load_pretrained(model, str(settled[1]), "msf_r3d_18")
     assert start.fresh
     assert all(fresh in key or ".conv1.1.running" in key for key in start.fresh)
     first = model.layer2[0].conv1[0][0].weight
@@ -198,39 +198,39 @@ def test_placements_without_a_counterpart_say_what_stays_fresh(settled, placemen
 def test_kinetics_weights_of_torchvision_have_the_keys_that_are_needed():
     """Every key and shape of the published files is taken by, or left over from, each network they are offered for."""
     published = json.loads((Path(__file__).parent / "torchvision_keys.json").read_text())
-    keys = {key: tuple(shape) for key, shape in published["r3d18"] if not key.endswith("num_batches_tracked")}
+    keys = {key: tuple(shape) for key, shape in published["r3d_18"] if not key.endswith("num_batches_tracked")}
     with torch.device("meta"):
-        model = create_model("msf_r3d18_fsam", 101)
+        model = create_model("msf_r3d_18_fsam", 101)
     assert dense_shapes(model) == {key: shape for key, shape in keys.items() if not key.startswith("fc.")}
-    assert published_url("msf_r3d18_fsam") == published_url("r3d18") != published_url("r2plus1d18")
-    with pytest.raises(UserError, match="kinetics400 is there for r3d18, msf_r3d18, r2plus1d18, found c3d"):
+    assert published_url("msf_r3d_18_fsam") == published_url("r3d_18") != published_url("r2plus1d_18")
+    with pytest.raises(UserError, match="kinetics400 is there for r3d_18, msf_r3d_18, r2plus1d_18, found c3d"):
         published_url("c3d")
 
 
 @pytest.mark.slow
 def test_weights_of_torchvisions_size_start_msf_r3d_with_fsam(tmp_path):
-    published = json.loads((Path(__file__).parent / "torchvision_keys.json").read_text())["r3d18"]
+    published = json.loads((Path(__file__).parent / "torchvision_keys.json").read_text())["r3d_18"]
     torch.manual_seed(0)
     state = {key: torch.rand(shape) for key, shape in published}
     torch.save(state, tmp_path / "r3d_18.pth")
-    model = create_model("msf_r3d18_fsam", 101)
-    start = init_weights(model, str(tmp_path / "r3d_18.pth"), "msf_r3d18_fsam")
+    model = create_model("msf_r3d_18_fsam", 101)
+    start = load_pretrained(model, str(tmp_path / "r3d_18.pth"), "msf_r3d_18_fsam")
     assert [key for key in start.fresh if not key.startswith(("attention", "fc."))] == []
     assert torch.equal(model.layer4[0].conv1[0].weight, state["layer4.0.conv1.0.weight"])
 
 
-@pytest.mark.parametrize("name", ["r3d18", "r2plus1d18", "msf_r3d18_fsam", "msf_r3d18_a", "c3d", "msf_c3d_fsam"])
+@pytest.mark.parametrize("name", ["r3d_18", "r2plus1d_18", "msf_r3d_18_fsam", "msf_r3d_18_a", "c3d", "msf_c3d_fsam"])
 def test_the_same_network_starts_as_the_very_same(tmp_path, name):
-    sizes = {"width": 0.25, "frames": 4, "size": 32}
+    sizes = {"width_mult": 0.25, "num_frames": 4, "img_size": 32}
     source = create_model(name, 4, **sizes)
     torch.save(source.state_dict(), tmp_path / "s.pth")
     model = create_model(name, 4, **sizes)
-    start = init_weights(model, str(tmp_path / "s.pth"), name)
+    start = load_pretrained(model, str(tmp_path / "s.pth"), name)
     assert (start.fitted, start.fresh, start.unused) == ((), (), ())
     own = model.state_dict()
     assert all(torch.equal(own[key], value) for key, value in source.state_dict().items())
     other = create_model(name, 7, **sizes)
-    start = init_weights(other, str(tmp_path / "s.pth"), name)
+    start = load_pretrained(other, str(tmp_path / "s.pth"), name)
     assert len(start.fresh) == len(start.unused) == 2
     assert all(torch.equal(other.state_dict()[key], own[key]) for key in own.keys() - set(start.fresh))
 
@@ -238,19 +238,19 @@ def test_the_same_network_starts_as_the_very_same(tmp_path, name):
 @pytest.mark.parametrize(
     ("source", "target", "fresh", "unused"),
     [
-        ("r3d18", "r3d18_fsam", 6, 0),
-        ("r3d18_fsam", "r3d18", 0, 6),
-        ("msf_r3d18_se", "msf_r3d18_fsam", 6, 4),
-        ("r3d18_fsam", "msf_r3d18_fsam", 0, 0),
-        ("r3d18_fsam", "msf_r3d18", 0, 6),
+        ("r3d_18", "r3d_18_fsam", 6, 0),
+        ("r3d_18_fsam", "r3d_18", 0, 6),
+        ("msf_r3d_18_se", "msf_r3d_18_fsam", 6, 4),
+        ("r3d_18_fsam", "msf_r3d_18_fsam", 0, 0),
+        ("r3d_18_fsam", "msf_r3d_18", 0, 6),
         ("msf_c3d_fsam", "msf_c3d", 0, 6),
         ("msf_c3d", "msf_c3d_fsam", 6, 0),
     ],
 )
 def test_attention_that_differs_is_left_fresh_and_told(tmp_path, source, target, fresh, unused):
-    sizes = {"frames": 4, "size": 32}
+    sizes = {"num_frames": 4, "img_size": 32}
     torch.save(state_of(source, **sizes), tmp_path / "s.pth")
-    start = init_weights(create_model(target, CLASSES, width=WIDTH, **sizes), str(tmp_path / "s.pth"), target)
+    start = load_pretrained(create_model(target, CLASSES, width_mult=WIDTH, **sizes), str(tmp_path / "s.pth"), target)
     assert (len(start.fresh), len(start.unused)) == (fresh, unused)
     assert all(key.startswith(("attention", "stage3.1", "stage5.1")) for key in (*start.fresh, *start.unused))
 
@@ -262,15 +262,15 @@ def test_half_precision_files_and_dead_channels_start_a_finite_network(settled, 
     torch.save(
         {key: value.half() if value.is_floating_point() else value for key, value in state.items()}, tmp_path / "s"
     )
-    model = create_model("msf_r3d18", CLASSES, width=WIDTH)
-    init_weights(model, str(tmp_path / "s"), "msf_r3d18")
+    model = create_model("msf_r3d_18", CLASSES, width_mult=WIDTH)
+    load_pretrained(model, str(tmp_path / "s"), "msf_r3d_18")
     assert all(value.isfinite().all() for value in model.state_dict().values())
     assert model(torch.randn(2, 3, 4, 24, 24)).isfinite().all()
 
 
 def test_lines_tell_every_group(settled):
-    model = create_model("msf_r3d18_se", 3, width=WIDTH)
-    assert init_weights(model, str(settled[1]), "msf_r3d18_se").lines() == [
+    model = create_model("msf_r3d_18_se", 3, width_mult=WIDTH)
+    assert load_pretrained(model, str(settled[1]), "msf_r3d_18_se").lines() == [
         "copied: 54 keys (stem 5, layer1 10, layer2 13, layer3 13, layer4 13)",
         "sliced and rescaled: 158 keys (layer1 38, layer2 40, layer3 40, layer4 40)",
         "left fresh: 6 keys (attention3 2, attention4 2, fc 2)",
@@ -281,20 +281,30 @@ def test_lines_tell_every_group(settled):
 @pytest.mark.parametrize(
     ("source", "arguments", "target", "message"),
     [
-        ("r3d18", {"width": 0.125}, "msf_r3d18", r"its stem.0.weight has 8 channels, expected 16; change model.width"),
-        ("r3d18", {"width": 0.125}, "r3d18", "has 8 channels, expected 16; change model.width"),
-        ("r2plus1d18", {}, "msf_r3d18", r"does not fit msf_r3d18: keys \d+ missing \(first: .*unknown \(first: "),
-        ("msf_r3d18", {}, "r3d18", r"\d+ missing \(first: layer1.0.conv2.0.weight\), \d+ unknown"),
-        ("msf_r3d18", {"groups": 3}, "msf_r3d18", "unknown|of another shape"),
-        ("r3d18", {"in_channels": 5}, "msf_r3d18", r"stem.0.weight, \(16, 5, 3, 7, 7\) instead of \(16, 3, 3, 7, 7\)"),
+        (
+            "r3d_18",
+            {"width_mult": 0.125},
+            "msf_r3d_18",
+            r"its stem.0.weight has 8 channels, expected 16; change model.width_mult",
+        ),
+        ("r3d_18", {"width_mult": 0.125}, "r3d_18", "has 8 channels, expected 16; change model.width_mult"),
+        ("r2plus1d_18", {}, "msf_r3d_18", r"does not fit msf_r3d_18: keys \d+ missing \(first: .*unknown \(first: "),
+        ("msf_r3d_18", {}, "r3d_18", r"\d+ missing \(first: layer1.0.conv2.0.weight\), \d+ unknown"),
+        ("msf_r3d_18", {"num_splits": 3}, "msf_r3d_18", "unknown|of another shape"),
+        (
+            "r3d_18",
+            {"in_chans": 5},
+            "msf_r3d_18",
+            r"stem.0.weight, \(16, 5, 3, 7, 7\) instead of \(16, 3, 3, 7, 7\)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_and_named(tmp_path, source, arguments, target, message):
-    torch.save(create_model(source, CLASSES, **{"width": WIDTH} | arguments).state_dict(), tmp_path / "s.pth")
-    model = create_model(target, CLASSES, width=WIDTH)
+    torch.save(create_model(source, CLASSES, **{"width_mult": WIDTH} | arguments).state_dict(), tmp_path / "s.pth")
+    model = create_model(target, CLASSES, width_mult=WIDTH)
     before = model.stem[0].weight.clone()
     with pytest.raises(UserError, match=message) as error:
-        init_weights(model, str(tmp_path / "s.pth"), target)
+        load_pretrained(model, str(tmp_path / "s.pth"), target)
     assert "\n" not in str(error.value)
     assert torch.equal(model.stem[0].weight, before)
 
@@ -312,9 +322,9 @@ def test_moments_are_those_of_many_draws():
     largest = torch.randn(200_000, 8).amax(1)
     assert torch.allclose(torch.tensor(LARGEST_OF_8), torch.stack((largest.mean(), largest.var())), atol=0.01)
     shared, own = torch.randn(200_000, 1), torch.randn(200_000, 8)
-    neighbours = 0.7 + 0.5 * (0.5**0.5 * shared + 0.5**0.5 * own).amax(1)
-    assert abs(moments.pooled().mean[2] - neighbours.mean()) < 0.01
-    assert abs(moments.pooled().var[2] - neighbours.var()) < 0.01
+    neighbors = 0.7 + 0.5 * (0.5**0.5 * shared + 0.5**0.5 * own).amax(1)
+    assert abs(moments.pooled().mean[2] - neighbors.mean()) < 0.01
+    assert abs(moments.pooled().var[2] - neighbors.var()) < 0.01
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(16, 4), (16, 2), (64, 5), (13, 4)])
@@ -355,8 +365,8 @@ def test_parts_of_a_transplant_merge_under_their_names():
 def test_trained_norms_come_out_as_they_were(settled):
     """With inputs of the assumed distribution the first block's sum X + Y has the statistics of R3D's Y."""
     source, path = settled
-    model = create_model("msf_r3d18", CLASSES, width=WIDTH)
-    init_weights(model, str(path), "msf_r3d18")
+    model = create_model("msf_r3d_18", CLASSES, width_mult=WIDTH)
+    load_pretrained(model, str(path), "msf_r3d_18")
     old, new = source.layer1[0], model.layer1[0]
     torch.manual_seed(0)
     fused = torch.randn(8, 16, 6, 16, 16) * old.conv1[1].weight[:, None, None, None].abs()

@@ -32,7 +32,7 @@ def test_only_the_weights_are_rounded_in_low_precision():
 
 
 @pytest.mark.parametrize(("frames", "tiles"), [(1, 1), (3, 1), (4, 1), (5, 2), (8, 2), (9, 3)])
-def test_tiles_of_four_frames_see_their_neighbours_and_nothing_beyond_the_clip(frames, tiles):
+def test_tiles_of_four_frames_see_their_neighbors_and_nothing_beyond_the_clip(frames, tiles):
     matrix = frame_transform(frames, torch.float64).unflatten(0, (6, tiles))
     for tile in range(tiles):
         seen = matrix[:, tile].abs().sum(0).nonzero().flatten().tolist()

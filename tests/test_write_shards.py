@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
-from conftest import TINY
+from conftest import TINY, logged
 from hypothesis import given
 from hypothesis import strategies as st
 
 from msfnet.cli import main
-from msfnet.data.annotations.readers import read_data
+from msfnet.data.annotations.readers import read_dataset
 from msfnet.data.cache.packed import unpack
 from msfnet.data.shards import write as writing
 from msfnet.data.shards.index import INDEX, UNFINISHED, Shard, ShardIndex, is_shards, read_shards
@@ -31,12 +31,8 @@ RECIPE = load_recipe("small", TINY)
 SMALL_BYTES = 40_000  # three or four of these tiny videos
 
 
-def quiet(line):
-    pass
-
-
-def write(data, out, *, shard_bytes=SMALL_BYTES, recipe=RECIPE, say=quiet):
-    return write_shards(read_data(data), recipe, data, out, shard_bytes=shard_bytes, say=say)
+def write(data, out, *, shard_bytes=SMALL_BYTES, recipe=RECIPE):
+    return write_shards(read_dataset(data), recipe, data, out, shard_bytes=shard_bytes)
 
 
 def samples(folder):
@@ -114,7 +110,7 @@ def test_same_seed_same_bytes_other_seed_other_order(video_folder, shards, tmp_p
     def content(folder):
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    write(video_folder, tmp_path / "same", recipe=load_recipe("small", [*TINY, "data.workers=3"]))
+    write(video_folder, tmp_path / "same", recipe=load_recipe("small", [*TINY, "data.num_workers=3"]))
     assert content(tmp_path / "same") == content(shards[0])
     other = write(video_folder, tmp_path / "other", recipe=load_recipe("small", [*TINY, "train.seed=1"]))
     assert other.items("train") != shards[1].items("train")
@@ -140,13 +136,13 @@ def test_bad_videos_are_named_counted_and_listed(broken_data, tmp_path, capsys):
 
 def test_command_leaves_whole_shards_and_code_0(video_folder, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["shard", str(video_folder), "--out", str(tmp_path / "out"), "--shard-mb", "1"])
+        main(["shard", str(video_folder), "--out", str(tmp_path / "out"), "--shard-size-mib", "1"])
     assert stopped.value.code == 0
     assert read_shards(str(tmp_path / "out")).frame_format == load_recipe("small").preprocessing().frame_format
     with pytest.raises(SystemExit) as stopped:
-        main(["shard", str(video_folder), "--out", str(tmp_path / "no"), "--shard-mb", "0"])
+        main(["shard", str(video_folder), "--out", str(tmp_path / "no"), "--shard-size-mib", "0"])
     assert stopped.value.code == 2
-    assert "--shard-mb of 1 or more" in capsys.readouterr().err
+    assert "--shard-size-mib of 1 or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("after", [1, 9, 20])
@@ -168,7 +164,8 @@ def test_interrupted_writing_goes_on_without_a_video_twice_or_lost(broken_data, 
     assert not list((tmp_path / "parts").glob(".part-*"))
     monkeypatch.setattr(writing, "read_video", real)
     lines = []
-    index = write(broken_data, tmp_path / "parts", say=lines.append)
+    with logged(lines.append):
+        index = write(broken_data, tmp_path / "parts")
     assert index.to_dict() == whole.to_dict()
     assert samples(tmp_path / "parts") == samples(tmp_path / "whole")
     assert any(line.startswith("going on after") for line in lines) == (after > 1)
@@ -215,10 +212,12 @@ def test_finished_shards_are_left_and_other_ones_refused(video_folder, shards):
     dates = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.suffix == ".tar"}
     assert write(video_folder, out) == index
     assert {path: path.stat().st_mtime_ns for path in dates} == dates
-    with pytest.raises(UserError, match="holds shards of other videos, or of another split, size, rate or --shard-mb"):
+    with pytest.raises(
+        UserError, match="holds shards of other videos, or of another split, size, rate or --shard-size-mib"
+    ):
         write(video_folder, out, shard_bytes=SMALL_BYTES + 1)
     with pytest.raises(UserError, match="holds shards of other videos"):
-        write(video_folder, out, recipe=load_recipe("small", [*TINY, "data.resize=[44, 32]"]))
+        write(video_folder, out, recipe=load_recipe("small", [*TINY, "clip.resize=[44, 32]"]))
 
 
 def test_results_come_in_order_and_few_are_made_ahead():
@@ -265,7 +264,7 @@ def test_any_index_survives_json(videos, split):
             {"splits": {"train": [{"name": "train-000000.tar", "samples": 1, "bytes": 1, "videos": [["v", 7, None]]}]}},
             "IndexError",
         ),
-        ({"resize_px": [1]}, "not one that msfnet shard writes"),
+        ({"resize": [1]}, "not one that msfnet shard writes"),
         ({"classes": None}, "not one that msfnet shard writes"),
     ],
 )
@@ -297,7 +296,7 @@ def test_what_is_not_whole_is_refused_before_training(shards, tmp_path):
         read_shards(str(tmp_path))
 
 
-def test_shards_are_recognised(tmp_path):
+def test_shards_are_recognized(tmp_path):
     assert not is_shards(str(tmp_path))
     (tmp_path / UNFINISHED).write_text("{}")
     assert is_shards(str(tmp_path))

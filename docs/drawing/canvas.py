@@ -1,4 +1,4 @@
-"""Paper, pen and colours: sheets measured in inches, boxes, arrows, cells, and SVG that is the same each time.
+"""Paper, pen and colors: sheets measured in inches, boxes, arrows, cells, and SVG that is the same each time.
 
 Knows nothing of networks.
 """
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, PathPatch
 from matplotlib.path import Path
 
-from msfnet.report import INK, VAL_COLOUR
+from msfnet.report import INK, VAL_COLOR
 
 Point = tuple[float, float]
 
@@ -28,20 +28,20 @@ FAINT, LINE, MUTED, WARM = "#eef1f6", "#c9ced8", "#5b6474", "#d9822b"
 PURPLE = "#8f6bd1"
 
 # How many frames something sees: the longer the darker.
-REACH_COLOURS = {
+REACH_COLORS = {
     1: "#dfe8f8", 3: "#b3c9f1", 5: "#7ea5ea", 7: "#4a80e0", 9: "#2857b0", 11: "#173770",
 }  # fmt: skip
-LEVELS = 33  # of a colour map; odd, so that one of them is the middle
+LEVELS = 33  # of a color map; odd, so that one of them is the middle
 
 
-def _colours(*stops: str) -> Colormap:
+def _colors(*stops: str) -> Colormap:
     return LinearSegmentedColormap.from_list("msfnet", list(stops), N=LEVELS)
 
 
-BLUES = _colours("#ffffff", "#b3c9f1", VAL_COLOUR, "#173770")
-DIVERGING = _colours("#a85a10", WARM, "#ffffff", VAL_COLOUR, "#173770")
-PALE = _colours("#f0ddc8", "#f8eadb", "#ffffff", "#dde8fa", "#cfd7e6")
-GREYS = _colours(INK, "#ffffff")
+BLUES = _colors("#ffffff", "#b3c9f1", VAL_COLOR, "#173770")
+DIVERGING = _colors("#a85a10", WARM, "#ffffff", VAL_COLOR, "#173770")
+PALE = _colors("#f0ddc8", "#f8eadb", "#ffffff", "#dde8fa", "#cfd7e6")
+GREYS = _colors(INK, "#ffffff")
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -84,26 +84,26 @@ def sheet(height_inches: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def dark(colour: str) -> bool:
+def dark(color: str) -> bool:
     """Whether white text is easier to read on it."""
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
 
 
-def box(axes: Axes, centre: Point, size: Point, text: str = "", fill: str = FAINT, bold: bool = False) -> None:
+def box(axes: Axes, center: Point, size: Point, text: str = "", fill: str = FAINT, bold: bool = False) -> None:
     """A rounded box with a few lines of text at the most."""
-    (x, y), (width, height) = centre, size
+    (x, y), (width, height) = center, size
     corner = (x - width / 2, y - height / 2)
     rounded = f"round,pad=0,rounding_size={min(0.05, height / 3)}"
     axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle=rounded, facecolor=fill, edgecolor=INK, lw=0.7))
-    write(axes, centre, text, colour="white" if dark(fill) else INK, bold=bold)
+    write(axes, center, text, color="white" if dark(fill) else INK, bold=bold)
 
 
 def bar(axes: Axes, corner: Point, size: Point, fill: str, text: str = "", lw: float = 0.7) -> None:
     """A plain rectangle from its lower left corner."""
     (x, y), (width, height) = corner, size
     axes.add_patch(PathPatch(_rectangle(x, y, width, height), facecolor=fill, edgecolor=INK, lw=lw))
-    write(axes, (x + width / 2, y + height / 2), text, colour="white" if dark(fill) else INK)
+    write(axes, (x + width / 2, y + height / 2), text, color="white" if dark(fill) else INK)
 
 
 def write(
@@ -112,29 +112,29 @@ def write(
     text: str,
     *,
     size: float = SMALL,
-    colour: str = INK,
+    color: str = INK,
     bold: bool = False,
     ha: str = "center",
     va: str = "center",
 ) -> None:
-    """Text centred on a point, unless `ha` and `va` say otherwise; a line's middle is that of its capitals."""
+    """Text centered on a point, unless `ha` and `va` say otherwise; a line's middle is that of its capitals."""
     if not text:
         return
     x, y = at
     if va == "center" and "\n" not in text:
         va, y = "center_baseline", y + 0.0016 * size  # matplotlib's middle is a pixel too low
     weight = "bold" if bold else "normal"
-    axes.text(x, y, text, fontsize=size, color=colour, fontweight=weight, ha=ha, va=va, linespacing=1.25)
+    axes.text(x, y, text, fontsize=size, color=color, fontweight=weight, ha=ha, va=va, linespacing=1.25)
 
 
-def arrow(axes: Axes, *points: Point, colour: str = INK, head: bool = True) -> None:
+def arrow(axes: Axes, *points: Point, color: str = INK, head: bool = True) -> None:
     """A line through the points with a head at the last."""
     axes.add_patch(
         FancyArrowPatch(
             path=Path(points),
             arrowstyle="-|>" if head else "-",
             mutation_scale=7,
-            color=colour,
+            color=color,
             lw=0.9,
             joinstyle="miter",
             capstyle="butt",
@@ -144,10 +144,10 @@ def arrow(axes: Axes, *points: Point, colour: str = INK, head: bool = True) -> N
     )
 
 
-def plus(axes: Axes, centre: Point, radius: float = 0.11) -> None:
+def plus(axes: Axes, center: Point, radius: float = 0.11) -> None:
     """The sign of an addition in a circle."""
-    box(axes, centre, (2 * radius, 2 * radius), fill="#ffffff")
-    x, y = centre
+    box(axes, center, (2 * radius, 2 * radius), fill="#ffffff")
+    x, y = center
     for way in ((radius / 2, 0), (0, radius / 2)):
         arrow(axes, (x - way[0], y - way[1]), (x + way[0], y + way[1]), head=False)
 
@@ -156,9 +156,9 @@ Cells = npt.NDArray[np.floating]
 
 
 def cells(axes: Axes, values: Cells, corner: Point, size: Point, cmap: Colormap, norm: Normalize) -> None:
-    """A matrix as coloured cells, its first row on top, from the lower left `corner`: one path for each colour.
+    """A matrix as colored cells, its first row on top, from the lower left `corner`: one path for each color.
 
-    Values are rounded to the colours there are; not a number leaves its cell empty.
+    Values are rounded to the colors there are; not a number leaves its cell empty.
     """
     rows, columns = values.shape
     (left, bottom), (width, height) = corner, (size[0] / columns, size[1] / rows)
@@ -172,13 +172,13 @@ def cells(axes: Axes, values: Cells, corner: Point, size: Point, cmap: Colormap,
                 found.setdefault(level, []).append(_rectangle(left + column * width, y, length * width, height))
             column += length
     for level, rectangles in found.items():
-        colour = cmap(level / (LEVELS - 1))
-        axes.add_patch(PathPatch(Path.make_compound_path(*rectangles), facecolor=colour, edgecolor=colour, lw=0.3))
+        color = cmap(level / (LEVELS - 1))
+        axes.add_patch(PathPatch(Path.make_compound_path(*rectangles), facecolor=color, edgecolor=color, lw=0.3))
 
 
-def outline(axes: Axes, corner: Point, size: Point, colour: str = LINE, lw: float = 0.6) -> None:
+def outline(axes: Axes, corner: Point, size: Point, color: str = LINE, lw: float = 0.6) -> None:
     """A rectangle from its lower left corner, empty."""
-    axes.add_patch(PathPatch(_rectangle(*corner, *size), facecolor="none", edgecolor=colour, lw=lw))
+    axes.add_patch(PathPatch(_rectangle(*corner, *size), facecolor="none", edgecolor=color, lw=lw))
 
 
 def _rectangle(x: float, y: float, width: float, height: float) -> Path:

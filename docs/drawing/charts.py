@@ -15,7 +15,7 @@ from drawing.canvas import (
     LINE,
     MUTED,
     PALE,
-    REACH_COLOURS,
+    REACH_COLORS,
     SMALL,
     TEXT,
     TINY,
@@ -47,8 +47,8 @@ from drawing.facts import (
 from msfnet.experiments.paper import read_paper
 from msfnet.layers.fsam import BASIS_SIZE, TOP16, FrequencyPool
 from msfnet.layers.msl import MSL
-from msfnet.models.registry import summarise
-from msfnet.report import INK, VAL_COLOUR
+from msfnet.models.registry import summarize
+from msfnet.report import INK, VAL_COLOR
 
 # Reach in time
 
@@ -62,18 +62,18 @@ def draw_reach() -> Figure:
     groups = [f"group {number + 1}" for number in range(len(msl_reaches()))]
     y = 3.62
     for title, names, found in (
-        ("R3D block", ["all"], block_reaches("r3d18")),
+        ("R3D block", ["all"], block_reaches("r3d_18")),
         ("MSL", groups, msl_reaches()),
-        ("MSF block", groups, block_reaches("msf_r3d18")),
+        ("MSF block", groups, block_reaches("msf_r3d_18")),
     ):
         write(axes, (0.08, y), title, size=TEXT, bold=True, ha="left")
         for number, (name, reach) in enumerate(zip(names, found, strict=True)):
             _strip(axes, y - 0.38 - ROW * number, name, reach)
         y -= 0.4 + ROW * len(found)
     for offset in NEAR:
-        write(axes, (STRIP_LEFT + CELL * (offset - NEAR[0] + 0.5), 0.22), signed(offset), colour=MUTED)
+        write(axes, (STRIP_LEFT + CELL * (offset - NEAR[0] + 0.5), 0.22), signed(offset), color=MUTED)
     write(
-        axes, (STRIP_LEFT + CELL * len(NEAR) / 2, 0.07), "frame of the input; numbers: % of the gradient", colour=MUTED
+        axes, (STRIP_LEFT + CELL * len(NEAR) / 2, 0.07), "frame of the input; numbers: % of the gradient", color=MUTED
     )
     _who_sees_whom(axes, left=5.3, top=2.9, side=0.46)
     return figure
@@ -94,7 +94,7 @@ def _strip(axes: Axes, bottom: float, name: str, reach: Reach) -> None:
         if share > 0:
             at = STRIP_LEFT + CELL * (number + 0.5), bottom + (ROW - 0.03) / 2
             text = f"{100 * share:.0f}" if share >= 0.005 else "<1"
-            write(axes, at, text, colour="white" if share > 0.25 else INK)
+            write(axes, at, text, color="white" if share > 0.25 else INK)
     at = STRIP_LEFT + size[0] + 0.08, bottom + ROW / 2 - 0.015
     write(axes, at, f"{reach.frames} frame{'s' * (reach.frames > 1)}", bold=True, ha="left")
 
@@ -109,7 +109,7 @@ def _who_sees_whom(axes: Axes, left: float, top: float, side: float) -> None:
         write(axes, (left - 0.1, y + side / 2), f"out {row + 1}", ha="right")
         write(axes, (left + side * (row + 0.5), top + 0.14), f"$x_{row + 1}$", size=TEXT)
         for column, frames in enumerate(reach.by_input):
-            fill = REACH_COLOURS[frames] if frames else "#ffffff"
+            fill = REACH_COLORS[frames] if frames else "#ffffff"
             bar(axes, (left + side * column, y), (side, side), fill, f"{frames}" if frames else "", lw=0.5)
 
 
@@ -117,17 +117,17 @@ def draw_depth() -> Figure:
     """Frames of the clip that the channels after each block see: R3D as dots, MSF from fewest to most."""
     figure = Figure(figsize=(WIDTH_INCHES, 2.5), layout="constrained")
     axes = figure.subplots()
-    msf, r3d = depth_reaches("msf_r3d18"), depth_reaches("r3d18")
-    block_channels = [parts("msf_r3d18")[block].shape[0] for block in msf]
+    msf, r3d = depth_reaches("msf_r3d_18"), depth_reaches("r3d_18")
+    block_channels = [parts("msf_r3d_18")[block].shape[0] for block in msf]
     x = np.arange(len(msf))
     fewest, most = (np.array(counts) for counts in zip(*msf.values(), strict=True))
-    axes.bar(x, most - fewest, 0.34, bottom=fewest, color=VAL_COLOUR, label="MSF-R3D: from its group 1 to its group 4")
+    axes.bar(x, most - fewest, 0.34, bottom=fewest, color=VAL_COLOR, label="MSF-R3D: from its group 1 to its group 4")
     axes.plot(x, [frames for frames, _ in r3d.values()], "o", color=WARM, markersize=5, label="R3D-18")
     axes.axhline(8, color=MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
     axes.text(x[-1] + 0.45, 8.4, "a clip of 8 frames", color=MUTED, fontsize=SMALL, ha="right", va="bottom")
     for one, low, high in zip(x, fewest, most, strict=True):
-        axes.text(one + 0.21, high, f"{high}", color=VAL_COLOUR, fontsize=SMALL, va="center")
-        axes.text(one + 0.21, low, f"{low}", color=VAL_COLOUR, fontsize=SMALL, va="center")
+        axes.text(one + 0.21, high, f"{high}", color=VAL_COLOR, fontsize=SMALL, va="center")
+        axes.text(one + 0.21, low, f"{low}", color=VAL_COLOR, fontsize=SMALL, va="center")
     for one, (frames, _) in zip(x, r3d.values(), strict=True):
         axes.text(one - 0.24, frames, f"{frames}", color=WARM, fontsize=SMALL, va="center", ha="right")
     axes.set_yscale("log", base=2)
@@ -150,8 +150,8 @@ def draw_groups() -> Figure:
     }
     for label, x in columns.items():
         for line, y in zip(label.split("\n"), (2.03, 1.89), strict=True):
-            write(axes, (x, y), line, colour=MUTED, va="baseline")
-    write(axes, (left, 1.89), "output channels, by the frames they see", colour=MUTED, ha="left", va="baseline")
+            write(axes, (x, y), line, color=MUTED, va="baseline")
+    write(axes, (left, 1.89), "output channels, by the frames they see", color=MUTED, ha="left", va="baseline")
     printed = {row.label: row.printed for row in read_paper().row if row.table == "2"}
     for number, groups in enumerate(range(2, 7)):
         y = 1.58 - 0.37 * number
@@ -160,9 +160,9 @@ def draw_groups() -> Figure:
         x, own = left, lanes(MSL(64, groups))
         for lane, frames in zip(own, group_frames(groups), strict=True):
             share = width * lane.kept / sum(one.kept for one in own)
-            bar(axes, (x, y), (share, high), REACH_COLOURS[frames], f"{frames}")
+            bar(axes, (x, y), (share, high), REACH_COLORS[frames], f"{frames}")
             x += share
-        params = f"{summarise('msf_r3d18', groups=groups).params / 1e6:.3f}"
+        params = f"{summarize('msf_r3d_18', num_splits=groups).params / 1e6:.3f}"
         paper = (printed[label].params, printed[label].top1) if label in printed else ("", "")
         for text, at in zip((f"{100 * saving(groups):.0f} %", params, *paper), columns.values(), strict=True):
             write(axes, (at, y + high / 2), text, bold=groups == 4)
@@ -176,22 +176,22 @@ SHOWN = ((0, 1), (2, 2), (3, 5), (0, 6))
 
 
 def draw_dct() -> Figure:
-    """All 49 frequencies with the sixteen in colour, and four of them as the weights of other map sizes."""
+    """All 49 frequencies with the sixteen in color, and four of them as the weights of other map sizes."""
     figure, axes = sheet(3.5)
     side, left, top = 0.4, 0.3, 2.95
     write(axes, (0.08, 3.38), "Sixteen of the 49 frequencies of a 7×7 map", size=TEXT, bold=True, ha="left")
-    write(axes, (left + 3.5 * side, top + 0.19), "horizontal", colour=MUTED)
+    write(axes, (left + 3.5 * side, top + 0.19), "horizontal", color=MUTED)
     axes.text(0.02, top - 3.5 * side, "vertical", color=MUTED, fontsize=SMALL, rotation=90, va="center")
     every = [(v, h) for v in range(BASIS_SIZE) for h in range(BASIS_SIZE)]
     weights = FrequencyPool(len(every), tuple(every)).weight(BASIS_SIZE, BASIS_SIZE).numpy()
     for (v, h), weight in zip(every, weights, strict=True):
         corner = left + side * h + 0.02, top - side * (v + 1) + 0.02
-        colours = DIVERGING if (v, h) in TOP16 else PALE
-        cells(axes, weight, corner, (side - 0.04, side - 0.04), colours, Normalize(-0.29, 0.29))
+        colors = DIVERGING if (v, h) in TOP16 else PALE
+        cells(axes, weight, corner, (side - 0.04, side - 0.04), colors, Normalize(-0.29, 0.29))
         outline(axes, corner, (side - 0.04, side - 0.04), INK if (v, h) in TOP16 else LINE, 0.8)
     for number in range(BASIS_SIZE):
-        write(axes, (left + side * (number + 0.5), top + 0.06), f"{number}", colour=MUTED)
-        write(axes, (left - 0.07, top - side * (number + 0.5)), f"{number}", colour=MUTED)
+        write(axes, (left + side * (number + 0.5), top + 0.06), f"{number}", color=MUTED)
+        write(axes, (left - 0.07, top - side * (number + 0.5)), f"{number}", color=MUTED)
     _sizes(axes, left=4.05, top=2.95)
     return figure
 
@@ -204,16 +204,16 @@ def _sizes(axes: Axes, left: float, top: float) -> None:
         write(axes, (left - 0.12, top - step * row - tile / 2), f"{pair[0]}, {pair[1]}", ha="right")
     for column, size in enumerate(SIZES):
         x = left + step * column
-        write(axes, (x + tile / 2, top + 0.12), f"{size}×{size}", colour=MUTED)
+        write(axes, (x + tile / 2, top + 0.12), f"{size}×{size}", color=MUTED)
         for row, weight in enumerate(FrequencyPool(len(SHOWN), SHOWN).weight(size, size).numpy()):
             corner, peak = (x, top - step * row - tile), 0.29 * (BASIS_SIZE / size) ** 2
             cells(axes, weight, corner, (tile, tile), DIVERGING, Normalize(-peak, peak))
             outline(axes, corner, (tile, tile), INK, 0.8)
         rank = int(torch.linalg.matrix_rank(FrequencyPool(len(TOP16)).weight(size, size).flatten(1)))
         write(axes, (x + tile / 2, top - step * len(SHOWN) - 0.1), f"{rank}", bold=True)
-    write(axes, (left - 0.12, top + 0.12), "v, h", colour=MUTED, ha="right")
+    write(axes, (left - 0.12, top + 0.12), "v, h", color=MUTED, ha="right")
     text = "so many of the sixteen are independent"
-    write(axes, (left + step * len(SIZES) / 2, top - step * len(SHOWN) - 0.3), text, colour=MUTED)
+    write(axes, (left + step * len(SIZES) / 2, top - step * len(SHOWN) - 0.3), text, color=MUTED)
 
 
 # Responses
@@ -225,14 +225,14 @@ def draw_fam() -> Figure:
     top, step, cell, fam, se, sam = 3.42, 0.305, 0.25, 2.66, 2.42, 6.84
     for x, text in ((se, "SE"), (fam + 8 * cell, "FAM: one number a frequency"), (sam + cell / 2, "SAM")):
         write(axes, (x, top + 0.57), text, size=TEXT, bold=True)
-    write(axes, (se, top + 0.09), "mean", colour=MUTED)
-    write(axes, (sam + cell / 2, top + 0.22), "over\ntime", colour=MUTED)
+    write(axes, (se, top + 0.09), "mean", color=MUTED)
+    write(axes, (sam + cell / 2, top + 0.22), "over\ntime", color=MUTED)
     weights = FrequencyPool(len(TOP16)).weight(BASIS_SIZE, BASIS_SIZE).numpy()
     for number, (pair, weight) in enumerate(zip(TOP16, weights, strict=True)):
         corner, size = (fam + cell * number + 0.02, top + 0.2), (cell - 0.04, cell - 0.04)
         cells(axes, weight, corner, size, DIVERGING, Normalize(-0.29, 0.29))
         outline(axes, corner, size, INK, 0.6)
-        write(axes, (fam + cell * (number + 0.5), top + 0.09), f"{pair[0]},{pair[1]}", size=TINY, colour=MUTED)
+        write(axes, (fam + cell * (number + 0.5), top + 0.09), f"{pair[0]},{pair[1]}", size=TINY, color=MUTED)
     for number, (name, pattern) in enumerate(patterns().items()):
         y, found = top - step * (number + 1), responses()[name]
         write(axes, (0.06, y + cell / 2), name, ha="left")
@@ -247,14 +247,14 @@ def draw_fam() -> Figure:
 
 
 def _numbers(axes: Axes, values: np.ndarray, corner: tuple[float, float], cell: float) -> None:
-    """A row of coloured cells with their numbers; nothing is written where there is nothing."""
+    """A row of colored cells with their numbers; nothing is written where there is nothing."""
     size = cell * len(values), cell
     cells(axes, values[None], corner, size, DIVERGING, Normalize(-7, 7))
     outline(axes, corner, size)
     for number, value in enumerate(values):
         if abs(value) >= 0.05:
             at = corner[0] + cell * (number + 0.5), corner[1] + cell / 2
-            write(axes, at, f"{value:.1f}".replace("-", "−"), size=TINY, colour="white" if abs(value) > 3 else INK)
+            write(axes, at, f"{value:.1f}".replace("-", "−"), size=TINY, color="white" if abs(value) > 3 else INK)
 
 
 def draw_tuning() -> Figure:
@@ -266,15 +266,15 @@ def draw_tuning() -> Figure:
         cycles = np.linspace(0, end, 141)
         answers = tuning(pairs, list(cycles), over_time=over_time).numpy()
         for h, answer in enumerate(answers):
-            colour = BLUES(0.45 + 0.55 * h / 6) if h else MUTED
-            axes.plot(cycles, answer, color=colour, linewidth=1.4, linestyle="-" if h else (0, (3, 2)))
+            color = BLUES(0.45 + 0.55 * h / 6) if h else MUTED
+            axes.plot(cycles, answer, color=color, linewidth=1.4, linestyle="-" if h else (0, (3, 2)))
             if not over_time and h:
                 peak = int(answer.argmax())
-                axes.text(cycles[peak], answer[peak] + 0.03, f"0,{h}", color=colour, fontsize=SMALL, ha="center")
+                axes.text(cycles[peak], answer[peak] + 0.03, f"0,{h}", color=color, fontsize=SMALL, ha="center")
         axes.text(0.03 * end, 1.0, "0,0", color=MUTED, fontsize=SMALL)
         axes.set_xlim(0, end)
     others = f"0,1 to 0,{h}: {answers[1:].max():.1f} at every rate"
-    flicker.text(2.4, 0.45, others, color=VAL_COLOUR, fontsize=SMALL, ha="center")
+    flicker.text(2.4, 0.45, others, color=VAL_COLOR, fontsize=SMALL, ha="center")
     still.set(title="Upright stripes", xlabel="stripes across a 14×14 map", ylabel="answer", ylim=(-0.03, 1.12))
     flicker.set(title="Flicker", xlabel="cycles in 8 frames")
     return figure
@@ -282,7 +282,7 @@ def draw_tuning() -> Figure:
 
 # SAM
 
-PLACES = {"msf_r3d18_fsam": "MSF-R3D", "msf_c3d_fsam": "MSF-C3D"}
+PLACES = {"msf_r3d_18_fsam": "MSF-R3D", "msf_c3d_fsam": "MSF-C3D"}
 
 
 def draw_sam() -> Figure:
@@ -290,14 +290,14 @@ def draw_sam() -> Figure:
     figure, axes = sheet(2.75)
     tile, step, left, top = 0.42, 0.47, 1.95, 2.55
     for offset in range(7):
-        write(axes, (left + step * offset + tile / 2, top + 0.1), signed(offset - 3), colour=MUTED)
-    write(axes, (left - 0.12, top + 0.1), "frame", colour=MUTED, ha="right")
-    write(axes, (left + step * 7 + 0.08, top + 0.1), "taps that meet a value", colour=MUTED, ha="left")
+        write(axes, (left + step * offset + tile / 2, top + 0.1), signed(offset - 3), color=MUTED)
+    write(axes, (left - 0.12, top + 0.1), "frame", color=MUTED, ha="right")
+    write(axes, (left + step * 7 + 0.08, top + 0.1), "taps that meet a value", color=MUTED, ha="left")
     places = [(network, shape) for network in PLACES for shape in fsam_places(network).values()]
     for row, (network, (channels, *map_size)) in enumerate(places):
         y = top - (step + 0.14) * row - tile - 0.05
         write(axes, (0.08, y + tile / 2 + 0.08), f"{PLACES[network]}, {channels} channels", ha="left")
-        write(axes, (0.08, y + tile / 2 - 0.1), size_of(map_size), colour=MUTED, ha="left")
+        write(axes, (0.08, y + tile / 2 - 0.1), size_of(map_size), color=MUTED, ha="left")
         taps = sam_taps(*map_size).numpy()
         for offset, values in enumerate(taps):
             corner = left + step * offset, y

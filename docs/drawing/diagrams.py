@@ -16,7 +16,7 @@ from drawing.canvas import (
     FAINT,
     MUTED,
     PURPLE,
-    REACH_COLOURS,
+    REACH_COLORS,
     TEXT,
     WIDTH_INCHES,
     arrow,
@@ -51,7 +51,7 @@ from msfnet.report import INK
 FRAME_INCHES = 0.02  # from a frame of a map to the next
 LANE_TOP, LANE_END, LANE_STEP, LANE_GAP = 4.2, 0.52, 1.12, 0.27  # of MSL, in inches
 BAR, CONV_INCHES = 0.2, 0.62  # how high channels are drawn, how wide a convolution at least
-NETWORK, BLOCK = "msf_r3d18_fsam", "layer2.0"  # a block that changes the shape: all its paths have something on them
+NETWORK, BLOCK = "msf_r3d_18_fsam", "layer2.0"  # a block that changes the shape: all its paths have something on them
 
 
 # The MSF block, and MSL
@@ -80,14 +80,14 @@ def _block(axes: Axes, main: float) -> None:
     before = size_of(found["layer1"].shape)
     after = size_of(found[BLOCK].shape)
     write(axes, (0.08, 4.88), "MSF block", size=TEXT, bold=True, ha="left")
-    write(axes, (main, 4.62), f"input  {before}", colour=MUTED)
+    write(axes, (main, 4.62), f"input  {before}", color=MUTED)
     arrow(axes, (main, 4.52), (main, 4.18))
     (first,) = steps(block.conv1)
     box(axes, (main, 3.92), (1.15, 0.52), _words(first, "norm, ReLU"))
     arrow(axes, (main, 3.66), (main, 2.86))
     write(axes, (main + 0.07, 3.4), "X", size=TEXT, bold=True, ha="left")
     (second,) = steps(block.conv2)
-    box(axes, (main, 2.66), (1.15, 0.4), described(second)[0], fill=REACH_COLOURS[3], bold=True)
+    box(axes, (main, 2.66), (1.15, 0.4), described(second)[0], fill=REACH_COLORS[3], bold=True)
     arrow(axes, (main, 2.46), (main, 2.18))
     box(axes, (main, 2.07), (1.15, 0.22), "norm")
     arrow(axes, (main, 1.96), (main, 1.39))
@@ -96,7 +96,7 @@ def _block(axes: Axes, main: float) -> None:
     arrow(axes, (main, 1.17), (main, 0.92))
     box(axes, (main, 0.81), (1.15, 0.22), "ReLU")
     arrow(axes, (main, 0.7), (main, 0.42))
-    write(axes, (main, 0.3), f"output  {after}", colour=MUTED)
+    write(axes, (main, 0.3), f"output  {after}", color=MUTED)
     assert block.downsample is not None
     pool, project = steps(block.downsample)
     arrow(axes, (main, 4.36), (side, 4.36), (side, 3.3))
@@ -106,11 +106,11 @@ def _block(axes: Axes, main: float) -> None:
     arrow(axes, (side, 2.2), (side, 1.28), (main - 0.11, 1.28))
     arrow(axes, (main, 3.2), (right, 3.2), (right, 1.28), (main + 0.11, 1.28))
     for letter, at in (("A", (main - 0.13, 4.27)), ("B", (side + 0.13, 3.55)), ("C", (right - 0.13, 1.7))):
-        write(axes, at, letter, size=TEXT, colour=PURPLE, bold=True)
+        write(axes, at, letter, size=TEXT, color=PURPLE, bold=True)
 
 
 def _msl(axes: Axes, left: float, inch: float) -> None:
-    """A lane for each group; all widths are channels, `inch` each, and colours are the frames that were measured."""
+    """A lane for each group; all widths are channels, `inch` each, and colors are the frames that were measured."""
     msl, frames = msl_of(parts(NETWORK)[BLOCK].module), [reach.frames for reach in msl_reaches()]
     outline(axes, (left - 0.24, 0.08), (WIDTH_INCHES - left + 0.18, 4.84))
     write(axes, (left - 0.12, 4.77), f"MSL of {sum(msl.sizes)} channels", size=TEXT, bold=True, ha="left")
@@ -118,19 +118,19 @@ def _msl(axes: Axes, left: float, inch: float) -> None:
         axes,
         (WIDTH_INCHES - 0.16, 4.77),
         "bars: channels, to scale; darker: sees more frames",
-        colour=MUTED,
+        color=MUTED,
         ha="right",
     )
     kept = [lane.kept for lane in lanes(msl)]
     total = f"output: {' + '.join(map(str, kept))} = {sum(kept)} channels"
-    write(axes, ((left - 0.24 + WIDTH_INCHES) / 2, 0.2), total, colour=MUTED)
+    write(axes, ((left - 0.24 + WIDTH_INCHES) / 2, 0.2), total, color=MUTED)
     x = left
     for number, lane in enumerate(lanes(msl)):
         own, seen = x + lane.carried * inch, frames[number]
-        bar(axes, (own, LANE_TOP), (lane.own * inch, BAR), REACH_COLOURS[1], f"{lane.own}")
+        bar(axes, (own, LANE_TOP), (lane.own * inch, BAR), REACH_COLORS[1], f"{lane.own}")
         write(axes, (own + lane.own * inch / 2, LANE_TOP + 0.3), f"$x_{number + 1}$", size=TEXT)
         _lane(axes, number, lane, x, inch, frames)
-        bar(axes, (x, LANE_END), (lane.kept * inch, BAR), REACH_COLOURS[seen], f"{lane.kept}")
+        bar(axes, (x, LANE_END), (lane.kept * inch, BAR), REACH_COLORS[seen], f"{lane.kept}")
         write(axes, (x + lane.kept * inch / 2, LANE_END - 0.11), f"{seen} frame{'s' * (seen > 1)}", bold=True)
         x += max(lane.width * inch, CONV_INCHES) + LANE_GAP
 
@@ -140,12 +140,12 @@ def _lane(axes: Axes, number: int, lane: Lane, x: float, inch: float, frames: li
     if number == 0:
         arrow(axes, (x + lane.own * inch / 2, LANE_TOP), (x + lane.own * inch / 2, LANE_END + BAR))
         return
-    y, width, shade = LANE_TOP - LANE_STEP * (number - 1), lane.width * inch, REACH_COLOURS[frames[number]]
+    y, width, shade = LANE_TOP - LANE_STEP * (number - 1), lane.width * inch, REACH_COLORS[frames[number]]
     if lane.carried:
         own = x + lane.carried * inch
         arrow(axes, (own + lane.own * inch / 2, LANE_TOP), (own + lane.own * inch / 2, y + BAR))
-        bar(axes, (x, y), (lane.carried * inch, BAR), REACH_COLOURS[frames[number - 1]], f"{lane.carried}")
-        bar(axes, (own, y), (lane.own * inch, BAR), REACH_COLOURS[1], f"{lane.own}")
+        bar(axes, (x, y), (lane.carried * inch, BAR), REACH_COLORS[frames[number - 1]], f"{lane.carried}")
+        bar(axes, (own, y), (lane.own * inch, BAR), REACH_COLORS[1], f"{lane.own}")
     middle, below = x + width / 2, y - 0.62 - BAR
     arrow(axes, (middle, y), (middle, y - 0.16))
     box(
@@ -170,7 +170,7 @@ def _lane(axes: Axes, number: int, lane: Lane, x: float, inch: float, frames: li
 
 def draw_networks() -> Figure:
     figure, axes = sheet(5.0)
-    _network(axes, "msf_r3d18_fsam", "MSF-R3D with FSAM", top=4.95)
+    _network(axes, "msf_r3d_18_fsam", "MSF-R3D with FSAM", top=4.95)
     _network(axes, "msf_c3d_fsam", "MSF-C3D with FSAM", top=2.4)
     return figure
 
@@ -239,16 +239,16 @@ def _network(axes: Axes, name: str, title: str, top: float) -> None:
     whole, all_columns = parts(name)[""], columns(name)
     write(axes, (0.08, top - 0.1), title, size=TEXT, bold=True, ha="left")
     total = f"{whole.params / 1e6:.3f} M parameters, {whole.macs / 1e9:.2f} GMACs"
-    write(axes, (WIDTH_INCHES - 0.08, top - 0.1), total, colour=MUTED, ha="right")
+    write(axes, (WIDTH_INCHES - 0.08, top - 0.1), total, color=MUTED, ha="right")
     middle, rows = top - 0.74, {"map": top - 1.92, "M params": top - 2.09, "GMACs": top - 2.26}
     for label, y in rows.items():
-        write(axes, (0.08, y), label, colour=MUTED, ha="left", va="baseline")
+        write(axes, (0.08, y), label, color=MUTED, ha="left", va="baseline")
     middles = evenly(len(all_columns), 0.6, WIDTH_INCHES)
     for x, column, following in zip(middles, all_columns, [*all_columns[1:], None], strict=True):
         _column(axes, x, middle, column)
         if following:
             start, end = x + column.width_inches / 2, x + middles[1] - middles[0] - following.width_inches / 2
-            arrow(axes, (start + 0.03, middle), (end - 0.03, middle), colour=MUTED)
+            arrow(axes, (start + 0.03, middle), (end - 0.03, middle), color=MUTED)
         texts = size_of(column.shape), _counted(column.params / 1e6), _counted(column.macs / 1e9)
         for y, text in zip(rows.values(), texts, strict=True):
             write(axes, (x, y), text, va="baseline")
@@ -264,7 +264,7 @@ def _column(axes: Axes, x: float, middle: float, column: Column) -> None:
     for run in column.runs:
         attention = run == "FSAM"
         for line in run.split("\n"):
-            write(axes, (x, y), line, colour=PURPLE if attention else INK, bold=attention, va="baseline")
+            write(axes, (x, y), line, color=PURPLE if attention else INK, bold=attention, va="baseline")
             y -= 0.14
         y -= 0.015 if column.shape else 0.06
     if not column.shape:
@@ -284,13 +284,13 @@ def draw_placements() -> Figure:
     """The steps of a block that changes the shape, and of one that keeps it, for each row of Table 1 and for R3D."""
     figure, axes = sheet(3.95)
     printed = {row.model: row for row in read_paper().row if row.table == "1"}
-    names = {"R3D": "r3d18"} | {row.label: row.model for row in printed.values()}
+    names = {"R3D": "r3d_18"} | {row.label: row.model for row in printed.values()}
     lefts = evenly(len(names), 0.72, WIDTH_INCHES)
     rows = {"changes\nthe shape": ("layer2.0", 3.5), "keeps it": ("layer2.1", 1.98)}
     for label, (_, y) in rows.items():
-        write(axes, (0.08, y - 0.3), label, colour=MUTED, ha="left")
+        write(axes, (0.08, y - 0.3), label, color=MUTED, ha="left")
     for label, y in (("M params", 0.46), ("GMACs", 0.29), ("paper, %", 0.12)):
-        write(axes, (0.08, y), label, colour=MUTED, ha="left", va="baseline")
+        write(axes, (0.08, y), label, color=MUTED, ha="left", va="baseline")
     for x, (label, name) in zip(lefts, names.items(), strict=True):
         chosen = label == "(b)"
         write(axes, (x, 3.8), f"{label} MSF" if chosen else label, size=TEXT, bold=True)
@@ -309,7 +309,7 @@ def _chain(axes: Axes, x: float, top: float, block: nn.Module) -> None:
     for number, step in enumerate(found):
         y = top - 0.48 * number
         what, channels = described(step)
-        fill = REACH_COLOURS[5] if isinstance(step, MSL) else FAINT
+        fill = REACH_COLORS[5] if isinstance(step, MSL) else FAINT
         if number:
-            arrow(axes, (x, y + 0.31), (x, y + 0.17), colour=MUTED)
+            arrow(axes, (x, y + 0.31), (x, y + 0.17), color=MUTED)
         box(axes, (x, y), (1.14, 0.34), f"{what}\n{channels}", fill=fill)

@@ -25,7 +25,7 @@ from msfnet.models.registry import count_parameters, create_model
 
 @contextmanager
 def seeded() -> Iterator[None]:
-    """Weights and noise that are the same each time, and random numbers as they were when it ends."""
+    """Checkpoint and noise that are the same each time, and random numbers as they were when it ends."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
@@ -202,7 +202,7 @@ def msl_of(block: nn.Module) -> MSL:
 @cache
 def msl_reaches() -> list[Reach]:
     """Of each group of MSL's output, over each group of its input."""
-    msl = msl_of(block_of("msf_r3d18"))
+    msl = msl_of(block_of("msf_r3d_18"))
     return reaches(msl, msl.sizes, [lane.kept for lane in lanes(msl)])
 
 
@@ -210,8 +210,8 @@ def msl_reaches() -> list[Reach]:
 def block_reaches(name: str) -> list[Reach]:
     """Of the block's output: of each group where it has an MSL, of all channels where not."""
     block = block_of(name)
-    channels = [sum(msl_of(block_of("msf_r3d18")).sizes)]
-    return reaches(block, channels, channels if name == "r3d18" else [lane.kept for lane in lanes(msl_of(block))])
+    channels = [sum(msl_of(block_of("msf_r3d_18")).sizes)]
+    return reaches(block, channels, channels if name == "r3d_18" else [lane.kept for lane in lanes(msl_of(block))])
 
 
 @cache
@@ -232,7 +232,7 @@ def depth_reaches(name: str) -> dict[str, tuple[int, int]]:
     On a narrow network with weights above zero, where no ReLU closes; how far it sees does not depend on the width.
     """
     with seeded():
-        model: Any = create_model(name, width=0.125).eval().double()
+        model: Any = create_model(name, width_mult=0.125).eval().double()
         x = torch.rand(1, 3, LONG_CLIP_FRAMES, 8, 8, dtype=torch.float64, requires_grad=True)
     with torch.no_grad():
         for weight in model.parameters():

@@ -24,7 +24,9 @@ from msfnet.bench.networks import Network, find_network
 from msfnet.bench.runtimes import ALL, RUNTIMES, training_step
 from msfnet.inference.views import best_device
 from msfnet.models.registry import list_models
-from msfnet.types import Say, UserError, nearest
+from msfnet.types import UserError, nearest
+
+log = logging.getLogger(__name__)
 
 MEMORY_CALLS = 2  # a first training step allocates gradients and momentum, and the second finds them there
 
@@ -145,11 +147,10 @@ if __name__ == "__main__":
 
 def plan_cases(
     models: Sequence[str],
-    arguments: Mapping[str, Any],
+    kwargs: Mapping[str, Any],
     runtimes: str | None,
     precisions: str,
     conditions: Conditions,
-    say: Say,
 ) -> list[Case]:
     """Every network in every runtime and precision that can be had; says which cannot, and why.
 
@@ -157,7 +158,7 @@ def plan_cases(
     `precisions` are names with commas between them; no runtimes are all that are installed.
     Raises UserError for a name that there is none of, a runtime that is asked for and not installed, or no case left.
     """
-    networks = dict.fromkeys(find_network(text, arguments) for text in models or list_models())
+    networks = dict.fromkeys(find_network(text, kwargs) for text in models or list_models())
     asked = _names(runtimes, RUNTIMES, "--runtime") if runtimes else list(RUNTIMES)
     wanted = _names(precisions, ALL, "--precision")
     possible = []
@@ -166,13 +167,13 @@ def plan_cases(
         if reason and runtimes:
             raise UserError(f"{name} {reason}")
         if reason:
-            say(f"left out: {name} {reason}")
+            log.info(f"left out: {name} {reason}")
             continue
         for precision in wanted:
             if precision in runtime.precisions:
                 possible.append((name, precision))
             else:
-                say(f"left out: {name} in {precision}; it has {', '.join(runtime.precisions)}")
+                log.info(f"left out: {name} in {precision}; it has {', '.join(runtime.precisions)}")
     if not possible:
         raise UserError(f"expected a runtime that can run {', '.join(wanted)}, found {', '.join(asked)}")
     return [Case(network, *pair) for network, pair in product(networks, possible)]

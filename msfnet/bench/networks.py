@@ -12,12 +12,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from msfnet.models.checkpoint import load_weights, read_header
-from msfnet.models.registry import MODELS, arguments_of, create_model, summarise
+from msfnet.models.registry import MODELS, create_model, default_kwargs, summarize
 from msfnet.run_folder import SHIPPED, WEIGHTS, weights_file
 from msfnet.types import Preprocessing, UserError, nearest
 
 CLASSES = 101  # of named networks: the last layer is next to nothing of the work
-REFERENCE = "r3d18"
+REFERENCE = "r3d_18"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Network:
 
     label: str
     name: str
-    arguments: Mapping[str, Any]
+    kwargs: Mapping[str, Any]
     num_classes: int
     input_shape: tuple[int, int, int, int]  # C T H W
     weights: str = ""  # their file
@@ -38,17 +38,22 @@ class Network:
     def make(self) -> nn.Module:
         if self.weights:
             return load_weights(Path(self.weights)).model
-        return create_model(self.name, self.num_classes, **self.arguments)
+        return create_model(self.name, self.num_classes, **self.kwargs)
 
     def reference(self) -> Network:
         """The R3D-18 that it is compared with: as wide, for the same input and classes."""
         channels, frames, size, _ = self.input_shape
-        own = {"width": self.arguments.get("width", 1.0), "in_channels": channels, "frames": frames, "size": size}
+        own = {
+            "width_mult": self.kwargs.get("width_mult", 1.0),
+            "in_chans": channels,
+            "num_frames": frames,
+            "img_size": size,
+        }
         return _named(REFERENCE, own, self.num_classes)
 
     def cost(self, train: bool) -> tuple[int, int]:
         """Parameters, and the multiply-adds of a clip: of the forward pass, or of a whole training step."""
-        summary = summarise(self.name, self.num_classes, **self.arguments)
+        summary = summarize(self.name, self.num_classes, **self.kwargs)
         if not train:
             return summary.params, summary.macs
         return summary.params, _step_macs(self)
@@ -62,13 +67,13 @@ class Network:
         return cls(**{**values, "input_shape": tuple(values["input_shape"])})
 
 
-def find_network(text: str, arguments: Mapping[str, Any]) -> Network:
+def find_network(text: str, kwargs: Mapping[str, Any]) -> Network:
     """The network of that name, made with `arguments`, or that of a run folder or weights file, which has its own.
 
     Raises UserError when it is neither.
     """
     if text in MODELS:
-        return _named(text, arguments, CLASSES)
+        return _named(text, kwargs, CLASSES)
     if text != SHIPPED and not Path(text).exists():
         raise UserError(
             f"expected a network of `msfnet models`, a run folder or a weights file, found {text!r}; "
@@ -77,10 +82,10 @@ def find_network(text: str, arguments: Mapping[str, Any]) -> Network:
     return _of_weights(weights_file(Path(text)))
 
 
-def _named(name: str, arguments: Mapping[str, Any], num_classes: int) -> Network:
-    whole = arguments_of(name) | dict(arguments)
-    shape = whole["in_channels"], whole["frames"], whole["size"], whole["size"]
-    label = name if whole["width"] == 1 else f"{name} x{whole['width']:g}"
+def _named(name: str, kwargs: Mapping[str, Any], num_classes: int) -> Network:
+    whole = default_kwargs(name) | dict(kwargs)
+    shape = whole["in_chans"], whole["num_frames"], whole["img_size"], whole["img_size"]
+    label = name if whole["width_mult"] == 1 else f"{name} x{whole['width_mult']:g}"
     return Network(label, name, whole, num_classes, shape)
 
 
@@ -89,9 +94,9 @@ def _of_weights(file: Path) -> Network:
     own = Preprocessing.from_dict(header["preprocessing"])
     notes, model = header.get("notes", {}), header["model"]
     top1 = notes.get("test", {}).get("top1", notes.get("val_top1"))
-    shape = own.channels, own.frames, own.size_px, own.size_px
+    shape = own.channels, own.num_frames, own.crop_size, own.crop_size
     label = file.parent.name if file.name == WEIGHTS else file.stem
-    return Network(label, model["name"], model["arguments"], len(header["classes"]), shape, str(file.resolve()), top1)
+    return Network(label, model["name"], model["kwargs"], len(header["classes"]), shape, str(file.resolve()), top1)
 
 
 def _step_macs(network: Network) -> int:
@@ -99,7 +104,7 @@ def _step_macs(network: Network) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        model = create_model(network.name, network.num_classes, **network.arguments).train()
+        model = create_model(network.name, network.num_classes, **network.kwargs).train()
         clips, labels = torch.zeros(2, *network.input_shape), torch.zeros(2, dtype=torch.int64)  # norms need two
         F.cross_entropy(model(clips), labels).backward()
     return counter.get_total_flops() // 4

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from msfnet.atomic_io import replacing, write_text
+from msfnet.atomic_io import atomic_write, write_text
 from msfnet.bench.run import Bench, Row
 
 HEADINGS = (
@@ -19,7 +19,7 @@ NONE = "–"
 
 def cells(row: Row) -> tuple[str, ...]:
     """What a table shows of a row, in the order of HEADINGS."""
-    network, share = row.case.network, row.share_of_peak
+    network, share = row.case.network, row.peak_utilization
     return (
         network.label,
         "x".join(map(str, network.input_shape)),
@@ -88,7 +88,7 @@ def write_bench(folder: Path, bench: Bench) -> list[Path]:
     write_text(files[1], json.dumps(bench.to_dict(), indent=2, ensure_ascii=False))
     if scored := [row for row in bench.rows if row.case.network.top1 is not None]:
         files.append(folder / "latency.png")
-        with replacing(files[-1]) as temporary:
+        with atomic_write(files[-1]) as temporary:
             temporary.write_bytes(plot_latency(scored))
     return files
 

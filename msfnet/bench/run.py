@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,7 +14,8 @@ from msfnet.bench.cases import Case, Conditions, ready, working_bytes
 from msfnet.bench.machine import Peak, describe_machine, measure_peak
 from msfnet.bench.networks import Network
 from msfnet.bench.timing import Ratio, Times, ratio, time_in_turn
-from msfnet.types import Say
+
+log = logging.getLogger(__name__)
 
 RESIDENT_BYTES = 2 * 2**30  # of weights that are in memory at the same time; further cases are timed after these
 REASON_LETTERS = 200  # of what a runtime says of its failure, which may be pages
@@ -44,7 +46,7 @@ class Row:
         return 2e-9 * self.macs * self.clips_per_second
 
     @property
-    def share_of_peak(self) -> float | None:
+    def peak_utilization(self) -> float | None:
         return self.gflops / self.peak.gflops if self.peak else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,12 +62,12 @@ class Row:
             "p50_ms": 1000 * self.times.median_seconds,
             "p95_ms": 1000 * self.times.quantile(0.95),
             "calls": len(self.times.calls),
-            "memory_mb": None if self.memory_bytes is None else self.memory_bytes / 2**20,
+            "peak_memory_mib": None if self.memory_bytes is None else self.memory_bytes / 2**20,
             "params": self.params,
             "macs": self.macs,
             "gflops": self.gflops,
-            "share_of_peak": self.share_of_peak,
-            "times_r3d18": asdict(self.ratio),
+            "peak_utilization": self.peak_utilization,
+            "times_r3d_18": asdict(self.ratio),
             "top1": network.top1,
         }
 
@@ -92,27 +94,27 @@ class Bench:
         }
 
 
-def run_bench(cases: Sequence[Case], conditions: Conditions, rounds: int, say: Say) -> Bench:
+def run_bench(cases: Sequence[Case], conditions: Conditions, rounds: int) -> Bench:
     """Measure the cases; says what is at work."""
     torch.set_num_threads(conditions.threads)
     device = torch.device(conditions.device)
     precisions = dict.fromkeys(case.precision for case in cases)
-    say("looking for the machine's peak")
+    log.info("looking for the machine's peak")
     peaks = {precision: measure_peak(precision, device) for precision in precisions}
     costs = {network: network.cost(conditions.train) for network in {case.network for case in cases}}
     groups = list(in_groups(cases, {network: 4 * params for network, (params, _) in costs.items()}, RESIDENT_BYTES))
     rows: dict[Case, Row] = {}
     failed: dict[Case, str] = {}
     for number, group in enumerate(groups, 1):
-        calls = _calls(group, conditions, failed, say)
-        say(f"timing {len(calls)} cases in {rounds} rounds, group {number} of {len(groups)}")
+        calls = _calls(group, conditions, failed)
+        log.info(f"timing {len(calls)} cases in {rounds} rounds, group {number} of {len(groups)}")
         times = time_in_turn(calls, rounds)
         calls.clear()
         gc.collect()
         for case in (case for case in group if case not in failed):
             params, macs = costs[case.network]
             relative = ratio(times[case.reference()], times[case])
-            memory = _memory(case, conditions, say)
+            memory = _memory(case, conditions)
             rows[case] = Row(case, params, macs, conditions.batch, times[case], relative, memory, peaks[case.precision])
     machine = describe_machine(conditions.device, conditions.threads, PACKAGES)
     reasons = {str(case): reason for case, reason in failed.items()}
@@ -133,14 +135,12 @@ def in_groups(cases: Sequence[Case], weight_bytes: Mapping[Network, int], most_b
         yield group
 
 
-def _calls(
-    group: Sequence[Case], conditions: Conditions, failed: dict[Case, str], say: Say
-) -> dict[Case, Callable[[], None]]:
+def _calls(group: Sequence[Case], conditions: Conditions, failed: dict[Case, str]) -> dict[Case, Callable[[], None]]:
     """The cases and their references, ready to be timed; those that a runtime cannot make or run go to `failed`."""
     references = dict.fromkeys(case.reference() for case in group)
     calls = {}
     for case in dict.fromkeys([*references, *group]):
-        say(f"making {case}")
+        log.info(f"making {case}")
         try:
             call = ready(case, conditions)
             call()  # some compile no earlier
@@ -153,9 +153,9 @@ def _calls(
     return calls
 
 
-def _memory(case: Case, conditions: Conditions, say: Say) -> int | None:
+def _memory(case: Case, conditions: Conditions) -> int | None:
     try:
         return working_bytes(case, conditions)
     except RuntimeError as error:
-        say(str(error))
+        log.info(str(error))
         return None

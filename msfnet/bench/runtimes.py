@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from msfnet.exporting.export import TARGETS
 from msfnet.exporting.load import load_network
 from msfnet.inference.fused import fuse
-from msfnet.models.checkpoint import Weights
+from msfnet.models.checkpoint import Checkpoint
 from msfnet.types import INPUT_CHANNELS, Preprocessing, resize_for
 
 Shape = tuple[int, ...]  # N C T H W
@@ -88,10 +88,10 @@ def exported(to: str) -> Maker:
         _, channels, frames, size_px, _ = shape
         kind = next(name for name, number in INPUT_CHANNELS.items() if number == channels)
         preprocessing = Preprocessing(
-            frames, size_px, resize_for(size_px), (0.5,) * 3, (0.5,) * 3, "even", 1, input=kind
+            frames, size_px, resize_for(size_px), (0.5,) * 3, (0.5,) * 3, "uniform", 1, input=kind
         )  # fmt: skip
         notes = {"export": {"to": to, "precision": precision}}
-        weights = Weights(model, "timed", {}, ("class",), preprocessing, notes)
+        weights = Checkpoint(model, "timed", {}, ("class",), preprocessing, notes)
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(CALIBRATION_CLIPS, *shape[1:], generator=generator) if precision == "int8" else None
         target = TARGETS[to]

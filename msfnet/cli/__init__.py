@@ -12,7 +12,7 @@ import sys
 from cyclopts import CycloptsError
 
 from msfnet.cli import networks, training, videos  # whose commands join the app
-from msfnet.cli.app import app, say
+from msfnet.cli.app import app, log, log_to_stderr
 from msfnet.types import UserError
 
 __all__ = ["app", "main", "networks", "training", "videos"]
@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Threads that spin long while they wait starve whatever shares the machine, our own readers included; ones that
     # never spin lose what a second thread gains. Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    log_to_stderr()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
@@ -32,10 +33,10 @@ def main(arguments: list[str] | None = None) -> None:
     except (UserError, CycloptsError) as error:
         if debug:
             raise
-        say("msfnet: " + " ".join(str(error).split()))
+        log.error("msfnet: " + " ".join(str(error).split()))
         sys.exit(2)
     except KeyboardInterrupt:
-        say("stopped")
+        log.info("stopped")
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has left; nothing more to say to it
@@ -43,5 +44,5 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        say(f"msfnet: {type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)")
+        log.error(f"msfnet: {type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)")
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""Commands that run networks: list, score, recognise, time, export."""
+"""Commands that run networks: list, score, recognize, time, export."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cyclopts import Parameter
 
 from msfnet.atomic_io import write_text
 from msfnet.cli.app import (
+    Annotations,
     DataOrShards,
     Json,
-    Lists,
     NetworkPath,
     Split,
     ViewsText,
     WeightsPath,
     app,
-    say,
+    log,
 )
 from msfnet.types import Prediction, UserError, Views
 
@@ -28,9 +28,9 @@ from msfnet.types import Prediction, UserError, Views
 @app.command
 def models(*, num_classes: int = 101, as_json: Json = False) -> int:
     """List every network with its parameters, multiply-adds and input (C, T, H, W)."""
-    from msfnet.models.registry import list_models, summarise
+    from msfnet.models.registry import list_models, summarize
 
-    rows = [summarise(name, num_classes) for name in list_models()]
+    rows = [summarize(name, num_classes) for name in list_models()]
     if as_json:
         print(json.dumps([{"name": r.name, "params": r.params, "macs": r.macs, "input": r.input} for r in rows]))
         return 0
@@ -45,20 +45,20 @@ def evaluate(
     weights: NetworkPath,
     data: DataOrShards,
     *,
-    lists: Lists = None,
+    annotations: Annotations = None,
     split: Split = 1,
     views: ViewsText = None,
     out: Annotated[Path | None, Parameter(help="Folder for report.html, scores.json and scores.md.")] = None,
     as_json: Json = False,
 ) -> int:
-    """Score a network on labelled videos: clip and video accuracy, per class, confusion matrix."""
+    """Score a network on labeled videos: clip and video accuracy, per class, confusion matrix."""
     from msfnet import distributed
     from msfnet.data.thumbnails import strips_of
     from msfnet.inference.evaluation import evaluate_data
     from msfnet.report import scores_markdown, write_scores_report
 
     wanted = Views.parse(views) if views else None
-    scores = evaluate_data(weights, data, lists=lists, split=split, views=wanted, say=say)
+    scores = evaluate_data(weights, data, annotations=annotations, split=split, views=wanted)
     if distributed.rank():  # the first of several says it for all
         return 0
     text = json.dumps(scores.to_dict(), indent=2, ensure_ascii=False)
@@ -67,10 +67,10 @@ def evaluate(
         write_scores_report(out / "report.html", f"{weights} on {data}", scores, strips_of(data))
         write_text(out / "scores.json", text)
         write_text(out / "scores.md", scores_markdown(scores))
-    for path, reason in scores.failed.items():
-        say(f"failed: {path}: {reason}")
+    for path, reason in scores.unreadable.items():
+        log.info(f"failed: {path}: {reason}")
     print(text if as_json else scores_markdown(scores))
-    return 1 if scores.failed else 0
+    return 1 if scores.unreadable else 0
 
 
 @app.command
@@ -81,23 +81,23 @@ def predict(
     ] = (),
     /,
     *,
-    top: Annotated[int, Parameter(help="How many labels to give.")] = 5,
+    top_k: Annotated[int, Parameter(help="How many labels to give.")] = 5,
     views: ViewsText = None,
     as_json: Json = False,
     as_csv: Annotated[bool, Parameter(name="--csv", negative=(), help="Print CSV, a row for each label.")] = False,
 ) -> int:
-    """Recognise what is done in videos. A file that cannot be read gets a reason, and the others go on."""
+    """Recognize what is done in videos. A file that cannot be read gets a reason, and the others go on."""
     from msfnet.inference.sources import find_sources
     from msfnet.run_folder import SHIPPED, split_words, weights_file
 
     if as_json and as_csv:
         raise UserError("expected one of --json and --csv, found both")
-    if top < 1:
-        raise UserError(f"expected --top of 1 or more, found {top}")
+    if top_k < 1:
+        raise UserError(f"expected --top-k of 1 or more, found {top_k}")
     weights, videos = split_words(sources)
     paths, wanted, file = find_sources(videos), Views.parse(views) if views else None, weights_file(weights)
     if str(weights) == SHIPPED:
-        say(f"with {SHIPPED}, which knows 18 actions of UCF101; name WEIGHTS before the videos for others")
+        log.info(f"with {SHIPPED}, which knows 18 actions of UCF101; name WEIGHTS before the videos for others")
 
     from msfnet.inference.recognizer import Recognizer  # here: torch takes seconds, and mistakes are told before
 
@@ -106,7 +106,7 @@ def predict(
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if as_csv:
         writer.writerow(("path", "rank", "label", "score", "error"))
-    for prediction in recognizer.predict_many(paths, top, wanted):
+    for prediction in recognizer.predict_many(paths, top_k, wanted):
         failed += prediction.error is not None
         if as_json:
             print(prediction.to_json(), flush=True)
@@ -115,7 +115,7 @@ def predict(
         else:
             print(_line(prediction), flush=True)
     if failed:
-        say(f"{failed} of {len(paths)} files could not be read")
+        log.info(f"{failed} of {len(paths)} files could not be read")
     return 1 if failed else 0
 
 
@@ -137,7 +137,7 @@ def bench(
     size: Annotated[int | None, Parameter(help="Side in px; weights have their own.")] = None,
     width: Annotated[float | None, Parameter(help="Multiplier on all channels; weights have their own.")] = None,
     threads: Annotated[int | None, Parameter(help="Default: as PyTorch chooses.")] = None,
-    rounds: Annotated[int, Parameter(help="In each, every case is timed once.")] = 7,
+    repeats: Annotated[int, Parameter(help="In each, every case is timed once.")] = 7,
     device: Annotated[Literal["cpu", "cuda"] | None, Parameter(help="Default: a GPU where there is one.")] = None,
     out: Annotated[Path | None, Parameter(help="Folder for table.md, bench.json and a plot.")] = None,
     as_json: Json = False,
@@ -147,17 +147,21 @@ def bench(
     from msfnet.bench.page import to_text, write_bench
     from msfnet.bench.run import run_bench
 
-    if rounds < 1:
-        raise UserError(f"expected --rounds of 1 or more, found {rounds}")
-    own = {key: value for key, value in (("frames", frames), ("size", size), ("width", width)) if value is not None}
+    if repeats < 1:
+        raise UserError(f"expected --repeats of 1 or more, found {repeats}")
+    own = {
+        key: value
+        for key, value in (("num_frames", frames), ("img_size", size), ("width_mult", width))
+        if value is not None
+    }
     conditions = Conditions.here(batch, train, threads, device)
-    cases = plan_cases(models, own, runtime, precision, conditions, say)
-    result = run_bench(cases, conditions, rounds, say)
+    cases = plan_cases(models, own, runtime, precision, conditions)
+    result = run_bench(cases, conditions, repeats)
     if out:
         for file in write_bench(out, result):
-            say(f"wrote {file}")
+            log.info(f"wrote {file}")
     for case, reason in result.failed.items():
-        say(f"failed: {case}: {reason}")
+        log.info(f"failed: {case}: {reason}")
     print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if as_json else to_text(result))
     return 1 if result.failed else 0
 
@@ -170,13 +174,13 @@ def export(
     precision: Annotated[str, Parameter(help="fp32, bf16 or int8.")] = "fp32",
     out: Annotated[Path, Parameter(help="File to write: .onnx, .xml (with a .bin beside it) or .pt2.")],
     data: Annotated[Path | None, Parameter(help="Videos to compare on and calibrate int8 on: training ones.")] = None,
-    lists: Lists = None,
+    annotations: Annotations = None,
     split: Split = 1,
 ) -> int:
     """Write a network for another runtime, with its classes and preprocessing; kept only if it says the same."""
     from msfnet.exporting.export import export
 
-    print(f"{out}: {export(weights, to, precision, out, data=data, lists=lists, split=split, say=say)}")
+    print(f"{out}: {export(weights, to, precision, out, data=data, annotations=annotations, split=split)}")
     return 0
 
 

@@ -10,15 +10,15 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from msfnet.cli.app import (
-    Address,
-    CpusPerRun,
+    Annotations,
+    CpusPerTrial,
     DataOrShards,
-    GpusPerRun,
+    GpusPerTrial,
     Json,
-    Lists,
+    RayAddress,
     Split,
     app,
-    say,
+    log,
 )
 from msfnet.types import UserError
 
@@ -28,7 +28,7 @@ def demo(*, out: Path = Path("demo")) -> int:
     """See the whole job in minutes: make videos, train on them, evaluate, predict, draw OUT/report.html."""
     from msfnet.demo import run_demo
 
-    print(run_demo(out, say=say))
+    print(run_demo(out))
     return 0
 
 
@@ -38,7 +38,7 @@ def train(
     *,
     recipe: Annotated[str, Parameter(help="A shipped recipe (best, paper, small) or a TOML file.")] = "small",
     model: Annotated[str | None, Parameter(help="Network, as --set model.name=...")] = None,
-    lists: Lists = None,
+    annotations: Annotations = None,
     split: Split = 1,
     out: Annotated[Path | None, Parameter(help="Run folder; default: runs/MODEL, numbered.")] = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", help="table.key=value, once for each key.")] = (),
@@ -46,11 +46,11 @@ def train(
 ) -> int:
     """Train a network; leaves a run folder with the best weights and a report."""
     from msfnet import distributed
-    from msfnet.data.annotations.readers import read_data
+    from msfnet.data.annotations.readers import read_dataset
     from msfnet.data.shards.index import is_shards, read_shards
     from msfnet.recipe import load_recipe
     from msfnet.training import trainer
-    from msfnet.training.history import how_to_go_on
+    from msfnet.training.history import resume_hint
 
     overrides = [*set_, *([f"model.name={model}"] if model else [])]
     if resume and (out is None or overrides):
@@ -61,13 +61,13 @@ def train(
     folder = out or trainer.new_run_folder(resolved.model.name)
     try:
         if resume:
-            result = trainer.resume(folder, say=say)
+            result = trainer.resume(folder)
         else:
-            found = read_shards(data) if is_shards(data) else read_data(Path(data), lists, split)
-            result = trainer.train(found, resolved, folder, say=say)
+            found = read_shards(data) if is_shards(data) else read_dataset(Path(data), annotations, split)
+            result = trainer.train(found, resolved, folder)
     except KeyboardInterrupt as stop:
         if distributed.rank() == 0:
-            say(how_to_go_on(stop, data, folder))
+            log.info(resume_hint(stop, data, folder))
         return 128 + getattr(stop, "signal_number", signal.SIGINT)
     if distributed.rank():  # the first of several says it for all
         return 0
@@ -85,38 +85,38 @@ def sweep(
     ] = "small",
     set_: Annotated[tuple[str, ...], Parameter(name="--set", help="table.key=value in all trials.")] = (),
     grid: Annotated[tuple[str, ...], Parameter(help="table.key=value,value,...: every combination is a trial.")] = (),
-    random: Annotated[
+    sample: Annotated[
         tuple[str, ...],
         Parameter(help="table.key=LOW..HIGH (log-uniform), =linear:LOW..HIGH or =value,value,...: drawn."),
     ] = (),
-    trials: Annotated[int | None, Parameter(help="How many times --random keys are drawn.")] = None,
+    num_samples: Annotated[int | None, Parameter(help="How many times --sample keys are drawn.")] = None,
     seeds: Annotated[int, Parameter(help="Runs of each trial.")] = 1,
-    lists: Lists = None,
+    annotations: Annotations = None,
     split: Split = 1,
-    address: Address = None,
-    cpus_per_run: CpusPerRun = None,
-    gpus_per_run: GpusPerRun = None,
+    ray_address: RayAddress = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
     as_json: Json = False,
 ) -> int:
     """Train a recipe with many values and seeds, side by side; rank them on videos held out of training."""
-    from msfnet.data.annotations.readers import read_data
+    from msfnet.data.annotations.readers import read_dataset
     from msfnet.data.shards.index import is_shards, read_shards
     from msfnet.experiments.cluster import Machines
     from msfnet.experiments.sweep import plan_trials, run_sweep
     from msfnet.recipe import load_recipe
 
-    machines, resolved = Machines(address, cpus_per_run, gpus_per_run), load_recipe(recipe, set_)
-    planned = plan_trials(resolved, grid, random, trials, say=say)
-    found = read_shards(data) if is_shards(data) else read_data(Path(data), lists, split)
+    machines, resolved = Machines(ray_address, cpus_per_trial, gpus_per_trial), load_recipe(recipe, set_)
+    planned = plan_trials(resolved, grid, sample, num_samples)
+    found = read_shards(data) if is_shards(data) else read_dataset(Path(data), annotations, split)
     try:
-        result = run_sweep(found, resolved, planned, seeds, out, machines, say=say)
+        result = run_sweep(found, resolved, planned, seeds, out, machines)
     except KeyboardInterrupt:
-        say("stopped; the same command goes on")
+        log.info("stopped; the same command goes on")
         return 1
     for path, reason in result.problems.items():
-        say(f"could not be read: {path}: {reason}")
+        log.info(f"could not be read: {path}: {reason}")
     for name, reason in result.failed.items():
-        say(f"failed: {name}: {reason}")
+        log.info(f"failed: {name}: {reason}")
     print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if as_json else result.to_text())
     return 1 if result.failed or result.problems else 0
 
@@ -130,8 +130,8 @@ def reproduce(
     /,
     *,
     data: Annotated[str | None, Parameter(help="The videos: as DATA of msfnet train.")] = None,
-    scale: Annotated[str, Parameter(help="ucf101, ucf101-18, ucf101-18-small or kinetics400.")] = "ucf101",
-    lists: Lists = None,
+    preset: Annotated[str, Parameter(help="ucf101, ucf101-18, ucf101-18-small or kinetics400.")] = "ucf101",
+    annotations: Annotations = None,
     split: Split = 1,
     seeds: Annotated[int, Parameter(help="Runs of each row.")] = 3,
     recipe: Annotated[str | None, Parameter(help="Another recipe than the scale's, at the scale's size.")] = None,
@@ -139,20 +139,22 @@ def reproduce(
     out: Annotated[Path, Parameter(help="Folder for results-SCALE.json, .runs.json, .md and .html.")] = Path(
         "reproduce"
     ),
-    runs: Annotated[Path | None, Parameter(help="Folder for the run folders; default: runs/reproduce-SCALE.")] = None,
-    join: Annotated[
+    runs_dir: Annotated[
+        Path | None, Parameter(help="Folder for the run folders; default: runs/reproduce-SCALE.")
+    ] = None,
+    merge_runs: Annotated[
         tuple[Path, ...], Parameter(help="Files results-SCALE.runs.json of other machines, whose runs are done.")
     ] = (),
-    only_report: Annotated[
+    report_only: Annotated[
         bool, Parameter(negative=(), help="Run nothing: write the page of what is finished.")
     ] = False,
-    address: Address = None,
-    cpus_per_run: CpusPerRun = None,
-    gpus_per_run: GpusPerRun = None,
+    ray_address: RayAddress = None,
+    cpus_per_trial: CpusPerTrial = None,
+    gpus_per_trial: GpusPerTrial = None,
     as_json: Json = False,
 ) -> int:
     """Train and score the rows of the paper's tables, side by side; say which of its claims held. It goes on."""
-    from msfnet.data.annotations.readers import read_data
+    from msfnet.data.annotations.readers import read_dataset
     from msfnet.data.shards.index import is_shards, read_shards
     from msfnet.experiments.cluster import Machines
     from msfnet.experiments.paper import make_plan, read_paper, read_scale
@@ -160,25 +162,25 @@ def reproduce(
     from msfnet.experiments.paper_results import read_results
     from msfnet.experiments.reproduce import Reproduction, run_plan
 
-    plan = make_plan(read_paper(), read_scale(scale), tables, recipe, set_, seeds)
-    folder = runs or Path("runs") / f"reproduce-{plan.name}"
-    if only_report:
-        done = Reproduction(read_results(plan, folder, join), {}, {})
+    plan = make_plan(read_paper(), read_scale(preset), tables, recipe, set_, seeds)
+    folder = runs_dir or Path("runs") / f"reproduce-{plan.name}"
+    if report_only:
+        done = Reproduction(read_results(plan, folder, merge_runs), {}, {})
     elif data is None:
-        raise UserError("expected --data, the videos to train on; --only-report does without")
+        raise UserError("expected --data, the videos to train on; --report-only does without")
     else:
-        machines = Machines(address, cpus_per_run, gpus_per_run)
-        found = read_shards(data) if is_shards(data) else read_data(Path(data), lists, split)
+        machines = Machines(ray_address, cpus_per_trial, gpus_per_trial)
+        found = read_shards(data) if is_shards(data) else read_dataset(Path(data), annotations, split)
         try:
-            done = run_plan(plan, found, folder, machines, join, say=say)
+            done = run_plan(plan, found, folder, machines, merge_runs)
         except KeyboardInterrupt:
-            write_results(read_results(plan, folder, join), out)
-            say("stopped; the same command goes on")
+            write_results(read_results(plan, folder, merge_runs), out)
+            log.info("stopped; the same command goes on")
             return 1
     for path, reason in done.problems.items():
-        say(f"could not be read: {path}: {reason}")
+        log.info(f"could not be read: {path}: {reason}")
     for name, reason in done.failed.items():
-        say(f"failed: {name}: {reason}")
+        log.info(f"failed: {name}: {reason}")
     files = write_results(done.results, out)
     print(json.dumps(done.results.to_dict(), indent=2, ensure_ascii=False) if as_json else files[-1])
     return 1 if done.failed or done.problems else 0
@@ -202,6 +204,6 @@ def report(
     comparison, page = compare(runs), out or Path("compare.html")
     write_comparison(page, comparison)
     for folder, reason in comparison.skipped.items():
-        say(f"left out: {folder}: {reason}")
+        log.info(f"left out: {folder}: {reason}")
     print(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False) if as_json else page)
     return 1 if comparison.skipped else 0

@@ -11,12 +11,12 @@ from cyclopts import Parameter
 
 from msfnet.atomic_io import write_text
 from msfnet.cli.app import (
+    Annotations,
     DataPath,
     Json,
-    Lists,
     Split,
     app,
-    say,
+    log,
 )
 from msfnet.types import UserError
 
@@ -25,7 +25,7 @@ from msfnet.types import UserError
 def doctor(
     data: DataPath,
     *,
-    lists: Lists = None,
+    annotations: Annotations = None,
     split: Split = 1,
     out: Annotated[Path | None, Parameter(help="Manifest to write of the videos worth training on.")] = None,
     report: Annotated[Path | None, Parameter(help="Folder for report.html and doctor.json.")] = None,
@@ -35,7 +35,7 @@ def doctor(
     as_json: Json = False,
 ) -> int:
     """Decode every video; name what is bad, short, black, a copy or in two splits; say what training will cost."""
-    from msfnet.data.annotations.readers import read_data
+    from msfnet.data.annotations.readers import read_dataset
     from msfnet.data.augment.preview import write_augmentation_page
     from msfnet.doctor.examination import examine, write_clean_manifest
     from msfnet.doctor.page import write_doctor_page
@@ -45,13 +45,13 @@ def doctor(
     if augmentations:
         if out or report or as_json:
             raise UserError("expected --augmentations without --out, --report and --json: nothing is examined then")
-        write_augmentation_page(read_data(data, lists, split), settings, augmentations)
+        write_augmentation_page(read_dataset(data, annotations, split), settings, augmentations)
         print(augmentations)
         return 0
     try:
-        examination = examine(data, lists, split, settings, say=say, needs_classes=out is not None)
+        examination = examine(data, annotations, split, settings, needs_classes=out is not None)
     except KeyboardInterrupt:
-        say("stopped; the same command goes on from here")
+        log.info("stopped; the same command goes on from here")
         return 1
     text = json.dumps(examination.to_dict(), indent=2, ensure_ascii=False)
     if report:
@@ -60,7 +60,7 @@ def doctor(
         write_text(report / "doctor.json", text)
     print(text if as_json else examination.to_text())
     if out:
-        say(write_clean_manifest(out, examination))
+        log.info(write_clean_manifest(out, examination))
     return 1 if examination.problems else 0
 
 
@@ -69,26 +69,26 @@ def shard(
     data: DataPath,
     *,
     out: Annotated[Path, Parameter(help="Folder for the shards.")],
-    lists: Lists = None,
+    annotations: Annotations = None,
     split: Split = 1,
     recipe: Annotated[
         str, Parameter(help="Recipe, or the recipe.toml of a run, whose frame size is wanted.")
     ] = "small",
     set_: Annotated[tuple[str, ...], Parameter(name="--set", help="table.key=value, once for each key.")] = (),
-    shard_mb: Annotated[int, Parameter(help="A shard is closed when it has reached so many MB.")] = 256,
+    shard_size_mib: Annotated[int, Parameter(help="Size in MiB at which a shard is closed.")] = 256,
 ) -> int:
     """Pack a data set into shards to stream: tar archives of decoded, resized videos. Started again, it goes on."""
-    from msfnet.data.annotations.readers import read_data
+    from msfnet.data.annotations.readers import read_dataset
     from msfnet.data.shards.write import write_shards
     from msfnet.recipe import load_recipe
 
-    if shard_mb < 1:
-        raise UserError(f"expected --shard-mb of 1 or more, found {shard_mb}")
-    listing, resolved = read_data(data, lists, split), load_recipe(recipe, set_)
+    if shard_size_mib < 1:
+        raise UserError(f"expected --shard-size-mib of 1 or more, found {shard_size_mib}")
+    listing, resolved = read_dataset(data, annotations, split), load_recipe(recipe, set_)
     try:
-        index = write_shards(listing, resolved, data, out, shard_bytes=shard_mb * 2**20, say=say)
+        index = write_shards(listing, resolved, data, out, shard_bytes=shard_size_mib * 2**20)
     except KeyboardInterrupt:
-        say("stopped; the same command goes on")
+        log.info("stopped; the same command goes on")
         return 1
     print(out)
     return 1 if index.failed else 0
@@ -111,7 +111,7 @@ def cache(
         document = json.dumps({"folder": str(folder), "freed_bytes": freed_bytes})
         print(document if as_json else f"freed {freed_bytes / 2**30:.2f} GB of {folder}")
         return 0
-    usage, budget_gb = store.usage(folder), Data().cache_gb
+    usage, budget_gb = store.usage(folder), Data().cache_gib
     oldest = datetime.fromtimestamp(usage.oldest_use).isoformat(" ", "seconds") if usage.oldest_use else None
     if as_json:
         row = {"entries": usage.entries, "bytes": usage.used_bytes, "budget_bytes": int(budget_gb * 2**30)}
@@ -119,6 +119,6 @@ def cache(
         return 0
     print(f"folder      {folder}")
     print(f"entries     {usage.entries:,}, {usage.damaged} found damaged and dropped so far")
-    print(f"size        {usage.used_bytes / 2**30:.2f} GB of {budget_gb:g} GB (data.cache_gb)")
+    print(f"size        {usage.used_bytes / 2**30:.2f} GB of {budget_gb:g} GB (data.cache_gib)")
     print(f"oldest use  {oldest or '-'}")
     return 0

@@ -1,10 +1,11 @@
 """Videos as torch data sets: each item is the frames of one video, or the reason why there are none.
 
-Workers hand over uint8 frames; crops, flips and normalisation are done in batches where the network is.
+Workers hand over uint8 frames; crops, flips and normalization are done in batches where the network is.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,12 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from msfnet.data.cache.frame_cache import FrameCache, choose_codec, default_folder, describe, estimate_raw_bytes
 from msfnet.data.loading import Batches
-from msfnet.data.sampling import scored_clips, train_sampler
+from msfnet.data.sampling import eval_clips, train_sampler
 from msfnet.data.video import decode_torchcodec
 from msfnet.data.video.decode import Plan
 from msfnet.data.video.decoders import DirectReader, Reader
 from msfnet.recipe import Data
-from msfnet.types import Indices, Ints, Preprocessing, Say, UserError, VideoError, VideoItem
+from msfnet.types import Indices, Ints, Preprocessing, UserError, VideoError, VideoItem
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,30 +38,30 @@ class Sample:
     label: int
     frames: Tensor | None
     error: str | None = None
-    repeated: bool = False  # shorter than the clip
+    padded: bool = False  # shorter than the clip
     warning: str | None = None  # damaged, but read in part
     read_seconds: float = 0.0  # what finding, decoding and resizing its frames took
 
 
-def open_reader(data: Data, preprocessing: Preprocessing, items: Sequence[VideoItem], say: Say) -> Reader:
+def open_reader(data: Data, preprocessing: Preprocessing, items: Sequence[VideoItem]) -> Reader:
     """The decoder and cache that a recipe asks for, for a run on `items`; says what will be kept, and what is wrong.
 
     Raises UserError when the recipe names a folder that is none or a decoder that cannot start.
     """
     if data.decoder != "pyav":
-        decode_torchcodec.require(cuda=data.decoder == "torchcodec-cuda", workers=data.workers)
+        decode_torchcodec.require(cuda=data.decoder == "torchcodec-cuda", workers=data.num_workers)
     if data.cache == "off":
         return DirectReader(preprocessing.frame_format, data.decoder)
     folder = default_folder() if data.cache == "auto" else Path(data.cache)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"expected a folder for the cache, found the file {folder}; name another or data.cache=off")
-    budget_bytes, paths = int(data.cache_gb * 2**30), sorted({item.path for item in items})
+    budget_bytes, paths = int(data.cache_gib * 2**30), sorted({item.path for item in items})
     raw_bytes = estimate_raw_bytes(paths, preprocessing.frame_format)
-    codec = choose_codec(data.cache_frames, raw_bytes, budget_bytes)
+    codec = choose_codec(data.cache_codec, raw_bytes, budget_bytes)
     cache = FrameCache(folder, preprocessing.frame_format, budget_bytes, codec, data.decoder)
-    say(describe(len(paths), raw_bytes, codec, budget_bytes))
+    log.info(describe(len(paths), raw_bytes, codec, budget_bytes))
     for line in cache.problems():
-        say(line)
+        log.info(line)
     return cache
 
 
@@ -88,15 +91,15 @@ class _Videos(Dataset[Sample]):
             return Sample(index, label, None, str(error), read_seconds=time.perf_counter() - started)
         frames = torch.from_numpy(np.ascontiguousarray(clip.frames))
         seconds = time.perf_counter() - started
-        return Sample(index, label, frames, repeated=clip.repeated, warning=clip.warning, read_seconds=seconds)
+        return Sample(index, label, frames, padded=clip.padded, warning=clip.warning, read_seconds=seconds)
 
 
-class TrainingVideos(_Videos):
+class TrainVideos(_Videos):
     """One random clip of a video at each turn. Indexed by (index, seed), so that a turn can be repeated exactly."""
 
-    def __init__(self, *args: Any, sampling: str, temporal_jitter: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, sampling: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.sampler = train_sampler(sampling, temporal_jitter, self.preprocessing.interval_frames)
+        self.sampler = train_sampler(sampling, self.preprocessing.frame_interval)
 
     def __getitem__(self, turn: tuple[int, int]) -> Sample:
         index, seed = turn
@@ -107,7 +110,7 @@ class TrainingVideos(_Videos):
         return self.read(index, plan)
 
 
-class ScoredVideos(_Videos):
+class EvalVideos(_Videos):
     """The clips that a video is scored by, always the same."""
 
     def __init__(self, *args: Any, clips: int, **kwargs: Any) -> None:
@@ -115,7 +118,7 @@ class ScoredVideos(_Videos):
         self.clips = clips
 
     def __getitem__(self, index: int) -> Sample:
-        return self.read(index, partial(scored_clips, self.preprocessing, self.clips))
+        return self.read(index, partial(eval_clips, self.preprocessing, self.clips))
 
 
 class _Order:
@@ -129,7 +132,7 @@ class _Order:
         self.n_videos, self.batch, self.rank, self.ranks = n_videos, batch, rank, ranks
         self.epoch, self.done = 0, 0
 
-    def go_to(self, epoch: int, done: int = 0) -> None:
+    def set_epoch(self, epoch: int, done: int = 0) -> None:
         """To an epoch, of which so many batches are done."""
         self.epoch, self.done = epoch, done
 
@@ -149,7 +152,7 @@ class _Order:
         return list(range(self.n_videos))
 
 
-class InOrder(_Order):
+class EvalSampler(_Order):
     """Every video once, by its number, for scoring."""
 
 
@@ -194,12 +197,12 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
         "places": [place for place, s in enumerate(samples) if s.frames is not None],
         "failures": [(s.index, s.error) for s in samples if s.frames is None],
         "warnings": [(s.index, s.warning) for s in good if s.warning],
-        "repeated": [s.index for s in good if s.repeated],
+        "padded": [s.index for s in good if s.padded],
         "read_seconds": sum(s.read_seconds for s in samples),
     }
 
 
-def make_batches(videos: _Videos, order: _Order, workers: int, say: Say) -> Batches:
+def make_batches(videos: _Videos, order: _Order, workers: int) -> Batches:
     """Batches of `videos` in an order, read by `workers` processes of one thread each that live as long as these."""
 
     def make() -> DataLoader[Any]:
@@ -212,4 +215,4 @@ def make_batches(videos: _Videos, order: _Order, workers: int, say: Say) -> Batc
             pin_memory=torch.cuda.is_available(),
         )
 
-    return Batches(make, order.go_to, order.batches(), say)
+    return Batches(make, order.set_epoch, order.batches())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -9,10 +10,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from msfnet.types import Say
+log = logging.getLogger(__name__)
 
 DEATHS = 3  # of reading processes, in one epoch, before a run gives up
-REMEDY = "often the machine ran out of memory: lower data.workers"
+REMEDY = "often the machine ran out of memory: lower data.num_workers"
 
 
 class ReaderDiedError(RuntimeError):
@@ -22,14 +23,14 @@ class ReaderDiedError(RuntimeError):
 class Batches:
     """The batches of a loader from any place of any epoch. When a reader dies, others go on with the same batches.
 
-    `make` makes the loader, anew after a death. `go_to` tells its sampler or its data the epoch and how many batches
+    `make` makes the loader, anew after a death. `set_epoch` tells its sampler or its data the epoch and how many batches
     of it are done; the rest must come as it would have come. Every process of a run has `n_batches` in an epoch.
     """
 
     def __init__(
-        self, make: Callable[[], DataLoader[Any]], go_to: Callable[[int, int], None], n_batches: int, say: Say
+        self, make: Callable[[], DataLoader[Any]], set_epoch: Callable[[int, int], None], n_batches: int
     ) -> None:
-        self.make, self.go_to, self.n_batches, self.say = make, go_to, n_batches, say
+        self.make, self.set_epoch, self.n_batches = make, set_epoch, n_batches
         self.loader: DataLoader[Any] | None = None
 
     def __len__(self) -> int:
@@ -39,7 +40,7 @@ class Batches:
         """Raises ReaderDiedError when readers keep dying; no death goes unnoticed for more than some seconds."""
         deaths = 0
         while True:
-            self.go_to(epoch, done)
+            self.set_epoch(epoch, done)
             self.loader = self.loader or self.make()
             try:
                 for batch in _quietly_iterate(self.loader):
@@ -54,7 +55,7 @@ class Batches:
                 if deaths > DEATHS:
                     raise ReaderDiedError(f"{deaths} processes that read videos died; {REMEDY}") from error
                 how = str(error) or type(error).__name__
-                self.say(f"a process that reads videos died ({how}); another goes on from batch {done + 1}; {REMEDY}")
+                log.info(f"a process that reads videos died ({how}); another goes on from batch {done + 1}; {REMEDY}")
 
 
 def _tells_of_a_death(error: Exception) -> bool:

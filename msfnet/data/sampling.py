@@ -31,7 +31,7 @@ def balanced_order(labels: Sequence[int], balance: float, rng: np.random.Generat
     return rng.permutation(np.concatenate(turns))
 
 
-TrainSampler = Callable[[int, int, np.random.Generator], Indices]
+ClipSampler = Callable[[int, int, np.random.Generator], Indices]
 
 
 def is_short(video_frames: int, frames: int) -> bool:
@@ -39,7 +39,7 @@ def is_short(video_frames: int, frames: int) -> bool:
 
 
 def short_clip(video_frames: int, frames: int) -> Indices:
-    """All frames of a video that is shorter than the clip, the last one repeated: T."""
+    """All frames of a video that is shorter than the clip, the last one padded: T."""
     return np.minimum(np.arange(frames), video_frames - 1)
 
 
@@ -62,7 +62,7 @@ def segments(video_frames: int, frames: int, rng: np.random.Generator) -> Indice
 
 
 def dense(video_frames: int, frames: int, rng: np.random.Generator, *, interval_frames: int) -> Indices:
-    """Every `interval_frames`-th frame from a random start: T. What `centred_clips` scores, where it trains."""
+    """Every `interval_frames`-th frame from a random start: T. What `dense_clips` scores, where it trains."""
     if is_short(video_frames, frames):
         return short_clip(video_frames, frames)
     interval = _fitting(interval_frames, video_frames, frames)
@@ -75,35 +75,17 @@ def _fitting(interval_frames: int, video_frames: int, frames: int) -> int:
     return min(interval_frames, max(1, (video_frames - 1) // max(1, frames - 1)))
 
 
-def jittered(
-    video_frames: int, frames: int, rng: np.random.Generator, *, sampler: TrainSampler, jitter: float
-) -> Indices:
-    """A training clip from a random part of the video that is shorter than all of it by up to `jitter`: T.
-
-    So the clip starts elsewhere, and what it shows seems up to 1 / (1 - jitter) times as slow. The part holds enough
-    frames for the clip wherever the video does.
-    """
-    part = max(round(video_frames * (1 - jitter * rng.random())), min(frames, video_frames))
-    start = int(rng.integers(0, video_frames - part + 1))
-    return start + sampler(part, frames, rng)
-
-
-def train_samplers(interval_frames: int) -> dict[str, TrainSampler]:
-    """By the names that `data.train_sampling` takes."""
-    return {
-        "random-interval": random_interval,
+def train_sampler(name: str, frame_interval: int) -> ClipSampler:
+    """Return the sampler that `clip.train_sampling` names."""
+    samplers: dict[str, ClipSampler] = {
+        "random_interval": random_interval,
         "segments": segments,
-        "dense": partial(dense, interval_frames=interval_frames),
+        "dense": partial(dense, interval_frames=frame_interval),
     }
+    return samplers[name]
 
 
-def train_sampler(name: str, jitter: float, interval_frames: int) -> TrainSampler:
-    """The sampler of that name, within a random part of each video where `jitter` is above zero."""
-    sampler = train_samplers(interval_frames)[name]
-    return partial(jittered, sampler=sampler, jitter=jitter) if jitter else sampler
-
-
-def even_clips(video_frames: int, frames: int, clips: int) -> Indices:
+def uniform_clips(video_frames: int, frames: int, clips: int) -> Indices:
     """Clips that each spread over the whole video, shifted so that together they fill it evenly: V T.
 
     One clip takes the middle frame of each of `frames` segments.
@@ -114,8 +96,8 @@ def even_clips(video_frames: int, frames: int, clips: int) -> Indices:
     return np.floor((np.arange(frames)[None, :] + shift) * video_frames / frames).astype(np.int64)
 
 
-def centred_clips(video_frames: int, frames: int, clips: int, interval_frames: int) -> Indices:
-    """Clips of every `interval_frames`-th frame, centred in as many equal parts of the video: V T.
+def dense_clips(video_frames: int, frames: int, clips: int, interval_frames: int) -> Indices:
+    """Clips of every `interval_frames`-th frame, centered in as many equal parts of the video: V T.
 
     Where the video is too short for the interval, the widest one that fits is taken.
     """
@@ -123,15 +105,15 @@ def centred_clips(video_frames: int, frames: int, clips: int, interval_frames: i
         return np.tile(short_clip(video_frames, frames), (clips, 1))
     interval = _fitting(interval_frames, video_frames, frames)
     span = (frames - 1) * interval + 1
-    centre = (np.arange(clips) + 0.5) * video_frames / clips
-    start = np.clip(np.floor(centre - span / 2 + 0.5).astype(np.int64), 0, video_frames - span)
+    center = (np.arange(clips) + 0.5) * video_frames / clips
+    start = np.clip(np.floor(center - span / 2 + 0.5).astype(np.int64), 0, video_frames - span)
     return start[:, None] + interval * np.arange(frames)[None, :]
 
 
-def scored_clips(preprocessing: Preprocessing, clips: int, video_frames: int) -> Indices:
+def eval_clips(preprocessing: Preprocessing, clips: int, video_frames: int) -> Indices:
     """The clips to score of a video of so many frames: V T."""
     samplers: dict[str, Callable[[int, int, int], Indices]] = {
-        "even": even_clips,
-        "centred": partial(centred_clips, interval_frames=preprocessing.interval_frames),
+        "uniform": uniform_clips,
+        "dense": partial(dense_clips, interval_frames=preprocessing.frame_interval),
     }
-    return samplers[preprocessing.sampling](video_frames, preprocessing.read_frames, clips)
+    return samplers[preprocessing.eval_sampling](video_frames, preprocessing.read_frames, clips)

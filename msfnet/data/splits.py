@@ -8,22 +8,23 @@ from dataclasses import replace
 
 import numpy as np
 
+from msfnet.recipe import Data
 from msfnet.types import UserError, VideoItem
 
 TEST_FRACTION = 0.2  # of a data set that comes without a split
 
 
-def hold_out(items: Sequence[VideoItem], fraction: float, seed: int, groups: str = "keep") -> set[VideoItem]:
+def hold_out(items: Sequence[VideoItem], fraction: float, seed: int, group_split: bool = True) -> set[VideoItem]:
     """About `fraction` of the items of every class, whole groups at a time, leaving each class something behind.
 
     Groups are taken in random order as long as they bring the classes' shares nearer to the fraction (least
-    squares). An item without a group is a group of its own, and with `groups` "ignore" every item is.
+    squares). An item without a group is a group of its own, and without `group_split` every item is.
     """
     if not fraction:
         return set()
     members: dict[str, list[VideoItem]] = defaultdict(list)
     for item in sorted(items, key=lambda item: str(item.path)):
-        together = item.group if groups == "keep" else None
+        together = item.group if group_split else None
         members[f"group {together}" if together else f"video {item.path}"].append(item)
     size = Counter(item.label for item in items)
     wanted = {label: max(1.0, fraction * n) for label, n in size.items()}
@@ -40,19 +41,21 @@ def hold_out(items: Sequence[VideoItem], fraction: float, seed: int, groups: str
     return chosen
 
 
-def assign_splits(items: Sequence[VideoItem], val_fraction: float, seed: int, groups: str = "keep") -> list[VideoItem]:
+def assign_splits(
+    items: Sequence[VideoItem], val_fraction: float, seed: int, group_split: bool = True
+) -> list[VideoItem]:
     """Give every item a split: drawn where there is none, and a part of train as val where there is no val.
 
     Items with a split keep it, but for those that move from train to val; those without one in a data set that has
-    splits train. With `groups` "ignore" videos of one group may be drawn into different splits.
+    splits train. Without `group_split` videos of one group may be drawn into different splits.
     """
     if all(item.split is None for item in items):
-        test = hold_out(items, TEST_FRACTION, seed, groups)
+        test = hold_out(items, TEST_FRACTION, seed, group_split)
         items = [replace(item, split="test" if item in test else "train") for item in items]
     else:
         items = [item if item.split else replace(item, split="train") for item in items]
     if not any(item.split == "val" for item in items):
-        val = hold_out([item for item in items if item.split == "train"], val_fraction, seed + 1, groups)
+        val = hold_out([item for item in items if item.split == "train"], val_fraction, seed + 1, group_split)
         items = [replace(item, split="val") if item in val else item for item in items]
     return list(items)
 
@@ -76,5 +79,22 @@ def refuse_leaks(items: Sequence[VideoItem]) -> None:
         raise UserError(
             f"the split parts {len(parted)} groups (first: {group} of {label}, in {' and '.join(sorted(splits))}): "
             "clips of one scene on both sides make scores look better; remove the split to have one drawn "
-            "by group, or --set data.groups=ignore to take it all the same"
+            "by group, or --set data.group_split=false to take it all the same"
         )
+
+
+def resolve_splits(items: Sequence[VideoItem], data: Data, seed: int, *, official: bool) -> list[VideoItem]:
+    """Give every item a split as the table `[data]` of a recipe asks, from a given split or a drawn one.
+
+    Args:
+        items: Videos with their labels, groups and, if given, splits.
+        data: The recipe's table: `val_fraction` and `group_split` apply.
+        seed: Seed of what is drawn.
+        official: Whether the split is a published one, which is kept even if it separates videos of one group.
+
+    Raises:
+        UserError: A given split separates videos of one group, `group_split` is on and the split is not official.
+    """
+    if data.group_split and not official:
+        refuse_leaks(items)
+    return assign_splits(items, data.val_fraction, seed, data.group_split)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from msfnet.data.cache.packed import DamagedEntry, read_header, unpack
-from msfnet.data.sampling import even_clips
+from msfnet.data.sampling import uniform_clips
 from msfnet.data.shards.index import ShardIndex, is_shards, local_folder, read_shards, sample_key
 from msfnet.data.shards.stream import read_entries
 from msfnet.data.video.decode import read_clips
@@ -32,7 +32,7 @@ def file_strips(paths: Sequence[str]) -> dict[str, Frames]:
     strips = {}
     for path in dict.fromkeys(paths):
         try:
-            clip = read_clips(Path(path), lambda n: even_clips(n, FRAMES, 1), FrameFormat(SIZE_PX))
+            clip = read_clips(Path(path), lambda n: uniform_clips(n, FRAMES, 1), FrameFormat(SIZE_PX))
         except VideoError:
             continue
         strips[path] = _side_by_side(clip.frames[0])
@@ -68,7 +68,7 @@ def _unpacked(entry: bytes | None) -> Frames | None:
         header = read_header(entry or b"")
         if not header.shape[0]:
             return None
-        frames = unpack(entry or b"", even_clips(header.shape[0], FRAMES, 1), header)[0]  # T H W 3
+        frames = unpack(entry or b"", uniform_clips(header.shape[0], FRAMES, 1), header)[0]  # T H W 3
     except DamagedEntry:
         return None
     return _side_by_side(_shrunk(frames))

@@ -10,7 +10,7 @@ from torch import Tensor
 from msfnet.types import Preprocessing
 
 
-def normalise(clips: Tensor, preprocessing: Preprocessing) -> Tensor:
+def normalize(clips: Tensor, preprocessing: Preprocessing) -> Tensor:
     """uint8 N F H W 3 -> float N C T H W: what `input` asks of the frames, of which each channel is less its mean and
     divided by its standard deviation."""
     mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
@@ -30,7 +30,7 @@ def scaled(clips: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
 
 
 def difference(x: Tensor) -> Tensor:
-    """What changes from each frame to the next: normalised N 3 F H W -> N 3 F-1 H W.
+    """What changes from each frame to the next: normalized N 3 F H W -> N 3 F-1 H W.
 
     The residual frames of Tao et al. (2020, "Rethinking motion representation: residual frames with 3D ConvNets"): of
     a still background nothing is left. Of frames that follow each other in the clip, so that a clip of T differences
@@ -40,21 +40,21 @@ def difference(x: Tensor) -> Tensor:
 
 
 def frames_and_difference(x: Tensor) -> Tensor:
-    """Each frame but the last, and beside it what changes to the next: normalised N 3 F H W -> N 6 F-1 H W."""
+    """Each frame but the last, and beside it what changes to the next: normalized N 3 F H W -> N 6 F-1 H W."""
     rows = x.permute(0, 2, 3, 4, 1)  # N F H W 3, as it lies in memory
     return torch.cat((rows[:, :-1], rows[:, 1:] - rows[:, :-1]), -1).permute(0, 4, 1, 2, 3)
 
 
-# What `Preprocessing.input` names: from normalised frames to the network's input.
+# What `Preprocessing.input` names: from normalized frames to the network's input.
 INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "rgb": lambda x: x,
-    "difference": difference,
-    "rgb+difference": frames_and_difference,
+    "rgb_diff": difference,
+    "rgb+rgb_diff": frames_and_difference,
 }
 
 
 def crop_views(clips: Tensor, size_px: int, crops: int) -> Tensor:
-    """N T H W 3 -> N crops T size size 3: the centre, or with three crops also both ends of the longer side."""
+    """N T H W 3 -> N crops T size size 3: the center, or with three crops also both ends of the longer side."""
     height, width = clips.shape[2:4]
     spare_y, spare_x = height - size_px, width - size_px
     offsets = {1: [(spare_y // 2, spare_x // 2)]}

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from msfnet.data.splits import assign_splits
 from msfnet.doctor.file_info import VideoFacts
-from msfnet.models.registry import create_model, summarise
+from msfnet.models.registry import create_model, summarize
 from msfnet.recipe import Recipe
 from msfnet.types import VideoItem
 
@@ -62,18 +62,18 @@ def estimate_cost(
 ) -> TrainingCost:
     """The cost of the recipe on these videos. Raises UserError for a network that cannot be made."""
     classes = len({item.label for item in items})
-    name, arguments = recipe.model.name, recipe.model_arguments()
-    summary = summarise(name, classes, **arguments)
+    name, kwargs = recipe.model.name, recipe.model_kwargs()
+    summary = summarize(name, classes, **kwargs)
     data = recipe.data
-    split = assign_splits(items, data.val_fraction, recipe.train.seed, data.groups)
+    split = assign_splits(items, data.val_fraction, recipe.train.seed, data.group_split)
     clips = sum(item.split == "train" for item in split)
     passes = recipe.train.epochs * clips
-    batch = recipe.train.batch
+    batch = recipe.train.batch_size
     if device.type == "cpu":
         batch = min(batch, max(2, int(STEP_MACS / summary.macs)))
     per_clip = _time_step(recipe, classes, batch, device)
     frame_format = recipe.preprocessing().frame_format
-    width, height = frame_format.resize_px
+    width, height = frame_format.resize
     found = [facts[path] for path in {item.path for item in items}]
     return TrainingCost(
         model=name,
@@ -86,15 +86,15 @@ def estimate_cost(
         train_seconds=per_clip * passes,
         decode_core_seconds=sum(f.cpu_seconds for f in found),
         cache_bytes=sum(f.frames_at(frame_format.fps) for f in found) * width * height * 3,
-        cache_budget_bytes=0 if recipe.data.cache == "off" else int(recipe.data.cache_gb * 2**30),
+        cache_budget_bytes=0 if recipe.data.cache == "off" else int(recipe.data.cache_gib * 2**30),
     )
 
 
 def _time_step(recipe: Recipe, classes: int, batch: int, device: torch.device) -> float:
     """Seconds that a forward and backward pass takes for one clip: the better of two, after one to warm up."""
-    model = create_model(recipe.model.name, classes, **recipe.model_arguments()).to(device).train()
-    data, size = recipe.preprocessing(), recipe.data.size
-    clips = torch.rand(batch, data.channels, data.frames, size, size, device=device)
+    model = create_model(recipe.model.name, classes, **recipe.model_kwargs()).to(device).train()
+    data, size = recipe.preprocessing(), recipe.clip.crop_size
+    clips = torch.rand(batch, data.channels, recipe.clip.num_frames, size, size, device=device)
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
     seconds = []
     for _ in range(3):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import logging
 import os
 import sys
 from collections import Counter
@@ -19,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 
 from msfnet.atomic_io import write_text
-from msfnet.data.annotations.readers import MANIFEST, Listing, read_data
+from msfnet.data.annotations.readers import MANIFEST, Listing, read_dataset
 from msfnet.data.cache.frame_cache import default_folder
 from msfnet.doctor.cost import TrainingCost, estimate_cost
 from msfnet.doctor.file_info import VideoFacts
@@ -28,7 +29,15 @@ from msfnet.doctor.scan import Progress, check_files
 from msfnet.inference.sources import find_sources
 from msfnet.inference.views import best_device
 from msfnet.recipe import Recipe
-from msfnet.types import Say, UserError, VideoItem
+from msfnet.types import UserError, VideoItem
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,31 +93,31 @@ class Examination:
 
 
 def examine(
-    data: Path, lists: Path | None, split: int, recipe: Recipe, *, say: Say, needs_classes: bool = False
+    data: Path, annotations: Path | None, split: int, recipe: Recipe, *, needs_classes: bool = False
 ) -> Examination:
     """Decode every video of a data set and judge it. Interrupted and called again, it decodes only the rest.
 
     `data` may also be a video, or a folder of files without classes, unless the caller needs them. Raises UserError
-    as `read_data` does.
+    as `read_dataset` does.
     """
-    listing = _read(data, lists, split)
+    listing = _read(data, annotations, split)
     if needs_classes and not any(listing.classes):
         raise UserError("expected videos with classes for --out, found files without; put them into class folders")
-    say(_describe(listing))
+    log.info(_describe(listing))
     identity = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16]
-    with _progress(say) as progress:
+    with _progress() as progress:
         findings = check_files(
             [item.path for item in listing.items], default_folder() / "doctor" / f"{identity}.jsonl", progress=progress
         )
     if findings.known:
-        say(f"{findings.known} files were examined before and have not changed since")
-    clip_frames = recipe.data.frames
+        log.info(f"{findings.known} files were examined before and have not changed since")
+    clip_frames = recipe.clip.num_frames
     problems = find_problems(
-        listing.items, findings.facts, findings.alike, clip_frames, listing.missing, fps=recipe.data.fps
+        listing.items, findings.facts, findings.alike, clip_frames, listing.missing, fps=recipe.clip.fps
     )
     cost = None
     if any(item.label for item in listing.items):
-        say(f"timing a training step of {recipe.model.name}")
+        log.info(f"timing a training step of {recipe.model.name}")
         cost = estimate_cost(recipe, listing.items, findings.facts, best_device())
     return Examination(str(data), listing, findings.facts, problems, clip_frames, cost)
 
@@ -146,14 +155,14 @@ def _relative(path: Path, folder: Path) -> str:
         return path.resolve().as_posix()
 
 
-def _read(data: Path, lists: Path | None, split: int) -> Listing:
-    """As `read_data`, and also a lone video, or a folder of files without class folders: all without a label."""
+def _read(data: Path, annotations: Path | None, split: int) -> Listing:
+    """As `read_dataset`, and also a lone video, or a folder of files without class folders: all without a label."""
     folder = data.is_dir() and not (data / MANIFEST).is_file()
     flat = folder and not any(p.is_dir() and not p.name.startswith(".") for p in data.iterdir())
     video = data.is_file() and data.suffix.lower() != ".csv"
-    if lists is None and (flat or video):
+    if annotations is None and (flat or video):
         return Listing(tuple(VideoItem(path, "") for path in find_sources([str(data)])), "files without classes")
-    return read_data(data, lists, split)
+    return read_dataset(data, annotations, split)
 
 
 def _describe(listing: Listing) -> str:
@@ -167,7 +176,7 @@ def _entry(item: VideoItem, facts: VideoFacts) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress(say: Say) -> Iterator[Progress]:
+def _progress() -> Iterator[Progress]:
     """A bar on a terminal; elsewhere a line at every tenth."""
     if not sys.stderr.isatty():
         said: Counter[str] = Counter()
@@ -175,7 +184,7 @@ def _progress(say: Say) -> Iterator[Progress]:
         def tell(what: str, done: int, total: int) -> None:
             if total and done * 10 // total > said[what]:
                 said[what] = done * 10 // total
-                say(f"{what}: {done} of {total}")
+                log.info(f"{what}: {done} of {total}")
 
         yield tell
         return

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from msfnet.data.cache import content
 from msfnet.data.video.decode import decoded_frames, describe_damage, open_video
 from msfnet.data.video.frame_folders import frame_files
-from msfnet.doctor.near_duplicates import THUMB_PX, Likeness, Thumbs, compare, signature
+from msfnet.doctor.near_duplicates import THUMB_PX, NearDuplicate, Thumbs, compare, signature
 from msfnet.doctor.process_pool import Beat
 from msfnet.types import Frames, VideoError
 
@@ -90,7 +90,7 @@ def inspect_video(path: Path, beat: Beat) -> VideoFacts:
     return replace(facts, cpu_seconds=time.process_time() - started)
 
 
-def compare_videos(paths: tuple[Path, Path], beat: Beat) -> Likeness | None:
+def compare_videos(paths: tuple[Path, Path], beat: Beat) -> NearDuplicate | None:
     """How alike the first seconds of two videos are; None when that cannot be told."""
     watches = []
     for path in paths:
@@ -203,7 +203,7 @@ def _frame_rate(times: npt.NDArray[np.float64], header_fps: float, tick_seconds:
 
 
 class _Watch:
-    """What is kept of the frames that go by: the time of each, and a small grey picture of every so many."""
+    """What is kept of the frames that go by: the time of each, and a small gray picture of every so many."""
 
     def __init__(self, *, timed: bool) -> None:
         self.timed = timed
@@ -228,10 +228,10 @@ class _Watch:
             self.every *= 2
 
     def _thumb(self, frame: VideoFrame) -> Frames:
-        """The upright frame in grey: 32 32."""
+        """The upright frame in gray: 32 32."""
         small = self.reformatter.reformat(frame, THUMB_PX, THUMB_PX, "gray", interpolation="AREA")
-        grey: Frames = small.to_ndarray()  # type: ignore[assignment]
-        return np.rot90(grey, round(frame.rotation / 90) % 4)
+        gray: Frames = small.to_ndarray()  # type: ignore[assignment]
+        return np.rot90(gray, round(frame.rotation / 90) % 4)
 
     def thumbs(self) -> Thumbs:
         ordered = sorted(self.kept, key=lambda pair: pair[0])

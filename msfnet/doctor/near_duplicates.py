@@ -1,4 +1,4 @@
-"""Whether two videos show the same, re-encoded or rescaled or at another frame rate: told by small grey pictures.
+"""Whether two videos show the same, re-encoded or rescaled or at another frame rate: told by small gray pictures.
 
 Clips of one scene look alike and are not the same, so what counts is the motion: pictures less their mean over time.
 Two steps. A short signature of a video's whole length finds pairs that may be the same, among many videos at once. Then
@@ -23,7 +23,7 @@ SEGMENTS, SIGNATURE_PX = 16, 8  # a signature is the mean of each of so many par
 FEWEST_FRAMES = 4  # fewer say too little of motion
 MOST_CANDIDATES = 20  # that one video is compared with
 
-# Measured on clips of UCF101 and their re-encodings: see `Likeness.same_content`.
+# Measured on clips of UCF101 and their re-encodings: see `NearDuplicate.same_content`.
 ALIKE_MOTION, ALIKE_LOOKS = 0.8, 0.97
 SURELY, PROBABLY = 0.984, 0.92
 CODING_NOISE = 8.5
@@ -32,7 +32,7 @@ SLACK_SECONDS, STEP_SECONDS = 0.2, 0.02
 
 @dataclass(frozen=True)
 class Thumbs:
-    """Grey pictures of a video's frames, T 32 32 uint8, and when each is shown: T, in seconds, rising."""
+    """Gray pictures of a video's frames, T 32 32 uint8, and when each is shown: T, in seconds, rising."""
 
     pictures: Frames
     times_seconds: npt.NDArray[np.float64]
@@ -67,7 +67,7 @@ def signature(thumbs: Thumbs) -> bytes:
 
 
 def _part_means(thumbs: Thumbs) -> Array:
-    """The mean picture of each of 16 equal parts of the time: 16 64. A frame counts from half-way to its neighbours."""
+    """The mean picture of each of 16 equal parts of the time: 16 64. A frame counts from half-way to its neighbors."""
     times = thumbs.times_seconds
     half = thumbs.step_seconds / 2
     bounds = np.concatenate([[times[0] - half], (times[1:] + times[:-1]) / 2, [times[-1] + half]])
@@ -124,7 +124,7 @@ def _unit(rows: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Likeness:
+class NearDuplicate:
     """How two videos compare where they fit best.
 
     `correlation` is that of their motion (-1 to 1), `shift_seconds` how far one was moved in time. `peakedness` is the
@@ -152,7 +152,7 @@ class Likeness:
         return whole and self.correlation >= PROBABLY and self.peakedness <= CODING_NOISE
 
 
-def compare(a: Thumbs, b: Thumbs) -> Likeness | None:
+def compare(a: Thumbs, b: Thumbs) -> NearDuplicate | None:
     """How alike two videos are at the shift in time where they agree best; None when they are too short to tell.
 
     The frames of the one that has fewer are looked for in the other, between its frames. A fifth of a second of shift
@@ -167,7 +167,7 @@ def compare(a: Thumbs, b: Thumbs) -> Likeness | None:
     lengths = sorted((a.duration_seconds, b.duration_seconds))
     other_rate = a.step_seconds > 1.1 * b.step_seconds
     offsets = b.step_seconds / 2 * np.array([-1, 0, 1] if other_rate else [0])
-    best: Likeness | None = None
+    best: NearDuplicate | None = None
     for shift in np.arange(-SLACK_SECONDS, SLACK_SECONDS + STEP_SECONDS / 2, STEP_SECONDS):
         wanted = times + shift
         inside = (wanted >= -STEP_SECONDS) & (wanted <= theirs[-1] + STEP_SECONDS)
@@ -176,7 +176,7 @@ def compare(a: Thumbs, b: Thumbs) -> Likeness | None:
         options = np.stack([_at(wanted[inside] + offset, theirs, more) for offset in offsets])  # offsets T D
         correlation, peakedness = _agreement(fewer[inside], _nearest(options, fewer[inside]))
         if best is None or correlation > best.correlation:
-            best = Likeness(correlation, float(shift), peakedness, lengths[1] / lengths[0])
+            best = NearDuplicate(correlation, float(shift), peakedness, lengths[1] / lengths[0])
     return best
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msfnet.data.sampling import even_clips
+from msfnet.data.sampling import uniform_clips
 from msfnet.data.video.decode import read_clips
 from msfnet.doctor.examination import Examination
 from msfnet.doctor.file_info import VideoFacts
@@ -109,7 +109,7 @@ def _strip(path: Path, facts: dict[Path, VideoFacts]) -> Frames | None:
         wide, high = high, wide
     try:
         own = FrameFormat((max(16, round(HEIGHT_PX * wide / high)), HEIGHT_PX))
-        clip = read_clips(path, lambda n: even_clips(n, FRAMES, 1), own)
+        clip = read_clips(path, lambda n: uniform_clips(n, FRAMES, 1), own)
     except VideoError:
         return None
     return np.concatenate(list(clip.frames[0]), axis=1)

@@ -105,7 +105,7 @@ def _copies(
         if len(labels) > 1:
             for i in cluster:
                 other = next(j for j in cluster if items[j].label != items[i].label)
-                yield _copy("contradiction", i, other, items, facts, f", which is labelled {items[other].label}")
+                yield _copy("contradiction", i, other, items, facts, f", which is labeled {items[other].label}")
             continue
         for i in rest:
             if items[i].split == items[kept].split:

@@ -1,6 +1,6 @@
 """Whether what the paper concludes held here: differences of networks on the same videos, and what follows from them.
 
-Pure functions of which videos each run has right. `right` is R V: runs of one network, videos of all; `groups` are V:
+Pure functions of which videos each run has correct. `correct` is R V: runs of one network, videos of all; `groups` are V:
 which source each video is from, by number.
 """
 
@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from msfnet import metrics
 from msfnet.experiments.paper import Claim
-
 from msfnet.types import Bools, Ints
 
 SIGNIFICANT = 0.05
@@ -85,23 +84,23 @@ def difference_of(first: Bools, second: Bools, groups: Ints) -> Difference:
     """Of two networks on the same videos: R V and R' V. `p_corrected` is still that of one test."""
     counts = first.sum(0) * len(second) - second.sum(0) * len(first)
     low, high = metrics.bootstrap_difference(first, second, groups)
-    p = metrics.sign_flips(counts)
+    p = metrics.sign_flip_test(counts)
     points = 100 * float(first.mean() - second.mean())
     n_groups = int(groups.max()) + 1
     return Difference(points, 100 * low, 100 * high, p, p, first.shape[1], n_groups, (len(first), len(second)))
 
 
 def try_claims(
-    claims: Sequence[Claim], printed: Mapping[str, float], right: Mapping[str, Bools | None], groups: Ints
+    claims: Sequence[Claim], printed: Mapping[str, float], correct: Mapping[str, Bools | None], groups: Ints
 ) -> list[Tried]:
-    """Every claim; `printed` is the paper's top-1 of each row in %, `right` has None where no run is finished."""
+    """Every claim; `printed` is the paper's top-1 of each row in %, `correct` has None where no run is finished."""
     found: dict[tuple[str, str], Difference] = {}
     for claim in claims:
         for key in claim.than:
-            first, second = right[claim.better], right[key]
+            first, second = correct[claim.better], correct[key]
             if first is not None and second is not None:
                 found[claim.better, key] = difference_of(first, second, groups)
-    corrected = metrics.holm([difference.p for difference in found.values()])
+    corrected = metrics.holm_correction([difference.p for difference in found.values()])
     found = {
         key: replace(difference, p_corrected=p) for (key, difference), p in zip(found.items(), corrected, strict=True)
     }

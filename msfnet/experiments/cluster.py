@@ -12,6 +12,7 @@ last checkpoint, in this call and in the next one.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import shutil
@@ -20,7 +21,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -34,7 +34,13 @@ from msfnet.data.shards.index import ShardIndex
 from msfnet.experiments.trials import Run
 from msfnet.recipe import Recipe, load_recipe
 from msfnet.training.history import fingerprint
-from msfnet.types import Say, UserError
+from msfnet.types import UserError
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
 
 FINISHED, LOG = "finished.json", "log.txt"  # in a run folder: that the run is through, and what it said
 
@@ -74,36 +80,48 @@ def perform(data: Listing | ShardIndex, run: Run, out: Path, cwd: Path, share: S
     except OSError as error:
         return Outcome(run.name, f"{error.strerror}: {error.filename}; all machines need the same file system")
     _keep_to(share)
-    with (folder / LOG).open("a", encoding="utf-8") as log:
-
-        def say(line: str) -> None:
-            print(line, file=log, flush=True)
-
-        say(f"process {os.getpid()} on {platform.node()}")
+    with _log_to(folder / LOG):
+        log.info("process %d on %s", os.getpid(), platform.node())
         try:
-            problems = _finish(data, run, folder, score_test, say)
+            problems = _finish(data, run, folder, score_test)
         except UserError as error:
-            say(f"failed: {error}")
+            log.error("failed: %s", error)
             return Outcome(run.name, " ".join(str(error).split()))
         except Exception as error:
-            traceback.print_exc(file=log)
+            log.exception("failed")
             reason = " ".join(str(error).split())
             return Outcome(run.name, f"{type(error).__name__}: {reason[:200]} ({run.name}/{LOG} shows where)")
     write_text(folder / FINISHED, json.dumps({"problems": problems}, indent=2, ensure_ascii=False))
     return Outcome(run.name, None, problems)
 
 
-def _finish(data: Listing | ShardIndex, run: Run, folder: Path, score_test: bool, say: Say) -> dict[str, str]:
+@contextmanager
+def _log_to(file: Path) -> Iterator[None]:
+    """Append what msfnet logs within the block to a file."""
+    handler = logging.FileHandler(file, encoding="utf-8")
+    logger = logging.getLogger("msfnet")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _finish(data: Listing | ShardIndex, run: Run, folder: Path, score_test: bool) -> dict[str, str]:
     from msfnet.models.checkpoint import WEIGHTS
     from msfnet.training.history import can_resume
     from msfnet.training.trainer import resume, train
 
     if can_resume(folder):
-        say("going on from the last checkpoint")
-        return resume(folder, say=say, score_test=score_test).problems
+        log.info("going on from the last checkpoint")
+        return resume(folder, score_test=score_test).problems
     (folder / WEIGHTS).unlink(missing_ok=True)  # of a run that was stopped before it had a checkpoint
     shutil.rmtree(folder / "last", ignore_errors=True)
-    return train(data, run.recipe, folder, say=say, score_test=score_test).problems
+    return train(data, run.recipe, folder, score_test=score_test).problems
 
 
 def _keep_to(share: Share) -> None:
@@ -129,13 +147,13 @@ class Machines:
     """
 
     address: str | None = None
-    cpus_per_run: int | None = None
-    gpus_per_run: float | None = None
+    cpus_per_trial: int | None = None
+    gpus_per_trial: float | None = None
 
     def __post_init__(self) -> None:
-        if self.cpus_per_run is not None and self.cpus_per_run < 1:
-            raise UserError(f"expected 1 CPU or more for a run, found {self.cpus_per_run}")
-        gpus = self.gpus_per_run
+        if self.cpus_per_trial is not None and self.cpus_per_trial < 1:
+            raise UserError(f"expected 1 CPU or more for a run, found {self.cpus_per_trial}")
+        gpus = self.gpus_per_trial
         if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())):
             raise UserError(f"expected a part of a GPU or whole ones for a run, found {gpus:g}")
         if self.address and "://" in self.address:
@@ -146,7 +164,7 @@ class Machines:
 
 
 def do_runs(
-    data: Listing | ShardIndex, runs: Sequence[Run], out: Path, machines: Machines, *, score_test: bool, say: Say
+    data: Listing | ShardIndex, runs: Sequence[Run], out: Path, machines: Machines, *, score_test: bool
 ) -> list[Outcome]:
     """Bring every run to its end in `out`/NAME; returns what became of each, in their order.
 
@@ -158,23 +176,17 @@ def do_runs(
     _refuse_others(data, runs, out)
     outcomes = {run.name: done for run in runs if (done := finished(out, run.name))}
     waiting = [run for run in runs if run.name not in outcomes]
-    say(f"{len(runs)} runs in {out}: {len(outcomes)} finished before, {len(waiting)} to do")
+    log.info(f"{len(runs)} runs in {out}: {len(outcomes)} finished before, {len(waiting)} to do")
     if waiting:
-        stdout = sys.stdout
-
-        def tell(line: str) -> None:
-            with redirect_stdout(stdout):  # the engine's own lines go elsewhere
-                say(line)
-
         with _engine(machines, out) as ray:
             share = fair_share([node["Resources"] for node in ray.nodes() if node["Alive"]], len(waiting), machines)
-            tell(f"each on {share.cpus} CPU" + (f" and {share.gpus:g} GPU" if share.gpus else ""))
+            log.info(f"each on {share.cpus} CPU" + (f" and {share.gpus:g} GPU" if share.gpus else ""))
             started = time.monotonic()
-            for number, outcome in enumerate(_results(ray, data, waiting, out, share, score_test, tell), 1):
+            for number, outcome in enumerate(_results(ray, data, waiting, out, share, score_test), 1):
                 outcomes[outcome.name] = outcome
                 left_seconds = (time.monotonic() - started) / number * (len(waiting) - number)
                 told = f"failed: {outcome.error}" if outcome.error else "finished"
-                tell(f"{len(outcomes):3d}/{len(runs)}  {outcome.name}  {told}  {left_seconds / 60:.0f} min to go")
+                log.info(f"{len(outcomes):3d}/{len(runs)}  {outcome.name}  {told}  {left_seconds / 60:.0f} min to go")
     return [outcomes[run.name] for run in runs]
 
 
@@ -185,9 +197,9 @@ def fair_share(nodes: Sequence[dict[str, float]], n_runs: int, machines: Machine
     fewer runs than CPUs. Raises UserError when no machine has as much.
     """
     with_gpus = [node for node in nodes if node.get("GPU")]
-    gpus = machines.gpus_per_run if machines.gpus_per_run is not None else float(bool(with_gpus))
-    if machines.cpus_per_run:
-        cpus = machines.cpus_per_run
+    gpus = machines.gpus_per_trial if machines.gpus_per_trial is not None else float(bool(with_gpus))
+    if machines.cpus_per_trial:
+        cpus = machines.cpus_per_trial
     elif gpus and with_gpus:
         cpus = min(int(node.get("CPU", 0) * gpus // node["GPU"]) for node in with_gpus)
     else:
@@ -206,7 +218,7 @@ def usable_cpus() -> int:
 
 
 def _results(
-    ray: Any, data: Listing | ShardIndex, runs: Sequence[Run], out: Path, share: Share, score_test: bool, say: Say
+    ray: Any, data: Listing | ShardIndex, runs: Sequence[Run], out: Path, share: Share, score_test: bool
 ) -> Iterator[Outcome]:
     """Outcomes as they come. A run whose process or machine dies is started again, a few times."""
     # A process for each run: nothing of one is left to the next, and its GPU memory is free. Deaths are told and
@@ -230,7 +242,9 @@ def _results(
                 yield Outcome(run.name, f"{reason} {ATTEMPTS} times; see {ENGINE_LOG}")
                 continue
             attempts[run.name] += 1
-            say(f"{run.name}: {reason}; going on from its last checkpoint, attempt {attempts[run.name]} of {ATTEMPTS}")
+            log.info(
+                f"{run.name}: {reason}; going on from its last checkpoint, attempt {attempts[run.name]} of {ATTEMPTS}"
+            )
             doing[start(run)] = run
 
 
@@ -241,7 +255,7 @@ def _engine(machines: Machines, out: Path) -> Iterator[Any]:
     try:
         ray = import_module("ray")
     except ImportError as error:
-        raise UserError("runs are shared out by Ray, which is not there: pip install 'msfnet[scale]'") from error
+        raise UserError("runs are shared out by Ray, which is not there: pip install 'msfnet[ray]'") from error
     on_main_thread = threading.current_thread() is threading.main_thread()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if machines.address not in (None, "auto"):

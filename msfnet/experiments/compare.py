@@ -20,12 +20,12 @@ import numpy as np
 from msfnet import metrics
 from msfnet.inference.evaluation import RECIPE
 from msfnet.models.checkpoint import WEIGHTS, read_header
-from msfnet.models.registry import ModelSummary, summarise
+from msfnet.models.registry import ModelSummary, summarize
 from msfnet.recipe import load_recipe
 from msfnet.report import Rows
 from msfnet.training.history import METRICS, SCORES
 from msfnet.training.report import read_epochs, read_scores, read_split
-from msfnet.types import ScoredVideo, Scores, UserError
+from msfnet.types import EvalResult, ScoredVideo, UserError
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Run:
     name: str  # its folder's path, as short as tells the runs apart
     recipe: dict[str, Any]
     history: Rows
-    scores: Scores | None
+    scores: EvalResult | None
     summary: ModelSummary
 
     @property
@@ -49,14 +49,14 @@ class Run:
 
     @property
     def balanced(self) -> float | None:
-        return self.scores.balanced_top1 if self.scores else None
+        return self.scores.mean_class_accuracy if self.scores else None
 
     @property
     def calibration_error(self) -> float | None:
         videos = [v for v in self.scores.videos if v.predicted is not None] if self.scores else []
         if not videos:
             return None
-        return metrics.calibration(np.array([v.score for v in videos]), np.array([v.right for v in videos])).error
+        return metrics.calibration(np.array([v.score for v in videos]), np.array([v.correct for v in videos])).error
 
     @property
     def epoch_seconds(self) -> float | None:
@@ -65,8 +65,8 @@ class Run:
         return median(seconds) if seconds else None
 
     @property
-    def memory_mb(self) -> float | None:
-        return max((row["memory_mb"] for row in self.history if "memory_mb" in row), default=None)
+    def peak_memory_mib(self) -> float | None:
+        return max((row["peak_memory_mib"] for row in self.history if "peak_memory_mib" in row), default=None)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -76,12 +76,12 @@ class Run:
             "val_top1": self.val_top1,
             "test_top1": self.test_top1,
             "n_videos": self.scores.n_videos if self.scores else 0,
-            "balanced_top1": self.balanced,
+            "mean_class_accuracy": self.balanced,
             "calibration_error": self.calibration_error,
             "params": self.summary.params,
             "macs": self.summary.macs,
             "epoch_seconds": self.epoch_seconds,
-            "memory_mb": self.memory_mb,
+            "peak_memory_mib": self.peak_memory_mib,
         }
 
 
@@ -131,19 +131,19 @@ def read_run(folder: Path, name: str) -> Run:
         raise UserError(f"unfinished: its test videos are not scored, there is no {SCORES}")
     header = read_header(folder / WEIGHTS)
     try:
-        summary = _summary(header["model"]["name"], len(header["classes"]), json.dumps(header["model"]["arguments"]))
+        summary = _summary(header["model"]["name"], len(header["classes"]), json.dumps(header["model"]["kwargs"]))
     except (KeyError, TypeError) as error:
         raise UserError(f"{WEIGHTS} does not say what its network is ({error})") from error
     return Run(folder, name, recipe.flat(), history, scores, summary)
 
 
 @cache
-def _summary(name: str, n_classes: int, arguments: str) -> ModelSummary:
-    return summarise(name, n_classes, **json.loads(arguments))
+def _summary(name: str, n_classes: int, kwargs: str) -> ModelSummary:
+    return summarize(name, n_classes, **json.loads(kwargs))
 
 
 SEED = "train.seed"
-ASIDE = frozenset((SEED, "train.logger", "data.workers", "data.cache"))  # what no score depends on but by chance
+ASIDE = frozenset((SEED, "train.loggers", "data.num_workers", "data.cache"))  # what no score depends on but by chance
 SIGNIFICANT = 0.05
 
 
@@ -183,7 +183,7 @@ def seed_groups(runs: Sequence[Run]) -> list[SeedGroup]:
 
 @dataclass(frozen=True)
 class Duel:
-    """Two runs on the videos that both were scored on: how many only one of them has right."""
+    """Two runs on the videos that both were scored on: how many only one of them has correct."""
 
     first: Run
     second: Run
@@ -200,7 +200,7 @@ class Duel:
         if self.p >= SIGNIFICANT:
             return f"no difference can be told: they disagree on {n} videos, {self.only_first} to {self.only_second}"
         better, k = max((self.first, self.only_first), (self.second, self.only_second), key=lambda pair: pair[1])
-        return f"{better.name} is better: it has {k} of the {n} videos right that they disagree on"
+        return f"{better.name} is better: it has {k} of the {n} videos correct that they disagree on"
 
     def to_dict(self) -> dict[str, Any]:
         counts = {key: getattr(self, key) for key in ("n_videos", "both", "only_first", "only_second", "p", "reading")}
@@ -210,7 +210,7 @@ class Duel:
 def duels(runs: Sequence[Run]) -> list[Duel]:
     """The first run against each other one with which it shares scored videos; p is corrected for their number."""
     found = [duel for run in runs[1:] if (duel := _duel(runs[0], run))]
-    adjusted = metrics.holm([duel.p for duel in found])
+    adjusted = metrics.holm_correction([duel.p for duel in found])
     return [
         Duel(d.first, d.second, d.n_videos, d.both, d.only_first, d.only_second, p)
         for d, p in zip(found, adjusted, strict=True)
@@ -222,7 +222,7 @@ def _duel(first: Run, second: Run) -> Duel | None:
     pairs = [(own[key], other[key]) for key in own.keys() & other.keys()]
     if not pairs:
         return None
-    counts = Counter((a.right, b.right) for a, b in pairs)
+    counts = Counter((a.correct, b.correct) for a, b in pairs)
     only_first, only_second = counts[True, False], counts[False, True]
     p = metrics.mcnemar(only_first, only_second)
     return Duel(first, second, len(pairs), counts[True, True], only_first, only_second, p)

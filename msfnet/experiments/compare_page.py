@@ -20,7 +20,7 @@ from msfnet.experiments.compare import (
     seed_groups,
     spread,
 )
-from msfnet.metrics import wilson
+from msfnet.metrics import wilson_interval
 from msfnet.report import Section, Table, plot_curves, write_page
 
 MOST_CURVES, MOST_COLUMNS = 20, 8
@@ -95,7 +95,7 @@ def _results(runs: Sequence[Run]) -> Section:
 def _interval(run: Run) -> str:
     if not run.scores:
         return NONE
-    low, high = wilson(round(run.scores.video["top1"] * run.scores.n_videos), run.scores.n_videos)
+    low, high = wilson_interval(round(run.scores.video["top1"] * run.scores.n_videos), run.scores.n_videos)
     return f"{low:.1%} to {high:.1%}"
 
 
@@ -140,7 +140,7 @@ def _duels(found: Sequence[Duel]) -> list[Section]:
         + (", p corrected for their number (Holm)." if len(found) > 1 else ".")
         + " It tells whether these weights differ, not whether another seed would: see the seeds for that."
     )
-    columns = ("against", "videos", "both right", "only the first", "only the other", "p", "reading")
+    columns = ("against", "videos", "both correct", "only the first", "only the other", "p", "reading")
     return [Section("Better, or lucky with these videos?", lead, table=Table(columns, rows))]
 
 
@@ -154,7 +154,7 @@ def _costs(runs: Sequence[Run]) -> Section:
             f"{run.summary.macs / 1e9:.3g}",
             str(len(run.history)),
             _number(run.epoch_seconds, lambda seconds: f"{seconds:.3g}"),
-            _number(run.memory_mb, lambda mb: f"{mb / 1024:.2f}"),
+            _number(run.peak_memory_mib, lambda mb: f"{mb / 1024:.2f}"),
         )
         for run in runs
     ]

@@ -45,18 +45,18 @@ class Network:
     """What is trained for a row: rows that have the same share their runs."""
 
     model: str
-    arguments: tuple[tuple[str, Any], ...]
+    kwargs: tuple[tuple[str, Any], ...]
     sets: tuple[str, ...]
 
     @property
     def name(self) -> str:
         """What its run folders are called, before the seed."""
-        return "_".join([self.model, *(f"{key}={_toml(value)}" for key, value in self.arguments)])
+        return "_".join([self.model, *(f"{key}={_toml(value)}" for key, value in self.kwargs)])
 
     @property
     def overrides(self) -> list[str]:
         """Of a recipe, `table.key=value` each."""
-        own = [f"model.arguments.{key}={_toml(value)}" for key, value in self.arguments]
+        own = [f"model.kwargs.{key}={_toml(value)}" for key, value in self.kwargs]
         return [f"model.name={self.model}", *own, *self.sets]
 
 
@@ -67,7 +67,7 @@ class Row(Checked):
     label: str
     printed: Printed
     model: str = ""
-    arguments: dict[str, Any] = {}
+    kwargs: dict[str, Any] = {}
     sets: tuple[str, ...] = ()
     source: str = ""
     remark: str = ""
@@ -85,7 +85,7 @@ class Row(Checked):
 
     @property
     def network(self) -> Network | None:
-        return Network(self.model, tuple(sorted(self.arguments.items())), self.sets) if self.model else None
+        return Network(self.model, tuple(sorted(self.kwargs.items())), self.sets) if self.model else None
 
 
 class PaperTable(Checked):

@@ -15,10 +15,17 @@ from msfnet.experiments.claims import SIGNIFICANT, Difference, Tried
 from msfnet.experiments.paper import PaperTable, Plan
 from msfnet.experiments.paper_results import Record, Results, RowResult, to_text
 from msfnet.recipe import load_recipe
-from msfnet.report import INK, TRAIN_COLOUR, VAL_COLOUR, Section, Table, plot_curves, write_page
+from msfnet.report import INK, TRAIN_COLOR, VAL_COLOR, Section, Table, plot_curves, write_page
 
 NONE, MOST_NAMES = "–", 12
-ASIDE = ("model.name", "model.arguments", "train.seed", "data.workers", "data.cache", "train.logger")  # told elsewhere
+ASIDE = (
+    "model.name",
+    "model.kwargs",
+    "train.seed",
+    "data.num_workers",
+    "data.cache",
+    "train.loggers",
+)  # told elsewhere
 LEAD = (
     "From whatever runs are finished. Parameters and multiply-adds are counted at the paper's size. Top-1 is of "
     "videos, in %, mean ± standard deviation over seeds; where the scale is another than the paper's, so are networks "
@@ -100,7 +107,7 @@ def _command(plan: Plan) -> str:
     asked = " ".join(f"'{name}'" if " " in name else name for name in plan.asked)
     own = "" if plan.recipe == plan.scale.recipe else f" --recipe {plan.recipe}"
     sets = "".join(f" --set '{item}'" for item in plan.sets)
-    return f"msfnet reproduce {asked} --scale {plan.scale.name}{own}{sets} --seeds {plan.n_seeds}"
+    return f"msfnet reproduce {asked} --preset {plan.scale.name}{own}{sets} --seeds {plan.n_seeds}"
 
 
 def _facts(results: Results) -> dict[str, str]:
@@ -113,7 +120,7 @@ def _facts(results: Results) -> dict[str, str]:
     return command | {
         "videos": f"{runs[0].n_classes} classes; {parts}",
         "recipe": results.plan.recipe,
-        "scored over": f"{runs[0].recipe.data.views} views of a video",
+        "scored over": f"{runs[0].recipe.clip.views} views of a video",
         "minutes of training": f"{minutes[0]:.0f} to {minutes[-1]:.0f} a run",
         "machine": "; ".join(_each(environments, _machine)),
         "commit": ", ".join(_each(environments, lambda environment: str(environment.get("commit") or NONE))),
@@ -147,7 +154,7 @@ def _claims(claims: Sequence[Tried]) -> list[Section]:
     ]
     columns = ("row", "against", "paper", "here", "95 %", "videos", "groups", "runs", "p", "p, Holm")
     about = (
-        "In points of top-1. The test flips, video by video, which network has more of its runs right (exact; with one "
+        "In points of top-1. The test flips, video by video, which network has more of its runs correct (exact; with one "
         "run each it is McNemar's); Holm's p is corrected for the number of lines that have a run. The test takes each "
         "video for a find of its own, but those of one group (a person, a place) are alike. The interval knows: it "
         "draws groups and runs anew (bootstrap). Of a network with one run the luck of training is not in it."
@@ -219,13 +226,13 @@ def plot_rows(rows: Sequence[RowResult]) -> Figure:
     figure = Figure(figsize=(9, 1 + 0.26 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for height, result in enumerate(rows):
-        axes.plot(float(result.row.printed.top1), height, "D", color=TRAIN_COLOUR)
-        axes.plot(result.top1, [height] * len(result.top1), ".", color=VAL_COLOUR)
+        axes.plot(float(result.row.printed.top1), height, "D", color=TRAIN_COLOR)
+        axes.plot(result.top1, [height] * len(result.top1), ".", color=VAL_COLOR)
         axes.plot([np.mean(result.top1)], [height], "|", color=INK, markersize=14)
     axes.set_yticks(range(len(rows)), [result.row.key for result in rows])
     axes.invert_yaxis()
     axes.set_xlabel("top-1, %")
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["top", "correct"]].set_visible(False)
     return figure
 
 

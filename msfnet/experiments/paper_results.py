@@ -23,8 +23,7 @@ from msfnet.experiments.cluster import finished, first_difference
 from msfnet.experiments.compare import read_run
 from msfnet.experiments.paper import Network, Plan, Row
 from msfnet.inference.evaluation import RECIPE
-
-from msfnet.models.registry import ModelSummary, summarise
+from msfnet.models.registry import ModelSummary, summarize
 from msfnet.recipe import Recipe, load_recipe
 from msfnet.report import Rows
 from msfnet.training.history import ENVIRONMENT
@@ -37,7 +36,7 @@ COURSE = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1", "seconds"
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run. `right` has its test videos, their paths below the folder that all of them share."""
+    """A finished run. `correct` has its test videos, their paths below the folder that all of them share."""
 
     name: str
     recipe: Recipe
@@ -45,12 +44,12 @@ class Record:
     n_classes: int
     n_videos: Mapping[str, int]  # of train, val and test
     history: Rows
-    right: Mapping[str, bool]
+    correct: Mapping[str, bool]
 
     @property
     def top1(self) -> float:
         """Of videos, %."""
-        return 100 * float(np.mean(list(self.right.values())))
+        return 100 * float(np.mean(list(self.correct.values())))
 
     @property
     def minutes(self) -> float:
@@ -58,7 +57,7 @@ class Record:
 
     @cached_property
     def summary(self) -> ModelSummary:
-        return summarise(self.recipe.model.name, self.n_classes, **self.recipe.model_arguments())
+        return summarize(self.recipe.model.name, self.n_classes, **self.recipe.model_kwargs())
 
 
 def read_record(folder: Path) -> Record:
@@ -74,19 +73,19 @@ def read_record(folder: Path) -> Record:
         n_classes=len(run.scores.classes),
         n_videos={name: sum(part == name for _, part in split) for name in ("train", "val", "test")},
         history=[{key: float(f"{row[key]:.6g}") for key in COURSE if key in row} for row in run.history],
-        right=_below({video.path: video.right for video in run.scores.videos}),
+        correct=_below({video.path: video.correct for video in run.scores.videos}),
     )
 
 
-def _below(right: Mapping[str, bool]) -> dict[str, bool]:
+def _below(correct: Mapping[str, bool]) -> dict[str, bool]:
     """With paths from the deepest folder that holds all of them, in their order."""
-    root = os.path.commonpath([Path(path).parent for path in right])
-    return {Path(path).relative_to(root).as_posix(): right[path] for path in sorted(right)}
+    root = os.path.commonpath([Path(path).parent for path in correct])
+    return {Path(path).relative_to(root).as_posix(): correct[path] for path in sorted(correct)}
 
 
 def to_text(records: Sequence[Record]) -> str:
-    """JSON with a line for each run, whose `right` has a 1 or 0 for each of `videos`."""
-    videos = list(records[0].right) if records else []
+    """JSON with a line for each run, whose `correct` has a 1 or 0 for each of `videos`."""
+    videos = list(records[0].correct) if records else []
     lines = [json.dumps(_values(record, videos), ensure_ascii=False) for record in records]
     return f'{{"videos": {json.dumps(videos, ensure_ascii=False)},\n"runs": [\n' + ",\n".join(lines) + "\n]}\n"
 
@@ -99,7 +98,7 @@ def _values(record: Record, videos: Sequence[str]) -> dict[str, Any]:
         "n_classes": record.n_classes,
         "n_videos": record.n_videos,
         "history": record.history,
-        "right": "".join(str(int(record.right[video])) for video in videos),
+        "correct": "".join(str(int(record.correct[video])) for video in videos),
     }
 
 
@@ -112,7 +111,7 @@ def read_records(file: Path) -> list[Record]:
                 **own
                 | {
                     "recipe": Recipe.model_validate(own["recipe"]),
-                    "right": {v: r == "1" for v, r in zip(values["videos"], own["right"], strict=True)},
+                    "correct": {v: r == "1" for v, r in zip(values["videos"], own["correct"], strict=True)},
                 }
             )
             for own in values["runs"]
@@ -155,7 +154,7 @@ class RowResult:
             "table": self.row.table,
             "row": self.row.label,
             "model": self.row.model or None,
-            "arguments": self.row.arguments,
+            "kwargs": self.row.kwargs,
             "params": self.counted.params if self.counted else None,
             "macs": self.counted.macs if self.counted else None,
             "paper_params_m": _number(printed.params),
@@ -207,7 +206,7 @@ def read_results(plan: Plan, folder: Path, joined: Sequence[Path] = ()) -> Resul
         network: tuple(records[run.name] for run in plan.runs_of(network) if run.name in records)
         for network in plan.networks
     }
-    right = right_answers(runs)
+    correct = correct_predictions(runs)
     classes = {table.number: table.classes for table in plan.tables}
     rows = tuple(
         RowResult(row, _counted(network, classes[row.table]), runs[network])
@@ -216,7 +215,7 @@ def read_results(plan: Plan, folder: Path, joined: Sequence[Path] = ()) -> Resul
         for row in plan.rows
     )
     printed = {row.key: float(row.printed.top1) for row in plan.rows}
-    by_key = {row.key: right.get(row.network) if row.network else None for row in plan.rows}
+    by_key = {row.key: correct.get(row.network) if row.network else None for row in plan.rows}
     claims = tuple(try_claims(plan.claims, printed, by_key, groups_of(runs)))
     missing = tuple(run.name for run in plan.runs() if run.name not in records)
     return Results(plan, rows, claims, runs, missing)
@@ -236,36 +235,36 @@ def find_records(plan: Plan, folder: Path, joined: Sequence[Path]) -> dict[str, 
     return {record.name: record for _, record in found}
 
 
-def right_answers(runs: Mapping[Network, Sequence[Record]]) -> dict[Network, Bools]:
-    """Which videos each run has right, R V, the videos in the same order for all; of networks that have a run.
+def correct_predictions(runs: Mapping[Network, Sequence[Record]]) -> dict[Network, Bools]:
+    """Which videos each run has correct, R V, the videos in the same order for all; of networks that have a run.
 
     Raises UserError where not all were scored on the same videos.
     """
     every = [record for own in runs.values() for record in own]
     for record in every[1:]:
-        if record.right.keys() != every[0].right.keys():
+        if record.correct.keys() != every[0].correct.keys():
             found = f"found others in {record.name} than in {every[0].name}"
             raise UserError(f"expected runs on the same test videos, {found}")
     return {
-        network: np.array([[record.right[path] for path in every[0].right] for record in own])
+        network: np.array([[record.correct[path] for path in every[0].correct] for record in own])
         for network, own in runs.items()
         if own
     }
 
 
 def groups_of(runs: Mapping[Network, Sequence[Record]]) -> Ints:
-    """The source of each video of `right_answers`, by number: what its name tells, else it is one of its own."""
-    videos = next((record.right for own in runs.values() for record in own), {})
+    """The source of each video of `correct_predictions`, by number: what its name tells, else it is one of its own."""
+    videos = next((record.correct for own in runs.values() for record in own), {})
     return np.unique([source_of(path) for path in videos], return_inverse=True)[1]
 
 
 def _counted(network: Network, n_classes: int) -> ModelSummary:
-    return _summary(network.model, n_classes, json.dumps(dict(network.arguments)))
+    return _summary(network.model, n_classes, json.dumps(dict(network.kwargs)))
 
 
 @cache
-def _summary(name: str, n_classes: int, arguments: str) -> ModelSummary:
-    return summarise(name, n_classes, **json.loads(arguments))
+def _summary(name: str, n_classes: int, kwargs: str) -> ModelSummary:
+    return summarize(name, n_classes, **json.loads(kwargs))
 
 
 def _number(text: str) -> float | None:

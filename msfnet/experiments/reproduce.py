@@ -8,11 +8,11 @@ from pathlib import Path
 
 from msfnet.data.annotations.readers import Listing
 from msfnet.data.shards.index import ShardIndex
-from msfnet.data.splits import assign_splits, refuse_leaks
+from msfnet.data.splits import resolve_splits
 from msfnet.experiments.cluster import Machines, do_runs, finished
 from msfnet.experiments.paper import Plan
 from msfnet.experiments.paper_results import Results, find_records, read_results
-from msfnet.types import Say, UserError
+from msfnet.types import UserError
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Reproduction:
 
 
 def run_plan(
-    plan: Plan, data: Listing | ShardIndex, folder: Path, machines: Machines, joined: Sequence[Path] = (), *, say: Say
+    plan: Plan, data: Listing | ShardIndex, folder: Path, machines: Machines, joined: Sequence[Path] = ()
 ) -> Reproduction:
     """Bring every run of the plan to its end in `folder`, but for those in the files `joined`; it goes on.
 
@@ -33,7 +33,7 @@ def run_plan(
     """
     known = find_records(plan, folder, joined)
     here = [run for run in plan.runs() if run.name not in known or finished(folder, run.name)]
-    outcomes = do_runs(with_test_videos(data, plan), here, folder, machines, score_test=True, say=say)
+    outcomes = do_runs(with_test_videos(data, plan), here, folder, machines, score_test=True)
     failed = {outcome.name: outcome.error for outcome in outcomes if outcome.error}
     problems = {path: reason for outcome in outcomes for path, reason in outcome.problems.items()}
     return Reproduction(read_results(plan, folder, joined), failed, problems)
@@ -50,9 +50,8 @@ def with_test_videos(data: Listing | ShardIndex, plan: Plan) -> Listing | ShardI
             raise UserError(f"expected test videos in {data.source}, found none; write shards of data that have some")
         return data
     recipe = plan.recipe_of(plan.networks[0])
-    if recipe.data.groups == "keep" and not data.official:
-        refuse_leaks(data.items)
-    items = assign_splits(data.items, 0, recipe.train.seed, recipe.data.groups)
+    no_val = recipe.data.model_copy(update={"val_fraction": 0.0})
+    items = resolve_splits(data.items, no_val, recipe.train.seed, official=data.official)
     if not any(item.split == "test" for item in items):
         items = [replace(item, split="test") if item.split == "val" else item for item in items]
     if not any(item.split == "test" for item in items):

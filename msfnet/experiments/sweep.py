@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -23,13 +24,15 @@ from pathlib import Path
 from msfnet.atomic_io import write_text
 from msfnet.data.annotations.readers import Listing
 from msfnet.data.shards.index import ShardIndex
-from msfnet.data.splits import assign_splits, refuse_leaks
+from msfnet.data.splits import assign_splits, resolve_splits
 from msfnet.experiments.cluster import Machines, Outcome, do_runs
 from msfnet.experiments.trials import Trial, expand, read_axes, runs_of
 from msfnet.recipe import Recipe, change
 from msfnet.training.history import read_history
 from msfnet.training.loop import EpochRow
-from msfnet.types import Say, UserError
+from msfnet.types import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -150,17 +153,15 @@ class Sweep:
         return to_table(self.trials)
 
 
-def plan_trials(
-    recipe: Recipe, grid: Sequence[str], drawn: Sequence[str], n_draws: int | None, *, say: Say
-) -> list[Trial]:
-    """The trials that `--grid`, `--random` and `--trials` ask for. Raises UserError for what cannot be meant."""
+def plan_trials(recipe: Recipe, grid: Sequence[str], drawn: Sequence[str], n_draws: int | None) -> list[Trial]:
+    """The trials that `--grid`, `--sample` and `--num-samples` ask for. Raises UserError for what cannot be meant."""
     choices, axes = read_axes(grid, drawn)
     if bool(axes) != bool(n_draws):
-        raise UserError("expected --trials N, how many draws are made, of 1 or more with --random, and only then")
+        raise UserError("expected --num-samples N, how many draws are made, of 1 or more with --sample, and only then")
     trials = expand(choices, axes, n_draws or 1, recipe.train.seed)
     wanted = math.prod(len(axis.values) for axis in choices) * (n_draws or 1)
     if len(trials) < wanted:
-        say(f"{wanted} draws are {len(trials)} trials: the others came twice")
+        log.info(f"{wanted} draws are {len(trials)} trials: the others came twice")
     return trials
 
 
@@ -171,8 +172,6 @@ def run_sweep(
     n_seeds: int,
     out: Path,
     machines: Machines,
-    *,
-    say: Say,
 ) -> Sweep:
     """Train each trial with so many seeds into `out`, rank them, write sweep.json, sweep.csv and best.toml.
 
@@ -185,14 +184,14 @@ def run_sweep(
     runs = {trial: runs_of(recipe, trial, n_seeds) for trial in trials}
     split = _with_split(data, recipe, n_seeds)
     everything = [run for runs_of_trial in runs.values() for run in runs_of_trial]
-    outcomes = do_runs(split, everything, out, machines, score_test=False, say=say)
+    outcomes = do_runs(split, everything, out, machines, score_test=False)
     by_name = {outcome.name: outcome for outcome in outcomes}
     scored = [_score(trial, [by_name[run.name] for run in runs[trial]], out) for trial in trials]
     problems = {path: reason for outcome in outcomes for path, reason in outcome.problems.items()}
     sweep = Sweep(out, tuple(rank(scored)), problems)
     write_text(out / RANKING, json.dumps(sweep.to_dict(), indent=2, ensure_ascii=False))
     write_text(out / TABLE, to_csv(sweep.trials))
-    _write_best(sweep, recipe, say)
+    _write_best(sweep, recipe)
     return sweep
 
 
@@ -205,12 +204,11 @@ def _with_split(data: Listing | ShardIndex, recipe: Recipe, n_seeds: int) -> Lis
         if not data.items("val"):
             raise UserError(f"{NO_VALIDATION}; write the shards with --set data.val_fraction=0.2")
         return data
-    fraction, groups, seed = recipe.data.val_fraction, recipe.data.groups, recipe.train.seed
-    if groups == "keep" and not data.official:
-        refuse_leaks(data.items)
-    items = assign_splits(data.items, 0, seed, groups)
+    fraction, group_split, seed = recipe.data.val_fraction, recipe.data.group_split, recipe.train.seed
+    no_val = recipe.data.model_copy(update={"val_fraction": 0.0})
+    items = resolve_splits(data.items, no_val, seed, official=data.official)
     for run_seed in range(seed, seed + n_seeds):
-        if all(item.split != "val" for item in assign_splits(items, fraction, run_seed, groups)):
+        if all(item.split != "val" for item in assign_splits(items, fraction, run_seed, group_split)):
             raise UserError(f"{NO_VALIDATION} with data.val_fraction = {fraction:g}; --set data.val_fraction=0.2")
     return replace(data, items=tuple(items))
 
@@ -220,7 +218,7 @@ def _score(trial: Trial, outcomes: Sequence[Outcome], out: Path) -> TrialScore:
     return TrialScore(trial, scores, {o.name: o.error for o in outcomes if o.error})
 
 
-def _write_best(sweep: Sweep, recipe: Recipe, say: Say) -> None:
+def _write_best(sweep: Sweep, recipe: Recipe) -> None:
     """The best trial's recipe with the sweep's own first seed, as a file that `msfnet train --recipe` takes."""
     best = sweep.trials[0]
     (sweep.folder / BEST).unlink(missing_ok=True)
@@ -230,4 +228,4 @@ def _write_best(sweep: Sweep, recipe: Recipe, say: Say) -> None:
     header = f"# Best of {len(sweep.trials)} trials: {' '.join(best.trial.overrides) or 'the recipe as it was'}\n"
     header += f"# Validation top-1 {best.top1:.1%}{spread} over n = {len(best.scores)} seeds\n\n"
     write_text(sweep.folder / BEST, header + change(recipe, best.trial.overrides).to_toml())
-    say(f"best: {best.trial.name}, validation top-1 {best.top1:.1%}{spread}: {sweep.folder / BEST}")
+    log.info(f"best: {best.trial.name}, validation top-1 {best.top1:.1%}{spread}: {sweep.folder / BEST}")

@@ -1,4 +1,4 @@
-"""From `--grid` and `--random` to trials: what each changes in a recipe, and what its runs' folders are called.
+"""From `--grid` and `--sample` to trials: what each changes in a recipe, and what its runs' folders are called.
 
 Pure functions: no run, no file, no cluster is touched here. A trial's values and name depend on its own keys alone, so
 that a sweep that grows by values, draws or seeds keeps the trials that it had.
@@ -81,10 +81,10 @@ def read_axes(grid: Iterable[str], drawn: Iterable[str]) -> tuple[list[Choice], 
     Raises UserError for what is neither, and for a key that is there twice.
     """
     choices = [Choice(*_split(text, "--grid KEY=VALUE,VALUE,...")) for text in grid]
-    axes = [_drawn_axis(*_split(text, "--random KEY=LOW..HIGH")) for text in drawn]
+    axes = [_drawn_axis(*_split(text, "--sample KEY=LOW..HIGH")) for text in drawn]
     keys = [axis.key for axis in (*choices, *axes)]
     if twice := next((key for key in keys if keys.count(key) > 1), None):
-        raise UserError(f"expected each key once in --grid and --random, found {twice} {keys.count(twice)} times")
+        raise UserError(f"expected each key once in --grid and --sample, found {twice} {keys.count(twice)} times")
     return choices, axes
 
 
@@ -160,11 +160,11 @@ def _drawn_axis(key: str, values: tuple[str, ...]) -> Choice | Range:
         return Choice(key, values)
     low, high, linear = _number(match[2]), _number(match[3]), bool(match[1])
     if low is None or high is None or not low < high:
-        raise UserError(f"expected --random {key}=LOW..HIGH with two numbers, the lower first, found {values[0]}")
+        raise UserError(f"expected --sample {key}=LOW..HIGH with two numbers, the lower first, found {values[0]}")
     if low <= 0 and not linear:
         raise UserError(
             f"expected a lower bound of {key} above 0 for a log-uniform draw, found {match[2]}; "
-            f"--random {key}=linear:{match[2]}..{match[3]} draws evenly"
+            f"--sample {key}=linear:{match[2]}..{match[3]} draws evenly"
         )
     return Range(key, low, high, linear)
 

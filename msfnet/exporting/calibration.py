@@ -26,11 +26,13 @@ import torch
 from torch import Tensor
 
 from msfnet.data.annotations.readers import Listing, read_manifest
-from msfnet.data.sampling import scored_clips
-from msfnet.data.transforms import crop_views, normalise
+from msfnet.data.sampling import eval_clips
+from msfnet.data.transforms import crop_views, normalize
 from msfnet.data.video.decode import read_clips
 from msfnet.exporting.libraries import library, quietly
-from msfnet.types import Preprocessing, Say, UserError, VideoError, VideoItem
+from msfnet.types import Preprocessing, UserError, VideoError, VideoItem
+
+log = logging.getLogger(__name__)
 
 CALIBRATION, COMPARISON = 128, 64  # clips, one of a video
 NOISE = 8
@@ -59,7 +61,7 @@ def draw(items: Sequence[VideoItem], *, calibrate: bool) -> tuple[list[VideoItem
     return chosen[:n], chosen[n : n + CALIBRATION] if calibrate else []
 
 
-def read(items: Sequence[VideoItem], preprocessing: Preprocessing, say: Say) -> Tensor:
+def read(items: Sequence[VideoItem], preprocessing: Preprocessing) -> Tensor:
     """The middle clip of each video, as the network takes it: N C T H W. What cannot be read is named and left out.
 
     Raises UserError when none can be read.
@@ -67,12 +69,12 @@ def read(items: Sequence[VideoItem], preprocessing: Preprocessing, say: Say) -> 
     clips = []
     for item in items:
         try:
-            clip = read_clips(item.path, partial(scored_clips, preprocessing, 1), preprocessing.frame_format)
+            clip = read_clips(item.path, partial(eval_clips, preprocessing, 1), preprocessing.frame_format)
         except VideoError as error:
-            say(f"left out: {item.path}: {error}")
+            log.info(f"left out: {item.path}: {error}")
             continue
-        views = crop_views(torch.from_numpy(clip.frames), preprocessing.size_px, 1)[:, 0]  # 1 T h w 3
-        clips.append(normalise(views, preprocessing))
+        views = crop_views(torch.from_numpy(clip.frames), preprocessing.crop_size, 1)[:, 0]  # 1 T h w 3
+        clips.append(normalize(views, preprocessing))
     if not clips:
         raise UserError(f"expected videos to calibrate and compare on, found none among {len(items)} that can be read")
     return torch.cat(clips)
@@ -87,7 +89,7 @@ def noise(preprocessing: Preprocessing) -> Tensor:
 BEYOND = 1e-4  # the share of a clip's activations
 
 
-def quantised(model: Any, calibration: Tensor, input_name: str, first: str) -> Any:
+def quantized(model: Any, calibration: Tensor, input_name: str, first: str) -> Any:
     """An ONNX or OpenVINO model with its convolutions in 8 bits but the one named `first`; `calibration` N C T H W."""
     nncf = library("nncf")
     nncf.set_log_level(logging.ERROR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,12 +11,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from msfnet.data.annotations.readers import read_data
+from msfnet.data.annotations.readers import read_dataset
 from msfnet.exporting import calibration, onnx_file, openvino_file, torch_file
 from msfnet.exporting.load import load_network
 from msfnet.exporting.parity import Parity, compare, require
-from msfnet.models.checkpoint import Weights, load_weights
-from msfnet.types import Say, UserError, nearest
+from msfnet.models.checkpoint import Checkpoint, load_weights
+from msfnet.types import UserError, nearest
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
 
 BATCH = 5  # of the comparison: it leaves a rest, as data sets do
 
@@ -25,7 +34,7 @@ class Target:
     """A kind of file: how its name ends, who writes it, and why it cannot be had in some precisions."""
 
     suffix: str
-    write: Callable[[Path, Weights, str, Tensor | None], None]
+    write: Callable[[Path, Checkpoint, str, Tensor | None], None]
     refused: dict[str, str]
 
 
@@ -42,7 +51,7 @@ PRECISIONS = ("fp32", "bf16", "int8")
 
 
 def export(
-    source: Path, to: str, precision: str, out: Path, *, data: Path | None, lists: Path | None, split: int, say: Say
+    source: Path, to: str, precision: str, out: Path, *, data: Path | None, annotations: Path | None, split: int
 ) -> Parity:
     """Write `out` from weights or a run folder, and return how it compares on clips of the training videos of `data`.
 
@@ -55,14 +64,16 @@ def export(
     weights = load_weights(source)
     weights = replace(weights, notes={**weights.notes, "export": {"to": to, "precision": precision}})
     if data is None:
-        say("no --data: compared on noise, which says little of real videos")
+        log.info("no --data: compared on noise, which says little of real videos")
         compared, to_calibrate_on, kind = calibration.noise(weights.preprocessing), None, "clips of noise"
     else:
-        items = calibration.training_items(read_data(data, lists, split), source if source.is_dir() else source.parent)
+        items = calibration.training_items(
+            read_dataset(data, annotations, split), source if source.is_dir() else source.parent
+        )
         to_compare, to_calibrate = calibration.draw(items, calibrate=precision == "int8")
-        say(f"training videos: {len(to_compare)} to compare on, {len(to_calibrate)} to calibrate on")
-        compared, kind = calibration.read(to_compare, weights.preprocessing, say), "clips of training videos"
-        to_calibrate_on = calibration.read(to_calibrate, weights.preprocessing, say) if to_calibrate else None
+        log.info(f"training videos: {len(to_compare)} to compare on, {len(to_calibrate)} to calibrate on")
+        compared, kind = calibration.read(to_compare, weights.preprocessing), "clips of training videos"
+        to_calibrate_on = calibration.read(to_calibrate, weights.preprocessing) if to_calibrate else None
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part-") as folder:
         written = Path(folder) / out.name

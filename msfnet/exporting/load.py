@@ -8,17 +8,17 @@ from pathlib import Path
 
 from msfnet.exporting import onnx_file, openvino_file, torch_file
 from msfnet.inference.fused import fuse
-from msfnet.models.checkpoint import Weights, load_weights
+from msfnet.models.checkpoint import Checkpoint, load_weights
 from msfnet.types import UserError
 
-LOADERS: dict[str, Callable[[Path], Weights]] = {
+LOADERS: dict[str, Callable[[Path], Checkpoint]] = {
     ".onnx": onnx_file.load,
     ".xml": openvino_file.load,
     ".pt2": torch_file.load,
 }
 
 
-def load_network(path: Path) -> Weights:
+def load_network(path: Path) -> Checkpoint:
     """By the file's ending; all but these are weights or a run folder. The network is ready to run, not to learn.
 
     Raises UserError for a path that is not there or not ours, and where the library that runs it is missing.

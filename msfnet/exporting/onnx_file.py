@@ -11,28 +11,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msfnet.exporting.calibration import quantised
+from msfnet.exporting.calibration import quantized
 from msfnet.exporting.graph import exportable
 from msfnet.exporting.libraries import library, quietly
-from msfnet.models.checkpoint import KEY, Weights, header_of, parse_header, with_model
+from msfnet.models.checkpoint import KEY, Checkpoint, header_of, parse_header, with_model
 from msfnet.types import UserError
 
 INPUT, OUTPUT = "clips", "logits"
 
 
-def write(path: Path, weights: Weights, precision: str, calibration: Tensor | None) -> None:
+def write(path: Path, weights: Checkpoint, precision: str, calibration: Tensor | None) -> None:
     """Write the file. int8 needs clips to calibrate on: N C T H W."""
     onnx, _, _ = (library(name) for name in ("onnx", "onnxscript", "onnxruntime"))  # missing ones are told at once
     model = _convert(weights, interleaved=precision != "int8")
     if calibration is not None:
         first = next(node.name for node in model.graph.node if node.op_type == "Conv")
-        model = quantised(model, calibration, INPUT, first)
+        model = quantized(model, calibration, INPUT, first)
     _strip(model)
     onnx.helper.set_model_props(model, {KEY: header_of(weights)})
     onnx.save(model, path)
 
 
-def _convert(weights: Weights, *, interleaved: bool) -> Any:
+def _convert(weights: Checkpoint, *, interleaved: bool) -> Any:
     """The network as an ONNX model."""
     shape = weights.preprocessing.input_shape
     network = exportable(weights.model, shape, interleaved=interleaved)
@@ -58,7 +58,7 @@ def _strip(model: Any) -> None:
         part.doc_string = ""
 
 
-def load(path: Path) -> Weights:
+def load(path: Path) -> Checkpoint:
     """Raises UserError for a file that is no ONNX model, or none of ours."""
     runtime = library("onnxruntime")
     options = runtime.SessionOptions()

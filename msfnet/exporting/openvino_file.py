@@ -1,4 +1,4 @@
-"""OpenVINO files: an .xml with its .bin beside it, quantised by NNCF, run on the CPU.
+"""OpenVINO files: an .xml with its .bin beside it, quantized by NNCF, run on the CPU.
 
 Input `clips`, float N C T H W of any N; output `logits`, N K. The header lies in the model's rt_info. The precision
 that a file is made for is no part of OpenVINO's format: `load` reads it from the header and asks for it.
@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msfnet.exporting.calibration import quantised
+from msfnet.exporting.calibration import quantized
 from msfnet.exporting.graph import exportable
 from msfnet.exporting.libraries import library, quietly
-from msfnet.models.checkpoint import KEY, Weights, header_of, parse_header, with_model
+from msfnet.models.checkpoint import KEY, Checkpoint, header_of, parse_header, with_model
 from msfnet.types import UserError
 
 INPUT, OUTPUT = "clips", "logits"
@@ -25,7 +25,7 @@ KEPT = 4  # compiled programs, one for each number of clips
 HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}  # how what is not in 8 bits is computed
 
 
-def write(path: Path, weights: Weights, precision: str, calibration: Tensor | None) -> None:
+def write(path: Path, weights: Checkpoint, precision: str, calibration: Tensor | None) -> None:
     """Write .xml and .bin. int8 needs clips to calibrate on: N C T H W.
 
     Raises UserError for bf16 on a processor that has none: nothing there could check the file.
@@ -40,12 +40,12 @@ def write(path: Path, weights: Weights, precision: str, calibration: Tensor | No
     model = _convert(openvino, weights, interleaved=precision != "int8")
     if calibration is not None:
         first = next(op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution")
-        model = quantised(model, calibration, INPUT, first.get_friendly_name())
+        model = quantized(model, calibration, INPUT, first.get_friendly_name())
     model.set_rt_info(header_of(weights), KEY)
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def _convert(openvino: Any, weights: Weights, *, interleaved: bool) -> Any:
+def _convert(openvino: Any, weights: Checkpoint, *, interleaved: bool) -> Any:
     shape = weights.preprocessing.input_shape
     network = exportable(weights.model, shape, interleaved=interleaved)
     with quietly():  # tracing warns that shapes become constants: they are
@@ -56,7 +56,7 @@ def _convert(openvino: Any, weights: Weights, *, interleaved: bool) -> Any:
     return model
 
 
-def load(path: Path) -> Weights:
+def load(path: Path) -> Checkpoint:
     """Raises UserError for what is no OpenVINO model, or none of ours, and where the .bin is missing.
 
     Warns where the processor has no bf16 and computes in fp32 instead: slower, and no less exact.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from msfnet.exporting.graph import exportable
 from msfnet.exporting.libraries import quietly
-from msfnet.models.checkpoint import KEY, Weights, header_of, parse_header, with_model
+from msfnet.models.checkpoint import KEY, Checkpoint, header_of, parse_header, with_model
 from msfnet.types import UserError
 
 HEADER = f"{KEY}.json"
@@ -30,7 +30,7 @@ class InBfloat16(nn.Module):
         return self.network(clips.bfloat16()).float()
 
 
-def write(path: Path, weights: Weights, precision: str, calibration: Tensor | None) -> None:
+def write(path: Path, weights: Checkpoint, precision: str, calibration: Tensor | None) -> None:
     """Write the archive. There is nothing to calibrate."""
     shape = weights.preprocessing.input_shape
     network = exportable(weights.model, shape, interleaved=False)
@@ -45,7 +45,7 @@ def write(path: Path, weights: Weights, precision: str, calibration: Tensor | No
         torch.export.save(program, path, extra_files={HEADER: header_of(weights)})
 
 
-def load(path: Path) -> Weights:
+def load(path: Path) -> Checkpoint:
     """Raises UserError for a file that is no such archive, or none of ours.
 
     PyTorch's reader runs what a file made for that tells it to: open those you trust. The other kinds run nothing.

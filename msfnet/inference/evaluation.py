@@ -1,7 +1,8 @@
-"""Score a network on labelled videos: clip and video accuracy side by side, per class and as a confusion matrix."""
+"""Score a network on labeled videos: clip and video accuracy side by side, per class and as a confusion matrix."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +12,25 @@ import numpy.typing as npt
 from torch import nn
 
 from msfnet import distributed, metrics
-from msfnet.data.annotations.readers import Listing, read_data, read_manifest
-from msfnet.data.dataset import InOrder, ScoredVideos, make_batches, open_reader
+from msfnet.data.annotations.readers import Listing, read_dataset, read_manifest
+from msfnet.data.dataset import EvalSampler, EvalVideos, make_batches, open_reader
 from msfnet.data.shards.index import ShardIndex, is_shards, read_shards
-from msfnet.data.shards.stream import ScoredShards, make_shard_batches
+from msfnet.data.shards.stream import EvalShards, make_shard_batches
 from msfnet.data.video.decoders import Reader
 from msfnet.exporting.load import load_network
 from msfnet.inference.views import best_device, score_views
 from msfnet.recipe import Data, Train, load_recipe
-from msfnet.types import Preprocessing, Say, ScoredVideo, Scores, UserError, VideoItem, Views
+from msfnet.types import EvalResult, Preprocessing, ScoredVideo, UserError, VideoItem, Views
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
 
 SPLIT, RECIPE = "split.csv", "recipe.toml"  # in a run folder: the split and the recipe that it was trained with
-
-
-def silent(line: str) -> None:
-    """Says nothing."""
 
 
 def evaluate(
@@ -39,16 +44,15 @@ def evaluate(
     shards: ShardIndex | None = None,
     batch: int = 8,
     workers: int = 2,
-    bad_videos: str = "zero-score",
-    say: Say = silent,
-) -> Scores:
+    on_unreadable: str = "count_wrong",
+) -> EvalResult:
     """Score every item once. `views` default to the network's own. The network is put in evaluation mode.
 
     With `shards`, the split of theirs that the items are of is scored, and read from there. Several processes each
     score a part, and all get the scores of the whole.
 
     A video that cannot be read counts as wrong and is named with its reason; none is replaced by another. With
-    `bad_videos` "fail" it ends the evaluation instead.
+    `on_unreadable` "fail" it ends the evaluation instead.
 
     Raises UserError then, and when there is nothing to score or a label is not among the network's classes.
     """
@@ -65,26 +69,26 @@ def evaluate(
     own = distributed.rank(), distributed.count()
     if shards:
         split = items[0].split or "test"
-        streamed = ScoredShards(
+        streamed = EvalShards(
             shards, split, classes, preprocessing, batch=batch, clips=views.clips, rank=own[0], ranks=own[1]
         )
-        items, batches = streamed.items, make_shard_batches(streamed, workers, say)
+        items, batches = streamed.items, make_shard_batches(streamed, workers)
     else:
-        videos = ScoredVideos(items, classes, preprocessing, reader, clips=views.clips)
-        batches = make_batches(videos, InOrder(len(items), batch * own[1], *own), workers, say)
+        videos = EvalVideos(items, classes, preprocessing, reader, clips=views.clips)
+        batches = make_batches(videos, EvalSampler(len(items), batch * own[1], *own), workers)
     part = _Part([], [], {}, [])
     for samples in batches.epoch():
         part.failed |= dict(samples["failures"])
-        if part.failed and bad_videos == "fail":
+        if part.failed and on_unreadable == "fail":
             break
-        part.repeated += samples["repeated"]
+        part.padded += samples["padded"]
         part.indices += samples["indices"]
         if samples["clips"] is not None:
             part.probabilities.append(score_views(model, samples["clips"], preprocessing, views.crops).cpu().numpy())
     parts = distributed.gather(part)
-    if bad_videos == "fail" and (failed := {index: reason for own in parts for index, reason in own.failed.items()}):
+    if on_unreadable == "fail" and (failed := {index: reason for own in parts for index, reason in own.failed.items()}):
         index, reason = next(iter(failed.items()))
-        raise UserError(f"{items[index].path}: {reason}; data.bad_scored is fail")
+        raise UserError(f"{items[index].path}: {reason}; data.on_unreadable_eval is fail")
     return _scores(parts, items, tuple(classes), views)
 
 
@@ -95,12 +99,12 @@ class _Part:
     indices: list[int]
     probabilities: list[npt.NDArray[np.float32]]
     failed: dict[int, str]
-    repeated: list[int]
+    padded: list[int]
 
 
 def evaluate_data(
-    weights: Path, data: Path | str, *, lists: Path | None, split: int, views: Views | None, say: Say
-) -> Scores:
+    weights: Path, data: Path | str, *, annotations: Path | None, split: int, views: Views | None
+) -> EvalResult:
     """Score a weights file or a run folder on a data set's test videos: see `held_out` for which those are.
 
     Where torchrun or SLURM started several processes, each scores its part. Videos are read as the run folder's recipe
@@ -111,16 +115,15 @@ def evaluate_data(
         from msfnet.training.engine import Engine  # takes seconds to import
 
         device = Engine(Train()).device
-    say = say if distributed.rank() == 0 else silent
     loaded = load_network(weights)
     shards = read_shards(str(data)) if is_shards(str(data)) else None
-    listing = shards.listing() if shards else read_data(Path(data), lists, split)
-    say((shards or listing).describe())
+    listing = shards.listing() if shards else read_dataset(Path(data), annotations, split)
+    log.info((shards or listing).describe())
     items, which = held_out(listing, weights if weights.is_dir() else weights.parent)
-    say(f"scoring {len(items)} videos: {which}")
+    log.info(f"scoring {len(items)} videos: {which}")
     model, preprocessing = loaded.model.to(device), loaded.preprocessing
     data_keys = load_recipe(str(weights / RECIPE)).data if (weights / RECIPE).is_file() else Data()
-    reader = None if shards else open_reader(data_keys, preprocessing, items, say)
+    reader = None if shards else open_reader(data_keys, preprocessing, items)
     scores = evaluate(
         model,
         loaded.classes,
@@ -129,12 +132,11 @@ def evaluate_data(
         views=views,
         reader=reader,
         shards=shards,
-        workers=data_keys.workers,
-        bad_videos=data_keys.bad_scored,
-        say=say,
+        workers=data_keys.num_workers,
+        on_unreadable=data_keys.on_unreadable_eval,
     )
     for line in reader.problems() if reader else ():
-        say(line)
+        log.info(line)
     return scores
 
 
@@ -154,7 +156,7 @@ def held_out(listing: Listing, run_folder: Path) -> tuple[list[VideoItem], str]:
     return list(listing.items), "all"
 
 
-def _scores(parts: Sequence[_Part], items: Sequence[VideoItem], classes: tuple[str, ...], views: Views) -> Scores:
+def _scores(parts: Sequence[_Part], items: Sequence[VideoItem], classes: tuple[str, ...], views: Views) -> EvalResult:
     """The scores of all parts together, each video once and in the order of `items`."""
     order = np.array([index for part in parts for index in part.indices], dtype=np.int64)
     none = np.zeros((0, 1, len(classes)), np.float32)
@@ -168,10 +170,10 @@ def _scores(parts: Sequence[_Part], items: Sequence[VideoItem], classes: tuple[s
     per_class = {}
     for number, label in enumerate(classes):
         n = sum(item.label == label for item in items)
-        right = int(metrics.in_top(video_scores[labels == number], labels[labels == number], 1).sum())
+        correct = int(metrics.in_top(video_scores[labels == number], labels[labels == number], 1).sum())
         if n:
-            per_class[label] = {"n": n, "top1": right / n}
-    return Scores(
+            per_class[label] = {"n": n, "top1": correct / n}
+    return EvalResult(
         classes=classes,
         views=views,
         clip=metrics.top_k(probabilities.reshape(-1, len(classes)), np.repeat(labels, n_views), len(failed) * n_views),
@@ -179,8 +181,8 @@ def _scores(parts: Sequence[_Part], items: Sequence[VideoItem], classes: tuple[s
         per_class=per_class,
         confusion=metrics.confusion(video_scores.argmax(1), labels, len(classes)),
         n_videos=len(items),
-        failed=failed,
-        repeated=tuple(str(items[index].path) for part in parts for index in sorted(part.repeated)),
+        unreadable=failed,
+        padded=tuple(str(items[index].path) for part in parts for index in sorted(part.padded)),
         videos=_answers(video_scores, order.tolist(), items, classes),
     )
 

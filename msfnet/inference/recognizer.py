@@ -1,4 +1,4 @@
-"""Recognise what is done in video files: each gives an answer or a reason, and none stops the others."""
+"""Recognize what is done in video files: each gives an answer or a reason, and none stops the others."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msfnet.data.sampling import scored_clips
+from msfnet.data.sampling import eval_clips
 from msfnet.data.video.decode import read_clips
 from msfnet.exporting.load import load_network
 from msfnet.inference.views import best_device, score_views
-from msfnet.models.checkpoint import Weights
+from msfnet.models.checkpoint import Checkpoint
 from msfnet.run_folder import SHIPPED
 from msfnet.types import Clip, Prediction, VideoError, Views
 
@@ -36,7 +36,7 @@ class Recognizer:
     recognizer.predict("video.mp4").predictions[0]   # ("Archery", 0.97)
     """
 
-    def __init__(self, weights: Weights, device: str | torch.device | None = None) -> None:
+    def __init__(self, weights: Checkpoint, device: str | torch.device | None = None) -> None:
         self.weights = weights
         self.classes = weights.classes
         self.device = torch.device(device) if device else best_device()
@@ -55,7 +55,7 @@ class Recognizer:
         return next(self.predict_many([Path(path)], top, views))
 
     def predict_many(self, paths: Iterable[Path], top: int = 5, views: Views | None = None) -> Iterator[Prediction]:
-        """A prediction for every path, in order; the next videos are decoded while others are recognised.
+        """A prediction for every path, in order; the next videos are decoded while others are recognized.
 
         Videos of few views go through the network together. At most some dozen are in memory, however many there are.
         """
@@ -82,7 +82,7 @@ class Recognizer:
     def _read(self, path: Path, clips: int) -> Clip | str:
         preprocessing = self.weights.preprocessing
         try:
-            return read_clips(path, partial(scored_clips, preprocessing, clips), preprocessing.frame_format)
+            return read_clips(path, partial(eval_clips, preprocessing, clips), preprocessing.frame_format)
         except VideoError as error:
             return str(error)
 
@@ -104,7 +104,7 @@ class Recognizer:
         best = scores.topk(min(top, len(self.classes)))
         named = tuple((self.classes[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True))
         warning = clip.warning
-        if clip.repeated:
+        if clip.padded:
             own = self.weights.preprocessing
             at = f" at {own.fps:g} a second" if own.fps else ""
             short = f"{clip.video_frames} frames{at}, shorter than a clip of {own.read_frames}"

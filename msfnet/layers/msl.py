@@ -8,18 +8,20 @@ from msfnet.layers.recomputation import ConvNormReLU, join
 from msfnet.layers.winograd import Conv3x3x3
 
 
-def split_sizes(channels: int, groups: int) -> list[int]:
-    """Channels of each group, cut as `torch.chunk` cuts: ceil(channels / groups) each, the rest in the last.
+def split_sizes(channels: int, num_splits: int) -> list[int]:
+    """Channels of each group, cut as `torch.chunk` cuts: ceil(channels / num_splits) each, the rest in the last.
 
-    Where that leaves the last groups empty (16 channels in 5 groups), they are cut as evenly as can be instead.
+    Where that leaves the last num_splits empty (16 channels in 5 num_splits), they are cut as evenly as can be instead.
     """
-    if not 2 <= groups <= channels:
-        raise ValueError(f"MSL needs from 2 to {channels} groups for {channels} channels, found groups={groups}")
-    width = -(-channels // groups)
-    last = channels - width * (groups - 1)
+    if not 2 <= num_splits <= channels:
+        raise ValueError(
+            f"MSL needs from 2 to {channels} num_splits for {channels} channels, found num_splits={num_splits}"
+        )
+    width = -(-channels // num_splits)
+    last = channels - width * (num_splits - 1)
     if last > 0:
-        return [width] * (groups - 1) + [last]
-    return [channels // groups + (i < channels % groups) for i in range(groups)]
+        return [width] * (num_splits - 1) + [last]
+    return [channels // num_splits + (i < channels % num_splits) for i in range(num_splits)]
 
 
 class MSL(nn.Module):
@@ -33,12 +35,12 @@ class MSL(nn.Module):
 
     The chained convolutions see 3, 5, 7, ... frames (Fig. 3b). Shape N C T H W is preserved.
 
-    Raises ValueError unless 2 <= groups <= channels.
+    Raises ValueError unless 2 <= num_splits <= channels.
     """
 
-    def __init__(self, channels: int, groups: int = 4) -> None:
+    def __init__(self, channels: int, num_splits: int = 4) -> None:
         super().__init__()
-        self.sizes = split_sizes(channels, groups)
+        self.sizes = split_sizes(channels, num_splits)
         self.branches = nn.ModuleList()
         carried = 0
         for size in self.sizes[1:]:

@@ -6,7 +6,7 @@ definition takes twelve:
 
     y = A [(G w) * (B x)]        w: the 3 taps; x: 6 frames; *: a 3x3 convolution for each of six; y: 4 frames
 
-A, G and B only scale and add. The first and the last of the six frames are the neighbouring tiles', or zero beyond the
+A, G and B only scale and add. The first and the last of the six frames are the neighboring tiles', or zero beyond the
 clip, so that B of all tiles is one small matrix from T frames to 6 T / 4. Space is left alone: there, libraries'
 convolutions are near the machine's peak, and they do the work here too.
 
@@ -39,7 +39,7 @@ WORTHWHILE_MACS = {torch.float32: 2e7, torch.float64: 2e7, torch.bfloat16: 1e9}
 class Conv3x3x3(nn.Conv3d):
     """nn.Conv3d with a 3x3x3 kernel, stride and padding 1, faster on CPUs: N C T H W -> N c_out T H W.
 
-    Weights, results and gradients are those of nn.Conv3d. Minimal filtering is used where it pays: on CPUs, for clips
+    Checkpoint, results and gradients are those of nn.Conv3d. Minimal filtering is used where it pays: on CPUs, for clips
     of more than two frames and maps of some size.
     """
 

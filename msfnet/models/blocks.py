@@ -21,9 +21,9 @@ BlockMaker = Callable[[int, int, int, float], nn.Module]
 AttentionMaker = Callable[[int], nn.Module]
 
 
-def scaled(channels: int, width: float) -> int:
+def scaled(channels: int, width_mult: float) -> int:
     """`channels` times the width multiplier, at least one."""
-    return max(1, round(channels * width))
+    return max(1, round(channels * width_mult))
 
 
 def conv3x3x3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv3d:
@@ -51,27 +51,27 @@ def time_then_space(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-def msl(groups: int) -> ConvMaker:
+def msl(num_splits: int) -> ConvMaker:
     """A maker of MSL; where the block changes shape a strided 1x1x1 convolution does so first."""
 
     def make(c_in: int, c_out: int, stride: int = 1) -> nn.Module:
         if c_in == c_out and stride == 1:
-            return MSL(c_out, groups)
+            return MSL(c_out, num_splits)
         return nn.Sequential(
             nn.Conv3d(c_in, c_out, 1, stride, bias=False),
             nn.BatchNorm3d(c_out),
             nn.ReLU(inplace=True),
-            MSL(c_out, groups),
+            MSL(c_out, num_splits),
         )
 
     return make
 
 
-def msl_unless_downsampling(groups: int) -> ConvMaker:
+def msl_unless_downsampling(num_splits: int) -> ConvMaker:
     """Placement (c) of Table 1 keeps conv3x3x3 where the block changes shape, and is MSL elsewhere."""
 
     def make(c_in: int, c_out: int, stride: int = 1) -> nn.Module:
-        return conv3x3x3(c_in, c_out, stride) if stride != 1 or c_in != c_out else MSL(c_out, groups)
+        return conv3x3x3(c_in, c_out, stride) if stride != 1 or c_in != c_out else MSL(c_out, num_splits)
 
     return make
 
@@ -99,10 +99,10 @@ class FactoredConv:
         )
 
 
-def last_norm(channels: int, zero_init: bool) -> nn.BatchNorm3d:
-    """The norm at the end of a residual branch; with `zero_init` the branch adds nothing until it has learned to."""
+def last_norm(channels: int, zero_init_residual: bool) -> nn.BatchNorm3d:
+    """The norm at the end of a residual branch; with `zero_init_residual` the branch adds nothing until it has learned to."""
     norm = nn.BatchNorm3d(channels)
-    if zero_init:
+    if zero_init_residual:
         nn.init.zeros_(norm.weight)
     return norm
 
@@ -110,7 +110,7 @@ def last_norm(channels: int, zero_init: bool) -> nn.BatchNorm3d:
 class BasicBlock(nn.Module):
     """The residual block of R3D-18: relu(norm(second(relu(norm(first(x))))) + shortcut(x)).
 
-    With `zero_init` the last norm starts at zero, and the block as relu(shortcut(x)) (Goyal et al., 2017).
+    With `zero_init_residual` the last norm starts at zero, and the block as relu(shortcut(x)) (Goyal et al., 2017).
     """
 
     def __init__(
@@ -122,11 +122,11 @@ class BasicBlock(nn.Module):
         *,
         first: ConvMaker,
         second: ConvMaker,
-        zero_init: bool = False,
+        zero_init_residual: bool = False,
     ) -> None:
         super().__init__()
         self.conv1 = nn.Sequential(first(c_in, c_out, stride), nn.BatchNorm3d(c_out), nn.ReLU(inplace=True))
-        self.conv2 = nn.Sequential(second(c_out, c_out, 1), last_norm(c_out, zero_init))
+        self.conv2 = nn.Sequential(second(c_out, c_out, 1), last_norm(c_out, zero_init_residual))
         self.drop_path = DropPath(drop_rate)
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module | None = None
@@ -151,7 +151,7 @@ class MSFBlock(nn.Module):
     convolution in path B even where the shape does not change.
 
     Stochastic depth drops X and Y together: Y is computed from X, and only without both is the block its shortcut, as
-    the shorter networks are that Huang et al. train. `zero_init` zeroes the norm of Y, and the block starts as
+    the shorter networks are that Huang et al. train. `zero_init_residual` zeroes the norm of Y, and the block starts as
     relu(X + B): X cannot be zeroed as well, for no gradient passes a relu whose input is zero everywhere.
     """
 
@@ -165,11 +165,11 @@ class MSFBlock(nn.Module):
         first: ConvMaker,
         second: ConvMaker,
         project: bool = False,
-        zero_init: bool = False,
+        zero_init_residual: bool = False,
     ) -> None:
         super().__init__()
         self.conv1 = ConvNormReLU(first(c_in, c_out, stride), c_out)
-        self.conv2 = nn.Sequential(second(c_out, c_out, 1), last_norm(c_out, zero_init))
+        self.conv2 = nn.Sequential(second(c_out, c_out, 1), last_norm(c_out, zero_init_residual))
         self.drop_path = DropPath(drop_rate)
         self.relu = nn.ReLU(inplace=True)
         self.downsample: nn.Module | None = None

@@ -30,7 +30,7 @@ def conv_pair(c_in: int, c_out: int) -> nn.Sequential:
 
 
 class Halve(nn.Module):
-    """Max pooling by 2 in time, height and width. A single frame is left as it is: there is nothing to pool."""
+    """Max pooling by 2 in time, height and width_mult. A single frame is left as it is: there is nothing to pool."""
 
     def __init__(self, spatial_padding: int = 0) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class C3D(nn.Module):
         *,
         pair: PairMaker,
         attention: AttentionMaker,
-        width: float,
+        width_mult: float,
         input_shape: tuple[int, int, int, int],
     ) -> None:
         super().__init__()
@@ -71,8 +71,8 @@ class C3D(nn.Module):
         if size_px < SMALLEST_PX:
             raise ValueError(f"C3D halves its input five times and needs at least {SMALLEST_PX} px, found {size_px}")
         self.input_shape = input_shape
-        c1, c2, c3, c4 = (scaled(c, width) for c in (64, 128, 256, 512))
-        hidden = scaled(4096, width)
+        c1, c2, c3, c4 = (scaled(c, width_mult) for c in (64, 128, 256, 512))
+        hidden = scaled(4096, width_mult)
         self.stage1 = nn.Sequential(conv_relu(c_in, c1), nn.MaxPool3d((1, 2, 2)))
         self.stage2 = nn.Sequential(conv_relu(c1, c2), Halve())
         self.stage3 = nn.Sequential(pair(c2, c3), attention(c3), Halve())

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from msfnet.atomic_io import replacing
+from msfnet.atomic_io import atomic_write
 from msfnet.models.registry import create_model
 from msfnet.run_folder import WEIGHTS as WEIGHTS
 from msfnet.run_folder import weights_file
@@ -26,29 +26,29 @@ KEY = "msfnet"  # of the header among the metadata of a file
 
 
 @dataclass(frozen=True)
-class Weights:
-    """A network ready to recognise, with all that is needed to feed it and to read its answers."""
+class Checkpoint:
+    """A network ready to recognize, with all that is needed to feed it and to read its answers."""
 
     model: nn.Module
     name: str
-    arguments: Mapping[str, Any]
+    kwargs: Mapping[str, Any]
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     notes: Mapping[str, Any]  # whatever the training run had to say: scores, seed, version
 
 
-def save_weights(path: Path, weights: Weights) -> None:
+def save_weights(path: Path, weights: Checkpoint) -> None:
     """Write the file under a temporary name, then rename it."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in weights.model.state_dict().items()}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(save(tensors, metadata={KEY: header_of(weights)}))
 
 
-def header_of(weights: Weights) -> str:
+def header_of(weights: Checkpoint) -> str:
     """What a file says of itself, as JSON: all but the tensors. Every kind of file carries it, under `KEY`."""
     header = {
         "format": FORMAT,
-        "model": {"name": weights.name, "arguments": dict(weights.arguments)},
+        "model": {"name": weights.name, "kwargs": dict(weights.kwargs)},
         "classes": list(weights.classes),
         "preprocessing": weights.preprocessing.to_dict(),
         "notes": dict(weights.notes),
@@ -67,19 +67,19 @@ def parse_header(text: str, file: Path) -> dict[str, Any]:
     return header
 
 
-def with_model(header: dict[str, Any], model: nn.Module) -> Weights:
+def with_model(header: dict[str, Any], model: nn.Module) -> Checkpoint:
     """What a header says, of a network that is made."""
-    return Weights(
+    return Checkpoint(
         model.eval(),
         header["model"]["name"],
-        header["model"]["arguments"],
+        header["model"]["kwargs"],
         tuple(header["classes"]),
         Preprocessing.from_dict(header["preprocessing"]),
         header.get("notes", {}),
     )
 
 
-def load_weights(path: Path) -> Weights:
+def load_weights(path: Path) -> Checkpoint:
     """Read a weights file, or the best one of a run folder, into a network in evaluation mode.
 
     Raises UserError for a path that is not there, a file that is no safetensors file, or one that is not ours.
@@ -93,7 +93,7 @@ def load_weights(path: Path) -> Weights:
         raise UserError(f"expected a .safetensors file, found something else or a damaged one at {file}") from error
     if KEY not in metadata:
         raise UserError(
-            f"{file} was not written by msfnet: use it to start training from, with --set model.init={file}"
+            f"{file} was not written by msfnet: use it to start training from, with --set model.pretrained={file}"
         )
     return _build(parse_header(metadata[KEY], file), tensors, file)
 
@@ -111,9 +111,9 @@ def read_header(file: Path) -> dict[str, Any]:
     return parse_header(text, file)
 
 
-def _build(header: dict[str, Any], tensors: dict[str, Tensor], file: Path) -> Weights:
+def _build(header: dict[str, Any], tensors: dict[str, Tensor], file: Path) -> Checkpoint:
     name = header["model"]["name"]
-    model = create_model(name, len(header["classes"]), **header["model"]["arguments"])
+    model = create_model(name, len(header["classes"]), **header["model"]["kwargs"])
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

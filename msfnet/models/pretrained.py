@@ -23,9 +23,9 @@ from msfnet.types import UserError
 # torchvision's published weights (Kinetics-400), fetched only when a recipe names them: backbone -> file.
 R3D18_URL = "https://download.pytorch.org/models/r3d_18-b3b3357e.pth"
 KINETICS400_URLS = {
-    "r3d18": R3D18_URL,
-    "msf_r3d18": R3D18_URL,
-    "r2plus1d18": "https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth",
+    "r3d_18": R3D18_URL,
+    "msf_r3d_18": R3D18_URL,
+    "r2plus1d_18": "https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth",
 }
 COUNTER = "num_batches_tracked"  # of norms; nothing reads it
 ATTENTIONS = (*GATES, nn.Identity)  # what may stand where attention does
@@ -51,7 +51,7 @@ class WarmStart:
         return [f"{what}: {len(keys)} keys ({_parts(keys)})" for what, keys in groups.items() if keys]
 
 
-def init_weights(model: nn.Module, source: str, name: str) -> WarmStart:
+def load_pretrained(model: nn.Module, source: str, name: str) -> WarmStart:
     """Start a fresh network from trained weights; returns what became of every key.
 
     `source` is a file (a weights file of ours, any safetensors file, or a PyTorch state dict), a run folder, or
@@ -68,7 +68,7 @@ def init_weights(model: nn.Module, source: str, name: str) -> WarmStart:
     swappable = _swappable(model, own.keys() | state.keys())
     unfit = _unfit(swappable, own, state)
     needed = dense_shapes(model) if dense else {key: tuple(own[key].shape) for key in own if key not in unfit}
-    _refuse_others(f"model.init={source} does not fit {name}", needed, state, swappable if dense else unfit)
+    _refuse_others(f"model.pretrained={source} does not fit {name}", needed, state, swappable if dense else unfit)
     if dense:
         kept = {key: state[key] for key in own if key in swappable - unfit}
         taken = transplant(model, {key: state[key] for key in needed}) | Taken(kept)
@@ -103,7 +103,7 @@ def _refuse_others(
     if first in found and found[first][1:] == needed[first][1:] and found[first] != needed[first]:
         raise UserError(
             f"{complaint}: it is of another width, its {first} has {found[first][0]} channels, expected "
-            f"{needed[first][0]}; change model.width"
+            f"{needed[first][0]}; change model.width_mult"
         )
     unlike = sorted(key for key in needed.keys() & found.keys() if needed[key] != found[key])
     shapes = f", {found[unlike[0]]} instead of {needed[unlike[0]]}" if unlike else ""
@@ -124,7 +124,7 @@ def _parts(keys: Iterable[str]) -> str:
 
 
 def read_state(source: str, name: str) -> State:
-    """The tensors of a file or run folder, or those published for `name`; see `init_weights`.
+    """The tensors of a file or run folder, or those published for `name`; see `load_pretrained`.
 
     Raises UserError when there is nothing to read, or nothing that can be read without running code it brings along.
     """
@@ -132,16 +132,16 @@ def read_state(source: str, name: str) -> State:
         return _published(name)
     path = Path(source) / WEIGHTS if Path(source).is_dir() else Path(source)
     if not path.is_file():
-        raise UserError(f"model.init: expected a file, a run folder or kinetics400, found nothing at {source}")
+        raise UserError(f"model.pretrained: expected a file, a run folder or kinetics400, found nothing at {source}")
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as opened:
                 return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118, not a dict
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the damaged file makes it raise
-        raise UserError(f"model.init: {path} is not a state dict that can be read safely") from error
+        raise UserError(f"model.pretrained: {path} is not a state dict that can be read safely") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise UserError(f"model.init: expected a dict of tensors in {path}, found something else")
+        raise UserError(f"model.pretrained: expected a dict of tensors in {path}, found something else")
     return loaded
 
 
@@ -150,7 +150,7 @@ def published_url(name: str) -> str:
     for backbone, url in KINETICS400_URLS.items():
         if name == backbone or name.startswith(f"{backbone}_"):
             return url
-    raise UserError(f"model.init=kinetics400 is there for {', '.join(KINETICS400_URLS)}, found {name}")
+    raise UserError(f"model.pretrained=kinetics400 is there for {', '.join(KINETICS400_URLS)}, found {name}")
 
 
 def _published(name: str) -> State:
@@ -159,6 +159,6 @@ def _published(name: str) -> State:
         state: State = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True, check_hash=True)
     except OSError as error:
         raise UserError(
-            f"model.init=kinetics400: cannot download {url} ({error}); download it elsewhere and give the file's path"
+            f"model.pretrained=kinetics400: cannot download {url} ({error}); download it elsewhere and give the file's path"
         ) from error
     return state

@@ -24,21 +24,21 @@ class Variant:
 
 
 MODELS = {
-    "r3d18": Variant(zoo.r3d18),
-    "r3d18_fsam": Variant(zoo.r3d18, {"attention": "fsam"}),
-    "r2plus1d18": Variant(zoo.r2plus1d18),
-    "msf_r3d18": Variant(zoo.msf_r3d18),
-    "msf_r3d18_fsam": Variant(zoo.msf_r3d18, {"attention": "fsam"}),
-    "msf_r3d18_se": Variant(zoo.msf_r3d18, {"attention": "se"}),
-    "msf_r3d18_cbam": Variant(zoo.msf_r3d18, {"attention": "cbam"}),
-    "msf_r3d18_nst": Variant(zoo.msf_r3d18, {"attention": "nst"}),
-    "msf_r3d18_a": Variant(zoo.msf_r3d18, {"placement": "a"}),
-    "msf_r3d18_c": Variant(zoo.msf_r3d18, {"placement": "c"}),
-    "msf_r3d18_d": Variant(zoo.msf_r3d18, {"placement": "d"}),
-    "c3d": Variant(zoo.c3d, {"frames": 16}),
-    "c3d_fsam": Variant(zoo.c3d, {"frames": 16, "attention": "fsam"}),
-    "msf_c3d": Variant(zoo.msf_c3d, {"frames": 16}),
-    "msf_c3d_fsam": Variant(zoo.msf_c3d, {"frames": 16, "attention": "fsam"}),
+    "r3d_18": Variant(zoo.r3d_18),
+    "r3d_18_fsam": Variant(zoo.r3d_18, {"attention": "fsam"}),
+    "r2plus1d_18": Variant(zoo.r2plus1d_18),
+    "msf_r3d_18": Variant(zoo.msf_r3d_18),
+    "msf_r3d_18_fsam": Variant(zoo.msf_r3d_18, {"attention": "fsam"}),
+    "msf_r3d_18_se": Variant(zoo.msf_r3d_18, {"attention": "se"}),
+    "msf_r3d_18_cbam": Variant(zoo.msf_r3d_18, {"attention": "cbam"}),
+    "msf_r3d_18_nst": Variant(zoo.msf_r3d_18, {"attention": "nst"}),
+    "msf_r3d_18_a": Variant(zoo.msf_r3d_18, {"placement": "a"}),
+    "msf_r3d_18_c": Variant(zoo.msf_r3d_18, {"placement": "c"}),
+    "msf_r3d_18_d": Variant(zoo.msf_r3d_18, {"placement": "d"}),
+    "c3d": Variant(zoo.c3d, {"num_frames": 16}),
+    "c3d_fsam": Variant(zoo.c3d, {"num_frames": 16, "attention": "fsam"}),
+    "msf_c3d": Variant(zoo.msf_c3d, {"num_frames": 16}),
+    "msf_c3d_fsam": Variant(zoo.msf_c3d, {"num_frames": 16, "attention": "fsam"}),
 }
 
 
@@ -47,7 +47,7 @@ def list_models() -> list[str]:
     return list(MODELS)
 
 
-def arguments_of(name: str) -> dict[str, Any]:
+def default_kwargs(name: str) -> dict[str, Any]:
     """The arguments of a network with their defaults: those that all share, its own, and what its name stands for.
 
     Raises UserError for an unknown name, with the nearest ones.
@@ -59,22 +59,22 @@ def arguments_of(name: str) -> dict[str, Any]:
     return asdict(zoo.Shared()) | own | dict(MODELS[name].defaults)
 
 
-def create_model(name: str, num_classes: int = 101, **arguments: Any) -> nn.Module:
+def create_model(name: str, num_classes: int = 101, **kwargs: Any) -> nn.Module:
     """Make a network with fresh weights: float N C T H W in, logits N `num_classes` out.
 
-    Arguments that every network takes: `attention` (none, fsam, se, cbam, nst), `reduction`, `width` (a multiplier
-    on all channels), `in_channels`, `frames` and `size` (px); `msf_*` also take `groups`, `msf_r3d18` also
-    `placement` (a to d), `r2plus1d18` also `middle_per_conv`. Residual networks of 18 layers take `drop_path` (the last
-    block's rate of stochastic depth) and `zero_init` (residual branches start at zero).
+    Arguments that every network takes: `attention` (none, fsam, se, cbam, nst), `reduction`, `width_mult` (a multiplier
+    on all channels), `in_chans`, `num_frames` and `img_size` (px); `msf_*` also take `num_splits`, `msf_r3d_18` also
+    `placement` (a to d), `r2plus1d_18` also `middle_per_conv`. Residual networks of 18 layers take `drop_path_rate` (the last
+    block's rate of stochastic depth) and `zero_init_residual` (residual branches start at zero).
 
     Raises UserError for an unknown name or argument, and for values that cannot work together.
     """
-    values = arguments_of(name)
-    for key in arguments:
+    values = default_kwargs(name)
+    for key in kwargs:
         if key not in values:
             raise UserError(f"{name} has no argument {key!r}; {nearest(key, values)}")
-        _check_kind(name, key, arguments[key], values[key])
-    values |= arguments
+        _check_kind(name, key, kwargs[key], values[key])
+    values |= kwargs
     shared = {f.name: values.pop(f.name) for f in fields(zoo.Shared)}
     for key, value in {"num_classes": num_classes, **shared}.items():
         if key != "attention" and not value > 0:
@@ -83,7 +83,7 @@ def create_model(name: str, num_classes: int = 101, **arguments: Any) -> nn.Modu
         model = MODELS[name].make(num_classes, zoo.Shared(**shared), **values)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
-    initialise(model)
+    initialize(model)
     return model
 
 
@@ -102,8 +102,8 @@ def _check_kind(name: str, key: str, value: Any, default: Any) -> None:
         raise UserError(f"{name}: expected {described} as {key}, found {value!r}")
 
 
-def initialise(model: nn.Module) -> None:
-    """Fresh weights: He's normal initialisation for convolutions and linear layers, a small one for the last.
+def initialize(model: nn.Module) -> None:
+    """Fresh weights: He's normal initialization for convolutions and linear layers, a small one for the last.
 
     Fan-out for convolutions, as R3D was published; C3D's have no norm behind them and start by fan-in. Attention keeps
     PyTorch's smaller weights, as SE, FcaNet and CBAM were published: by He's, FAM's logits spread by 4 to 7 and a third
@@ -134,16 +134,16 @@ def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     return counter.get_total_flops() // 2
 
 
-def outreaches_clips(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
+def kernel_exceeds_frames(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
     """Whether some plain convolution of stride 1 in time has more taps than its input, for one input C T H W, frames.
 
     On CPUs torch 2.13 leaves gradients of such kernels partly unwritten in bf16; `Conv3x3x3` and SAM go round that.
     """
     model, found = copy.deepcopy(model).to("meta").eval(), []
 
-    def look(conv: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    def look(conv: nn.Module, kwargs: tuple[Tensor, ...]) -> None:
         assert isinstance(conv, nn.Conv3d)
-        found.append(1 < arguments[0].shape[2] < conv.kernel_size[0] and conv.stride[0] == 1)
+        found.append(1 < kwargs[0].shape[2] < conv.kernel_size[0] and conv.stride[0] == 1)
 
     for module in model.modules():
         if type(module) is nn.Conv3d:
@@ -163,9 +163,9 @@ class ModelSummary:
     input: tuple[int, ...]
 
 
-def summarise(name: str, num_classes: int = 101, **arguments: Any) -> ModelSummary:
+def summarize(name: str, num_classes: int = 101, **kwargs: Any) -> ModelSummary:
     """Size and cost of a network, counted on the meta device: nothing is allocated or computed."""
     with torch.device("meta"):
-        model: Any = create_model(name, num_classes, **arguments)
+        model: Any = create_model(name, num_classes, **kwargs)
         shape = model.input_shape
         return ModelSummary(name, count_parameters(model), count_macs(model, shape), tuple(shape))

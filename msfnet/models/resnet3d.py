@@ -29,7 +29,7 @@ def stem3x7x7(c_in: int, c_out: int) -> nn.Sequential:
     )
 
 
-def lean_stem3x7x7(c_in: int, c_out: int) -> nn.Sequential:
+def recomputed_stem3x7x7(c_in: int, c_out: int) -> nn.Sequential:
     """The same, whose norm and ReLU `layers.lean` makes again instead of keeping them."""
     return ConvNormReLU(stem3x7x7(c_in, c_out)[0], c_out)
 
@@ -50,7 +50,7 @@ def stem_factored(c_in: int, c_out: int) -> nn.Sequential:
 class ResNet3D(nn.Module):
     """Stem, four stages of two blocks, global average pool, linear: N C T H W float -> logits N K.
 
-    `attention` makes the module that follows the third and the fourth stage (256 and 512 channels at width 1):
+    `attention` makes the module that follows the third and the fourth stage (256 and 512 channels at width_mult 1):
     the only placement that gives the paper's parameter counts. `input_shape` (C, T, H, W) is the size the network
     is meant for; any other size is accepted. `drop_path` is the last block's rate of stochastic depth.
     """
@@ -62,15 +62,15 @@ class ResNet3D(nn.Module):
         stem: StemMaker,
         block: BlockMaker,
         attention: AttentionMaker,
-        width: float,
+        width_mult: float,
         input_shape: tuple[int, int, int, int],
-        drop_path: float = 0.0,
+        drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         self.input_shape = input_shape
-        channels = [scaled(c, width) for c in STAGE_CHANNELS]
+        channels = [scaled(c, width_mult) for c in STAGE_CHANNELS]
         self.stem = stem(input_shape[0], channels[0])
-        rates = iter(linear_rates(drop_path, 2 * len(channels)))
+        rates = iter(linear_rates(drop_path_rate, 2 * len(channels)))
 
         def stage(c_in: int, c_out: int, stride: int) -> nn.Sequential:
             return nn.Sequential(block(c_in, c_out, stride, next(rates)), block(c_out, c_out, 1, next(rates)))

@@ -27,8 +27,8 @@ NORM = ("weight", "bias", "running_mean", "running_var")
 OPEN = 2.0
 # Of a second norm's variance, what is left to Y where X alone has as much or more.
 SMALLEST_SHARE = 0.25
-# Mean and variance of the largest of eight standard normal values; neighbours in a map correlate by about a half.
-LARGEST_OF_8, NEIGHBOURS = (1.4236, 0.3729), 0.5
+# Mean and variance of the largest of eight standard normal values; neighbors in a map correlate by about a half.
+LARGEST_OF_8, NEIGHBORS = (1.4236, 0.3729), 0.5
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Moments:
         """Of the largest z in 2x2x2 places, for normally distributed z."""
         mean, var = LARGEST_OF_8
         return Moments(
-            self.mean + mean * ((1 - NEIGHBOURS) * self.var).sqrt(), (NEIGHBOURS + (1 - NEIGHBOURS) * var) * self.var
+            self.mean + mean * ((1 - NEIGHBORS) * self.var).sqrt(), (NEIGHBORS + (1 - NEIGHBORS) * var) * self.var
         )
 
 

@@ -27,7 +27,7 @@ from msfnet.models.blocks import (
     time_then_space,
 )
 from msfnet.models.c3d import C3D, PairMaker, conv_pair
-from msfnet.models.resnet3d import ResNet3D, StemMaker, lean_stem3x7x7, stem3x7x7, stem_factored
+from msfnet.models.resnet3d import ResNet3D, StemMaker, recomputed_stem3x7x7, stem3x7x7, stem_factored
 from msfnet.types import nearest
 
 # Table 3: what follows the 256- and the 512-channel stage. Each maker takes (channels, reduction).
@@ -40,29 +40,29 @@ ATTENTIONS: dict[str, Callable[[int, int], nn.Module]] = {
 }
 GATES = (FSAM, SE, CBAM, NST)  # the classes of those that hold any weights
 
-# Table 1: the first and the second convolution of an MSF block, for a number of groups.
+# Table 1: the first and the second convolution of an MSF block, for a number of num_splits.
 PLACEMENTS: dict[str, Callable[[int], tuple[ConvMaker, ConvMaker]]] = {
-    "a": lambda groups: (msl(groups), fast_conv3x3x3),
-    "b": lambda groups: (fast_conv3x3x3, msl(groups)),
-    "c": lambda groups: (msl_unless_downsampling(groups), msl(groups)),
-    "d": lambda groups: (time_then_space, msl(groups)),
+    "a": lambda num_splits: (msl(num_splits), fast_conv3x3x3),
+    "b": lambda num_splits: (fast_conv3x3x3, msl(num_splits)),
+    "c": lambda num_splits: (msl_unless_downsampling(num_splits), msl(num_splits)),
+    "d": lambda num_splits: (time_then_space, msl(num_splits)),
 }
 
 
 @dataclass(frozen=True)
 class Shared:
-    """The arguments that every network takes: `width` multiplies all channels, `size` is in px."""
+    """The arguments that every network takes: `width_mult` multiplies all channels, `size` is in px."""
 
     attention: str = "none"
     reduction: int = 16
-    width: float = 1.0
-    in_channels: int = 3
-    frames: int = 8
-    size: int = 112
+    width_mult: float = 1.0
+    in_chans: int = 3
+    num_frames: int = 8
+    img_size: int = 112
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
-        return self.in_channels, self.frames, self.size, self.size
+        return self.in_chans, self.num_frames, self.img_size, self.img_size
 
     def make_attention(self, channels: int) -> nn.Module:
         if self.attention not in ATTENTIONS:
@@ -70,15 +70,15 @@ class Shared:
         return ATTENTIONS[self.attention](channels, self.reduction)
 
 
-def _resnet(num_classes: int, shared: Shared, stem: StemMaker, block: BlockMaker, drop_path: float) -> ResNet3D:
+def _resnet(num_classes: int, shared: Shared, stem: StemMaker, block: BlockMaker, drop_path_rate: float) -> ResNet3D:
     return ResNet3D(
         num_classes,
         stem=stem,
         block=block,
         attention=shared.make_attention,
-        width=shared.width,
+        width_mult=shared.width_mult,
         input_shape=shared.input_shape,
-        drop_path=drop_path,
+        drop_path_rate=drop_path_rate,
     )
 
 
@@ -99,50 +99,54 @@ def _c3d(num_classes: int, shared: Shared, pair: PairMaker) -> C3D:
         num_classes,
         pair=pair,
         attention=shared.make_attention,
-        width=shared.width,
+        width_mult=shared.width_mult,
         input_shape=shared.input_shape,
     )
 
 
-def r3d18(num_classes: int, shared: Shared, *, drop_path: float = 0.0, zero_init: bool = False) -> ResNet3D:
+def r3d_18(
+    num_classes: int, shared: Shared, *, drop_path_rate: float = 0.0, zero_init_residual: bool = False
+) -> ResNet3D:
     """R3D-18, the baseline: two 3x3x3 convolutions a block."""
-    block = partial(BasicBlock, first=conv3x3x3, second=conv3x3x3, zero_init=zero_init)
-    return _resnet(num_classes, shared, stem3x7x7, block, drop_path)
+    block = partial(BasicBlock, first=conv3x3x3, second=conv3x3x3, zero_init_residual=zero_init_residual)
+    return _resnet(num_classes, shared, stem3x7x7, block, drop_path_rate)
 
 
-def msf_r3d18(
+def msf_r3d_18(
     num_classes: int,
     shared: Shared,
     *,
     placement: str = "b",
-    groups: int = 4,
-    drop_path: float = 0.0,
-    zero_init: bool = False,
+    num_splits: int = 4,
+    drop_path_rate: float = 0.0,
+    zero_init_residual: bool = False,
 ) -> nn.Module:
-    """MSF-R3D: R3D-18 with every block an MSF block; `placement` as in Table 1, `groups` the S of Table 2."""
+    """MSF-R3D: R3D-18 with every block an MSF block; `placement` as in Table 1, `num_splits` the S of Table 2."""
     if placement not in PLACEMENTS:
         raise ValueError(f"unknown placement {placement!r}; {nearest(placement, PLACEMENTS)}")
-    first, second = PLACEMENTS[placement](groups)
-    block = partial(MSFBlock, first=first, second=second, zero_init=zero_init)
-    return channels_last(_resnet(num_classes, shared, lean_stem3x7x7, block, drop_path))
+    first, second = PLACEMENTS[placement](num_splits)
+    block = partial(MSFBlock, first=first, second=second, zero_init_residual=zero_init_residual)
+    return channels_last(_resnet(num_classes, shared, recomputed_stem3x7x7, block, drop_path_rate))
 
 
-def r2plus1d18(
+def r2plus1d_18(
     num_classes: int,
     shared: Shared,
     *,
     middle_per_conv: bool = False,
-    drop_path: float = 0.0,
-    zero_init: bool = False,
+    drop_path_rate: float = 0.0,
+    zero_init_residual: bool = False,
 ) -> ResNet3D:
     """R(2+1)D-18 as in torchvision; `middle_per_conv` is the older variant behind the 33.23 M of Table 5."""
 
     def block(c_in: int, c_out: int, stride: int, drop_rate: float) -> BasicBlock:
         first = FactoredConv(FactoredConv.middle_channels(c_in, c_out))
         second = FactoredConv(FactoredConv.middle_channels(c_out, c_out)) if middle_per_conv else first
-        return BasicBlock(c_in, c_out, stride, drop_rate, first=first, second=second, zero_init=zero_init)
+        return BasicBlock(
+            c_in, c_out, stride, drop_rate, first=first, second=second, zero_init_residual=zero_init_residual
+        )
 
-    return _resnet(num_classes, shared, stem_factored, block, drop_path)
+    return _resnet(num_classes, shared, stem_factored, block, drop_path_rate)
 
 
 def c3d(num_classes: int, shared: Shared) -> C3D:
@@ -150,10 +154,10 @@ def c3d(num_classes: int, shared: Shared) -> C3D:
     return _c3d(num_classes, shared, conv_pair)
 
 
-def msf_c3d(num_classes: int, shared: Shared, *, groups: int = 4) -> nn.Module:
+def msf_c3d(num_classes: int, shared: Shared, *, num_splits: int = 4) -> nn.Module:
     """MSF-C3D (section 4.4): an MSF block of stride 1 in place of each pair of convolutions."""
 
     def pair(c_in: int, c_out: int) -> MSFBlock:
-        return MSFBlock(c_in, c_out, 1, first=conv3x3x3_biased, second=msl(groups), project=True)
+        return MSFBlock(c_in, c_out, 1, first=conv3x3x3_biased, second=msl(num_splits), project=True)
 
     return channels_last(_c3d(num_classes, shared, pair))

@@ -15,7 +15,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from msfnet.atomic_io import replacing, write_text
+from msfnet.atomic_io import atomic_write, write_text
 from msfnet.data.annotations.readers import MANIFEST
 from msfnet.procedural.figures import CLASSES, FPS, draw_video
 from msfnet.types import Frames
@@ -24,7 +24,7 @@ from msfnet.types import Frames
 def write_video(path: Path, frames: Frames, fps: int, *, codec: str = "libx264", pixel_format: str = "yuv420p") -> None:
     """Encode T H W 3 RGB frames, under a temporary name until the file is whole. FFV1 with bgr0 is lossless."""
     options = {"preset": "veryfast"} if codec == "libx264" else None
-    with replacing(path) as temporary, av.open(str(temporary), "w") as container:
+    with atomic_write(path) as temporary, av.open(str(temporary), "w") as container:
         stream = cast(VideoStream, container.add_stream(codec, rate=fps, options=options))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = pixel_format

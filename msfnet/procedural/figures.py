@@ -57,14 +57,14 @@ class Look:
 
     size: float
     thickness: float
-    centre: float  # of its way, as a share of the picture's width
-    colour: Floats  # 3
+    center: float  # of its way, as a share of the picture's width
+    color: Floats  # 3
     shirt: Floats  # 3
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Look:
-        size, thickness, centre = rng.uniform(0.76, 0.88), rng.uniform(0.036, 0.048), rng.uniform(0.44, 0.56)
-        return cls(size, thickness, centre, _uniform(rng, 0.55, 1, 3), _uniform(rng, 0.55, 1, 3))
+        size, thickness, center = rng.uniform(0.76, 0.88), rng.uniform(0.036, 0.048), rng.uniform(0.44, 0.56)
+        return cls(size, thickness, center, _uniform(rng, 0.55, 1, 3), _uniform(rng, 0.55, 1, 3))
 
 
 def _distance(x: Floats, y: Floats, start: Point, end: Point) -> Floats:
@@ -85,7 +85,7 @@ def skeleton(paths: Floats, look: Look) -> dict[str, tuple[Point, Point]]:
     """The limbs of a figure at each frame: name -> two ends, in picture heights, y down."""
     limbs_open, place, height = paths
     aspect = WIDTH_PX / HEIGHT_PX
-    x = look.centre * aspect + (place - 0.5) * 0.55
+    x = look.center * aspect + (place - 0.5) * 0.55
     foot_y = np.full_like(x, 0.5 + look.size / 2)
     leg = 0.42 * look.size
     hip_y = foot_y - leg * (0.45 + 0.55 * height)
@@ -126,22 +126,22 @@ def clutter(rng: np.random.Generator) -> Floats:
     stripes = np.sin(wave[0] * x + wave[1] * y + drift * time + phase)
     picture = _uniform(rng, 0.05, 0.4, 3) + _uniform(rng, -0.12, 0.12, 3) * stripes[..., None]
     for _ in range(rng.integers(3, 6)):
-        colour, speed = _uniform(rng, 0, 0.8, 3), _uniform(rng, -0.5, 0.5, 2)
+        color, speed = _uniform(rng, 0, 0.8, 3), _uniform(rng, -0.5, 0.5, 2)
         (start_x,), (start_y,), (radius,) = (
             _uniform(rng, *ends, 1) for ends in ((-0.1, 1.4), (-0.1, 1.1), (0.04, 0.11))
         )
         offset_x, offset_y = np.abs(x - start_x - speed[0] * time), np.abs(y - start_y - speed[1] * time)
         square = rng.random() < 0.5
         distance = np.maximum(offset_x, offset_y) if square else np.sqrt(offset_x**2 + offset_y**2)
-        _paint(picture, distance - radius, colour)
+        _paint(picture, distance - radius, color)
     return picture
 
 
-def _paint(picture: Floats, distance: Floats, colour: Floats) -> None:
-    """Lay a colour wherever `distance` is below zero, its edge one pixel soft."""
+def _paint(picture: Floats, distance: Floats, color: Floats) -> None:
+    """Lay a color wherever `distance` is below zero, its edge one pixel soft."""
     near = np.nonzero(distance < 0.5 / HEIGHT_PX)
     cover = np.minimum(0.5 - distance[near] * np.float32(HEIGHT_PX), 1)[:, None]
-    picture[near] += cover * (colour - picture[near])
+    picture[near] += cover * (color - picture[near])
 
 
 def draw_video(label: str, rng: np.random.Generator) -> Frames:
@@ -154,6 +154,6 @@ def draw_video(label: str, rng: np.random.Generator) -> Frames:
     head = _distance(x, y, *limbs.pop("head")) - 1.8 * look.thickness
     body = np.minimum.reduce([head, *(_distance(x, y, *ends) - look.thickness for ends in limbs.values())])
     _paint(picture, torso, look.shirt)
-    _paint(picture, body, look.colour)
+    _paint(picture, body, look.color)
     picture += 0.02 * rng.standard_normal((*picture.shape[:3], 1), dtype=np.float32)
     return (np.clip(picture, 0, 1) * 255).astype(np.uint8)

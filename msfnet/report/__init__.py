@@ -1,10 +1,10 @@
-"""Scores and histories to pictures and pages. A page is one file: its pictures are inside it."""
+"""EvalResult and histories to pictures and pages. A page is one file: its pictures are inside it."""
 
 from msfnet.report.page import Section, Table, to_jpeg, to_png, write_page
 from msfnet.report.plots import (
     INK,
-    TRAIN_COLOUR,
-    VAL_COLOUR,
+    TRAIN_COLOR,
+    VAL_COLOR,
     Rows,
     plot_confusion,
     plot_curves,
@@ -23,8 +23,8 @@ from msfnet.report.scores import (
 
 __all__ = [
     "INK",
-    "TRAIN_COLOUR",
-    "VAL_COLOUR",
+    "TRAIN_COLOR",
+    "VAL_COLOR",
     "Rows",
     "Section",
     "Strips",

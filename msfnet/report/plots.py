@@ -12,11 +12,11 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.typing import ColorType
 
 from msfnet.metrics import Calibration
-from msfnet.types import Frames, Scores
+from msfnet.types import EvalResult, Frames
 
 Rows = Sequence[Mapping[str, float]]  # of a history, one an epoch
 
-INK, TRAIN_COLOUR, VAL_COLOUR = "#1d2330", "#9db7e8", "#2f6fde"
+INK, TRAIN_COLOR, VAL_COLOR = "#1d2330", "#9db7e8", "#2f6fde"
 
 
 def plot_history(history: Rows) -> Figure:
@@ -24,11 +24,11 @@ def plot_history(history: Rows) -> Figure:
     figure = Figure(figsize=(10, 3), layout="constrained")
     loss, top1, lr = figure.subplots(1, 3, width_ratios=(4, 4, 3))
     for axes, quantity in ((loss, "loss"), (top1, "top1")):
-        for part, colour in (("train", TRAIN_COLOUR), ("val", VAL_COLOUR)):
-            _curve(axes, history, f"{part}_{quantity}", colour, part)
+        for part, color in (("train", TRAIN_COLOR), ("val", VAL_COLOR)):
+            _curve(axes, history, f"{part}_{quantity}", color, part)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
-    _curve(lr, history, "lr", VAL_COLOUR)
+    _curve(lr, history, "lr", VAL_COLOR)
     _over_epochs(loss, "loss")
     _over_epochs(top1, "top-1")
     _over_epochs(lr, "learning rate")
@@ -39,7 +39,7 @@ def plot_history(history: Rows) -> Figure:
     return figure
 
 
-COST_COLOURS = {
+COST_COLORS = {
     "forward": "#2f6fde",
     "backward": "#9db7e8",
     "network": "#6391e3",
@@ -50,16 +50,16 @@ COST_COLOURS = {
 
 
 def plot_cost(history: Rows) -> Figure:
-    """Seconds of each epoch by their parts, the rest (validation, checkpoints) in grey; peak memory in GB if known."""
-    points = [(row["epoch"], row["memory_mb"] / 1024) for row in history if "memory_mb" in row]
+    """Seconds of each epoch by their parts, the rest (validation, checkpoints) in gray; peak memory in GB if known."""
+    points = [(row["epoch"], row["peak_memory_mib"] / 1024) for row in history if "peak_memory_mib" in row]
     figure = Figure(figsize=(10, 3), layout="constrained")
     time, *others = figure.subplots(1, 2 if points else 1, squeeze=False)[0]
     epochs = np.array([row["epoch"] for row in history])
     bottom = np.zeros(len(history))
-    for part, colour in COST_COLOURS.items():
+    for part, color in COST_COLORS.items():
         seconds = np.array([row.get(f"{part}_seconds", 0.0) for row in history])
         if seconds.any():
-            time.bar(epochs, seconds, bottom=bottom, color=colour, label=part, width=0.9)
+            time.bar(epochs, seconds, bottom=bottom, color=color, label=part, width=0.9)
             bottom += seconds
     rest = np.maximum(np.array([row.get("seconds", 0.0) for row in history]) - bottom, 0)
     time.bar(epochs, rest, bottom=bottom, color="#c9ced8", label="validation and the rest", width=0.9)
@@ -68,7 +68,7 @@ def plot_cost(history: Rows) -> Figure:
     _over_epochs(time, "seconds")
     for memory in others:
         _over_epochs(memory, "peak memory, GB")
-        memory.plot(*zip(*points, strict=True), color=VAL_COLOUR, marker=".")
+        memory.plot(*zip(*points, strict=True), color=VAL_COLOR, marker=".")
         memory.set_ylim(0, 1.15 * max(gb for _, gb in points))
     return figure
 
@@ -78,11 +78,11 @@ def plot_curves(histories: Mapping[str, Rows]) -> Figure:
     figure = Figure(figsize=(10, 3.6 + 0.1 * len(histories)), layout="constrained")
     loss, top1 = figure.subplots(1, 2)
     validated = any("val_top1" in row for history in histories.values() for row in history)
-    colours = matplotlib.color_sequences["tab10" if len(histories) <= 10 else "tab20"]
+    colors = matplotlib.color_sequences["tab10" if len(histories) <= 10 else "tab20"]
     for number, (name, history) in enumerate(histories.items()):
-        colour = colours[number % len(colours)]
-        _curve(loss, history, "train_loss", colour, name)
-        _curve(top1, history, "val_top1" if validated else "train_top1", colour)
+        color = colors[number % len(colors)]
+        _curve(loss, history, "train_loss", color, name)
+        _curve(top1, history, "val_top1" if validated else "train_top1", color)
     _over_epochs(loss, "training loss")
     _over_epochs(top1, "validation top-1" if validated else "training top-1")
     top1.set_ylim(0, 1.02)
@@ -91,11 +91,11 @@ def plot_curves(histories: Mapping[str, Rows]) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, history: Rows, key: str, colour: ColorType, label: str | None = None) -> None:
+def _curve(axes: Axes, history: Rows, key: str, color: ColorType, label: str | None = None) -> None:
     """A line through the epochs that have the number; a lone epoch is a dot."""
     points = [(row["epoch"], row[key]) for row in history if key in row]
     if points:
-        axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=label)
+        axes.plot(*zip(*points, strict=True), color=color, marker=".", label=label)
 
 
 def _over_epochs(axes: Axes, title: str) -> None:
@@ -112,9 +112,9 @@ def plot_calibration(binned: Calibration) -> Figure:
     bins = len(binned.n)
     left, filled = np.arange(bins) / bins, binned.n > 0
     reached.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=":")
-    reached.bar(left, np.nan_to_num(binned.accuracy), 1 / bins, align="edge", color=VAL_COLOUR, edgecolor="white")
+    reached.bar(left, np.nan_to_num(binned.accuracy), 1 / bins, align="edge", color=VAL_COLOR, edgecolor="white")
     reached.plot(binned.confidence[filled], binned.accuracy[filled], ".", color=INK)
-    counts.bar(left, binned.n, 1 / bins, align="edge", color=TRAIN_COLOUR, edgecolor="white")
+    counts.bar(left, binned.n, 1 / bins, align="edge", color=TRAIN_COLOR, edgecolor="white")
     reached.set(ylim=(0, 1.02), xlim=(0, 1), ylabel="share that is right")
     counts.set(xlabel="confidence", ylabel="videos")
     for axes in (reached, counts):
@@ -125,7 +125,7 @@ def plot_calibration(binned: Calibration) -> Figure:
     return figure
 
 
-def plot_confusion(scores: Scores) -> Figure:
+def plot_confusion(scores: EvalResult) -> Figure:
     """The confusion matrix, each row as shares of its class; numbers where there is room for them."""
     counts = scores.confusion
     n = len(scores.classes)
@@ -139,9 +139,9 @@ def plot_confusion(scores: Scores) -> Figure:
         axes.set_yticks(range(n), scores.classes)
     if n <= 25:
         for row, column in np.argwhere(counts):
-            colour = "white" if shares[row, column] > 0.55 else INK
-            axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xlabel("recognised")
+            color = "white" if shares[row, column] > 0.55 else INK
+            axes.text(column, row, counts[row, column], ha="center", va="center", color=color, fontsize=8)
+    axes.set_xlabel("recognized")
     axes.set_ylabel("true")
     return figure
 

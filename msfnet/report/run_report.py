@@ -10,14 +10,14 @@ from pathlib import Path
 from msfnet.report.page import Section, write_page
 from msfnet.report.plots import Rows, plot_cost, plot_history
 from msfnet.report.scores import Strips, no_strips, score_sections, score_tiles
-from msfnet.types import Scores
+from msfnet.types import EvalResult
 
 # Parts of a training epoch, as the columns of its history name them, and what to do when one takes much of it.
 PARTS = {
-    "network": ("the network", ""),  # in histories of older versions: forward, backward and optimiser in one
+    "network": ("the network", ""),  # in histories of older versions: forward, backward and optimizer in one
     "forward": ("forward", ""),
-    "backward": ("backward and optimiser", ""),
-    "wait": ("reading and decoding videos", "raise data.workers, or data.cache_gb until all frames are kept"),
+    "backward": ("backward and optimizer", ""),
+    "wait": ("reading and decoding videos", "raise data.num_workers, or data.cache_gib until all frames are kept"),
     "augment": ("augmentation", "turn off what the recipe can spare, or train on a GPU"),
     "transfer": ("moving batches to the device", "use fewer frames or pixels"),
 }
@@ -84,7 +84,7 @@ def time_sections(history: Rows, steps: int | None = None) -> list[Section]:
 
 def cost_sections(history: Rows) -> list[Section]:
     """Seconds and peak memory of each epoch. Nothing for a history that has neither."""
-    peak_mb = max((row["memory_mb"] for row in history if "memory_mb" in row), default=None)
+    peak_mb = max((row["peak_memory_mib"] for row in history if "peak_memory_mib" in row), default=None)
     if peak_mb is None and not any("seconds" in row for row in history):
         return []
     title, lead = "Time of each epoch", ""
@@ -103,7 +103,7 @@ def write_run_report(
     title: str,
     facts: Mapping[str, str],
     history: Rows,
-    scores: Scores | None,
+    scores: EvalResult | None,
     problems: Mapping[str, str],
     trained: Mapping[str, int] | None = None,
     steps: int | None = None,

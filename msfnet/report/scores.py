@@ -1,6 +1,6 @@
 """Videos worth looking at: confused ones, and those that a network was most sure about, rightly or wrongly.
 
-Scores as a page, as sections of one, and as text to paste."""
+EvalResult as a page, as sections of one, and as text to paste."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msfnet import metrics
 from msfnet.metrics import confused_pairs
 from msfnet.report.page import Section, Table, write_page
 from msfnet.report.plots import plot_calibration, plot_confusion
-from msfnet.types import Frames, ScoredVideo, Scores
+from msfnet.types import EvalResult, Frames, ScoredVideo
 
 # Paths of videos -> frames of each side by side, H W 3, of those that can be read.
 Strips = Callable[[Sequence[str]], Mapping[str, Frames]]
@@ -27,33 +27,33 @@ def no_strips(paths: Sequence[str]) -> Mapping[str, Frames]:
     return {}
 
 
-def most_sure(scores: Scores, *, right: bool, most: int, each: int) -> list[ScoredVideo]:
-    """The answers of the highest scores among the right or the wrong ones, best first.
+def most_sure(scores: EvalResult, *, correct: bool, most: int, each: int) -> list[ScoredVideo]:
+    """The answers of the highest scores among the correct or the wrong ones, best first.
 
-    At most `each` of the same true and recognised class, since clips of one source are often mistaken alike.
+    At most `each` of the same true and recognized class, since clips of one source are often mistaken alike.
     """
     found: list[ScoredVideo] = []
     taken: Counter[tuple[str, str | None]] = Counter()
     for video in sorted(scores.videos, key=lambda video: (-video.score, video.path)):
         kind = (video.label, video.predicted)
-        if video.predicted is not None and video.right == right and taken[kind] < each:
+        if video.predicted is not None and video.correct == correct and taken[kind] < each:
             taken[kind] += 1
             found.append(video)
     return found[:most]
 
 
-def confused_examples(scores: Scores, most: int) -> list[tuple[ScoredVideo, ScoredVideo | None]]:
-    """Of each of the most confused pairs of classes a wrong answer, and one of the other class that was right.
+def confused_examples(scores: EvalResult, most: int) -> list[tuple[ScoredVideo, ScoredVideo | None]]:
+    """Of each of the most confused pairs of classes a wrong answer, and one of the other class that was correct.
 
-    Both are those it was most sure about; where no video of the other class was right there is none.
+    Both are those it was most sure about; where no video of the other class was correct there is none.
     """
-    wrong = {(v.label, v.predicted): v for v in most_sure(scores, right=False, most=scores.n_videos, each=1)}
-    known = {v.label: v for v in most_sure(scores, right=True, most=scores.n_videos, each=1)}
+    wrong = {(v.label, v.predicted): v for v in most_sure(scores, correct=False, most=scores.n_videos, each=1)}
+    known = {v.label: v for v in most_sure(scores, correct=True, most=scores.n_videos, each=1)}
     pairs = [(scores.classes[i], scores.classes[j]) for i, j, _ in confused_pairs(scores.confusion, most)]
     return [(wrong[pair], known.get(pair[1])) for pair in pairs if pair in wrong]
 
 
-def confused_section(scores: Scores, strips: Strips) -> list[Section]:
+def confused_section(scores: EvalResult, strips: Strips) -> list[Section]:
     """The most confused pairs in pictures."""
     examples = confused_examples(scores, MOST_PAIRS)
     seen = strips([video.path for pair in examples for video in pair if video])
@@ -70,14 +70,14 @@ def confused_section(scores: Scores, strips: Strips) -> list[Section]:
     return [Section("What was confused", pictures=pictures)] if pictures else []
 
 
-def sure_sections(scores: Scores, strips: Strips) -> list[Section]:
+def sure_sections(scores: EvalResult, strips: Strips) -> list[Section]:
     """The videos it was most sure about: wrong ones first, as they teach more."""
     kinds = {
         "Most sure, and wrong": (
-            "At most two of a kind of mistake. Mislabelled videos show up here too.",
-            most_sure(scores, right=False, most=MOST_WRONG, each=2),
+            "At most two of a kind of mistake. Mislabeled videos show up here too.",
+            most_sure(scores, correct=False, most=MOST_WRONG, each=2),
         ),
-        "Most sure, and right": ("", most_sure(scores, right=True, most=MOST_RIGHT, each=1)),
+        "Most sure, and correct": ("", most_sure(scores, correct=True, most=MOST_RIGHT, each=1)),
     }
     seen = strips([video.path for _, videos in kinds.values() for video in videos])
     sections = []
@@ -94,7 +94,7 @@ def _said(video: ScoredVideo) -> str:
 
 
 def _answer(video: ScoredVideo) -> str:
-    return f"{video.predicted} ({video.score:.1%})" + ("" if video.right else f", is {video.label}")
+    return f"{video.predicted} ({video.score:.1%})" + ("" if video.correct else f", is {video.label}")
 
 
 def _name(video: ScoredVideo) -> str:
@@ -115,32 +115,32 @@ def _widened(strip: Frames, width_px: int) -> Frames:
 MOST_PAIRS = 12
 
 
-def write_scores_report(path: Path, title: str, scores: Scores, strips: Strips = no_strips) -> None:
+def write_scores_report(path: Path, title: str, scores: EvalResult, strips: Strips = no_strips) -> None:
     """The page of an evaluation."""
     sections = score_sections(scores, strips=strips)
-    if scores.failed:
-        sections.append(Section("Files that could not be read", "Each counts as wrong.", rows=scores.failed))
+    if scores.unreadable:
+        sections.append(Section("Files that could not be read", "Each counts as wrong.", rows=scores.unreadable))
     write_page(path, title, score_tiles(scores), sections)
 
 
-def score_tiles(scores: Scores) -> dict[str, str]:
+def score_tiles(scores: EvalResult) -> dict[str, str]:
     return {
         "video top-1": f"{scores.video['top1']:.1%}",
-        "balanced over classes": f"{scores.balanced_top1:.1%}",
+        "balanced over classes": f"{scores.mean_class_accuracy:.1%}",
         "video top-5": f"{scores.video['top5']:.1%}",
         "clip top-1": f"{scores.clip['top1']:.1%}",
         f"videos, {scores.views} views": str(scores.n_videos),
-        "could not be read": str(len(scores.failed)),
+        "could not be read": str(len(scores.unreadable)),
     }
 
 
 def score_sections(
-    scores: Scores, *, trained: Mapping[str, int] | None = None, strips: Strips = no_strips
+    scores: EvalResult, *, trained: Mapping[str, int] | None = None, strips: Strips = no_strips
 ) -> list[Section]:
     """Classes, confusions and confidence. `trained` says of how many videos each class was learned."""
     return [
         _classes(scores, trained or {}),
-        Section("Confusion", "Rows are true, columns recognised.", figure=plot_confusion(scores)),
+        Section("Confusion", "Rows are true, columns recognized.", figure=plot_confusion(scores)),
         *_pairs(scores),
         *confused_section(scores, strips),
         *_calibration(scores),
@@ -148,12 +148,12 @@ def score_sections(
     ]
 
 
-def _classes(scores: Scores, trained: Mapping[str, int]) -> Section:
+def _classes(scores: EvalResult, trained: Mapping[str, int]) -> Section:
     """A row a class, worst first."""
     n_videos = np.array([int(scores.per_class.get(label, {"n": 0})["n"]) for label in scores.classes])
     precision, f1 = metrics.precision_and_f1(scores.confusion, n_videos)
-    right = round(scores.video["top1"] * scores.n_videos)
-    low, high = metrics.wilson(right, scores.n_videos)
+    correct = round(scores.video["top1"] * scores.n_videos)
+    low, high = metrics.wilson_interval(correct, scores.n_videos)
     worst_first = sorted(scores.per_class, key=lambda label: scores.per_class[label]["top1"])
     rows = []
     for label in worst_first:
@@ -162,7 +162,7 @@ def _classes(scores: Scores, trained: Mapping[str, int]) -> Section:
         rows.append((label, *learned, f"{row['n']:.0f}", f"{row['top1']:.1%}", _share(precision[i]), _share(f1[i])))
     columns = ("class", *(["trained on"] if trained else []), "scored", "top-1 (recall)", "precision", "F1")
     lead = (
-        f"Video top-1, worst class first. Of {scores.n_videos} videos {right} are right; with so many, "
+        f"Video top-1, worst class first. Of {scores.n_videos} videos {correct} are correct; with so many, "
         f"the true share lies between {low:.1%} and {high:.1%} (95 %)."
     )
     return Section("Classes", lead, table=Table(columns, rows))
@@ -172,7 +172,7 @@ def _share(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.1%}"
 
 
-def _pairs(scores: Scores) -> list[Section]:
+def _pairs(scores: EvalResult) -> list[Section]:
     pairs = metrics.confused_pairs(scores.confusion, MOST_PAIRS)
     if not pairs:
         return []
@@ -181,32 +181,32 @@ def _pairs(scores: Scores) -> list[Section]:
     return [Section("Most confused", table=Table(("true class", "taken for", "videos", "share"), rows))]
 
 
-def _calibration(scores: Scores) -> list[Section]:
+def _calibration(scores: EvalResult) -> list[Section]:
     answered = [video for video in scores.videos if video.predicted is not None]
     if not answered:
         return []
-    binned = metrics.calibration(np.array([v.score for v in answered]), np.array([v.right for v in answered]))
-    sure, right = np.mean([v.score for v in answered]), np.mean([v.right for v in answered])
-    leaning = "too sure of itself" if sure > right else "not sure enough of itself"
-    verdict = f"it is {leaning}" if abs(sure - right) >= 0.01 else "on the whole it is as sure as it should be"
+    binned = metrics.calibration(np.array([v.score for v in answered]), np.array([v.correct for v in answered]))
+    sure, correct = np.mean([v.score for v in answered]), np.mean([v.correct for v in answered])
+    leaning = "too sure of itself" if sure > correct else "not sure enough of itself"
+    verdict = f"it is {leaning}" if abs(sure - correct) >= 0.01 else "on the whole it is as sure as it should be"
     lead = (
         f"Expected calibration error {binned.error:.1%} over {len(answered)} videos in {len(binned.n)} bins (Guo et "
         f"al., 2017; with few videos a bin it comes out too high). It claims {sure:.1%} on average and reaches "
-        f"{right:.1%}: {verdict}."
+        f"{correct:.1%}: {verdict}."
     )
     return [Section("Can its confidence be believed?", lead, figure=plot_calibration(binned))]
 
 
-def scores_markdown(scores: Scores) -> str:
+def scores_markdown(scores: EvalResult) -> str:
     """The scores as a table to paste."""
     lines = [
-        f"{scores.n_videos} videos, {scores.views} views, {len(scores.failed)} failed",
+        f"{scores.n_videos} videos, {scores.views} views, {len(scores.unreadable)} failed",
         "",
         "| | top-1 | top-5 |",
         "|---|---|---|",
         f"| clip | {scores.clip['top1']:.1%} | {scores.clip['top5']:.1%} |",
         f"| video | {scores.video['top1']:.1%} | {scores.video['top5']:.1%} |",
-        f"| video, mean of classes | {scores.balanced_top1:.1%} | |",
+        f"| video, mean of classes | {scores.mean_class_accuracy:.1%} | |",
         "",
         "| class | videos | top-1 |",
         "|---|---|---|",

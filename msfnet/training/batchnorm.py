@@ -43,17 +43,17 @@ class SyncedBatchNorm3d(nn.BatchNorm3d):
             own = x.to(torch.promote_types(x.dtype, torch.float32))
             over = (0, 2, 3, 4)
             shift = self.running_mean.detach().clone() if self.running_mean is not None else x.new_zeros(x.shape[1])
-            centred = own - shift.view(1, -1, 1, 1, 1)  # near the mean, q / n - mean^2 loses no digits
+            centered = own - shift.view(1, -1, 1, 1, 1)  # near the mean, q / n - mean^2 loses no digits
             count = own.new_full((1,), own.numel() / own.shape[1])
             sums: Tensor = _Sum.apply(  # type: ignore[no-untyped-call]
-                torch.cat([centred.sum(over), centred.square().sum(over), count])
+                torch.cat([centered.sum(over), centered.square().sum(over), count])
             )
             n, channels = sums[-1], own.shape[1]
             mean = sums[:channels] / n
             variance = sums[channels:-1] / n - mean.square()
             self._remember(mean.detach() + shift, variance.detach(), float(n.detach()))
             scale = torch.rsqrt(variance + self.eps) * self.weight
-            out = (centred - mean.view(1, -1, 1, 1, 1)) * scale.view(1, -1, 1, 1, 1) + self.bias.view(1, -1, 1, 1, 1)
+            out = (centered - mean.view(1, -1, 1, 1, 1)) * scale.view(1, -1, 1, 1, 1) + self.bias.view(1, -1, 1, 1, 1)
         return out.to(x.dtype)
 
     def _remember(self, mean: Tensor, variance: Tensor, n: float) -> None:
@@ -67,7 +67,7 @@ class SyncedBatchNorm3d(nn.BatchNorm3d):
         self.running_var.lerp_(variance * (n / max(1.0, n - 1)), self.momentum)
 
 
-def synced(model: nn.Module) -> nn.Module:
+def to_synced_batchnorm(model: nn.Module) -> nn.Module:
     """Have every BatchNorm3d of the network go by all processes. Parameters and keys stay as they are."""
     for module in model.modules():
         for name, child in module.named_children():
@@ -78,7 +78,7 @@ def synced(model: nn.Module) -> nn.Module:
     return model
 
 
-def share_statistics(model: nn.Module) -> None:
+def average_batch_statistics(model: nn.Module) -> None:
     """Give every process the mean of all processes' running statistics: so they all score, and save, one network."""
     if distributed.count() == 1:
         return
@@ -89,7 +89,7 @@ def share_statistics(model: nn.Module) -> None:
 
 
 @contextmanager
-def forgetful(module: nn.Module) -> Iterator[None]:
+def without_running_statistics(module: nn.Module) -> Iterator[None]:
     """Norms within go by their batch, as in training, and leave their running statistics as they are."""
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm3d)]
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]

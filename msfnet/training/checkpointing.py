@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from msfnet.training.batchnorm import forgetful
+from msfnet.training.batchnorm import without_running_statistics
 
 
-def recompute_blocks(model: nn.Module) -> nn.Module:
+def checkpoint_blocks(model: nn.Module) -> nn.Module:
     """Have the blocks of every stage of a network computed twice (Chen et al., 2016). Its outputs do not change.
 
     Running statistics of norms count a batch once, and dropout repeats itself.
@@ -33,4 +33,6 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
 def _twice(block: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Any:
     if not block.training:
         return forward(x)
-    return checkpoint(forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), forgetful(block)))
+    return checkpoint(
+        forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), without_running_statistics(block))
+    )

@@ -62,12 +62,14 @@ class Engine:
                 precision=train.precision,
             )
             self.fabric.launch()
+        if distributed.rank():  # the first process reports for all
+            logging.getLogger("msfnet").setLevel(logging.ERROR)
         if together:
             atexit.register(distributed.leave)
         self.device: torch.device = self.fabric.device
 
     def setup(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, compiled: bool) -> tuple[Forward, Any]:
-        """The network and its optimiser as they are to be called in training; `model` itself stays what it was."""
+        """The network and its optimizer as they are to be called in training; `model` itself stays what it was."""
         called: Any = torch.compile(model, dynamic=False) if compiled else model
         with quiet():
             return self.fabric.setup(called, optimizer)

@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -30,18 +31,26 @@ from msfnet.atomic_io import write_text
 from msfnet.data.annotations.readers import Listing, read_manifest
 from msfnet.data.shards.index import ShardIndex, absolute, read_shards
 from msfnet.inference.evaluation import RECIPE, SPLIT
-from msfnet.models.checkpoint import WEIGHTS, Weights, save_weights
+from msfnet.models.checkpoint import WEIGHTS, Checkpoint, save_weights
 from msfnet.recipe import Recipe, load_recipe
 from msfnet.training.learner import TIMED
 from msfnet.training.loop import CHECKPOINT, EpochRow
-from msfnet.types import Say, UserError, VideoItem
+from msfnet.types import UserError, VideoItem
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
+
+log = logging.getLogger(__name__)
 
 METRICS, ENVIRONMENT, SCORES = "metrics.csv", "environment.json", "scores.json"
 LOCK = ".lock"
 COLUMNS = (
     *("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "seconds"),
     *(f"{part}_seconds" for part in TIMED),
-    "memory_mb",
+    "peak_memory_mib",
 )
 EXACT = ("train_loss", "train_top1", "val_loss", "val_top1")  # a resumed run compares with what it reads back
 
@@ -68,7 +77,7 @@ def holds_run(folder: Path) -> bool:
     return (folder / WEIGHTS).exists() or (folder / "last").exists()
 
 
-def how_to_go_on(stop: KeyboardInterrupt, data: Path | str, folder: Path) -> str:
+def resume_hint(stop: KeyboardInterrupt, data: Path | str, folder: Path) -> str:
     """What to tell of a run on `data` that was stopped."""
     by = f"stopped by {stop}" if str(stop) else "stopped at once"
     if not holds_run(folder):
@@ -111,8 +120,8 @@ def read_history(folder: Path) -> list[EpochRow]:
 class History:
     """metrics.csv, row by row, and the best weights as they come: highest validation top-1, else the last epoch."""
 
-    def __init__(self, folder: Path, weights: Weights, epochs: int, say: Say) -> None:
-        self.folder, self.weights, self.epochs, self.say = folder, weights, epochs, say
+    def __init__(self, folder: Path, weights: Checkpoint, epochs: int) -> None:
+        self.folder, self.weights, self.epochs = folder, weights, epochs
         self.rows: list[EpochRow] = []
         self.started = time.monotonic()
         self.first = 0
@@ -144,7 +153,7 @@ class History:
         line += f"  train {row.get('train_top1', 0):6.1%}"
         if "val_top1" in row:
             line += f"  val {row['val_top1']:6.1%}"
-        self.say(f"{line}  {row['seconds']:.0f} s, {per_epoch * (self.epochs - done) / 60:.0f} min to go")
+        log.info(f"{line}  {row['seconds']:.0f} s, {per_epoch * (self.epochs - done) / 60:.0f} min to go")
 
 
 def _written(key: str, value: float) -> str:

@@ -12,7 +12,7 @@ import torch
 
 from msfnet.recipe import Train
 from msfnet.training.engine import started_processes
-from msfnet.training.signals import Stopped
+from msfnet.training.signals import Interrupted
 from msfnet.types import UserError
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ T = TypeVar("T")
 SAYS = "UserError: "
 
 
-def to_start(train: Train) -> int:
+def processes_to_start(train: Train) -> int:
     """How many processes this one has to start, itself doing nothing then; 0: it is one of the run's own.
 
     Raises UserError when the recipe asks for more GPUs than there are.
@@ -36,7 +36,7 @@ def to_start(train: Train) -> int:
 def start(n: int, function: Callable[..., T], *arguments: Any) -> T:
     """Call `function` in `n` new processes that know each other; returns what the first one returns.
 
-    When one fails all are ended. Raises UserError with the words of the one that failed, and Stopped when this process
+    When one fails all are ended. Raises UserError with the words of the one that failed, and Interrupted when this process
     was asked to stop: then it has asked the others, and waited for them.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -58,7 +58,7 @@ def start(n: int, function: Callable[..., T], *arguments: Any) -> T:
         result: T = elastic_launch(config, _recorded)(function, *arguments)[0]
         return result
     except SignalException as error:
-        raise Stopped(error.sigval) from error
+        raise Interrupted(error.sigval) from error
     except ChildFailedError as error:
         _, first = error.get_first_failure()
         told = [str(failure.message) for failure in (first, *error.failures.values())]

@@ -18,18 +18,18 @@ from torch.nn import functional as F
 
 from msfnet import distributed
 from msfnet.data.augment.augmentation import Augmentation
-from msfnet.data.transforms import crop_views, normalise
+from msfnet.data.transforms import crop_views, normalize
 from msfnet.models.zoo import channels_last
 from msfnet.recipe import Recipe
-from msfnet.training.batchnorm import share_statistics, synced
-from msfnet.training.checkpointing import recompute_blocks
+from msfnet.training.batchnorm import average_batch_statistics, to_synced_batchnorm
+from msfnet.training.checkpointing import checkpoint_blocks
 from msfnet.training.ema import WeightAverage
 from msfnet.training.engine import Engine
 from msfnet.training.losses import make_loss
 from msfnet.training.optim import freeze, make_optimizer, set_lr
 
 # Parts of an epoch: waiting for batches, moving them to the device, augmenting, the network forward, backward with the
-# optimiser's step; and what reading took in all processes, most of it while the network was at work.
+# optimizer's step; and what reading took in all processes, most of it while the network was at work.
 TIMED = ("wait", "transfer", "augment", "forward", "backward", "read")
 
 
@@ -55,21 +55,21 @@ class Account:
 
     `failures` maps indices of training videos that could not be read to the reason, `warnings` those of damaged ones
     that were read in part; a batch goes on without the former. `repeated` holds those shorter than the clip.
-    `val_failures` are validation videos that could not be read. `sums` are of the epoch: losses, right answers, clips.
+    `val_failures` are validation videos that could not be read. `sums` are of the epoch: losses, correct answers, clips.
     """
 
     failures: dict[int, str] = field(default_factory=dict)
     warnings: dict[int, str] = field(default_factory=dict)
     val_failures: dict[int, str] = field(default_factory=dict)
-    repeated: dict[int, bool] = field(default_factory=dict)
+    padded: dict[int, bool] = field(default_factory=dict)
     sums: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TIMED, 0.0))
 
     def begin_epoch(self) -> None:
         self.sums, self.seconds = {}, dict.fromkeys(TIMED, 0.0)
 
-    def add(self, part: str, loss: float, right: float, clips: int) -> None:
-        for name, value in (("loss", loss), ("top1", right), ("clips", clips)):
+    def add(self, part: str, loss: float, correct: float, clips: int) -> None:
+        for name, value in (("loss", loss), ("top1", correct), ("clips", clips)):
             self.sums[f"{part}_{name}"] = self.sums.get(f"{part}_{name}", 0.0) + value
 
     def forget(self, part: str) -> None:
@@ -77,7 +77,7 @@ class Account:
 
     def share_findings(self) -> None:
         """Give every process what all have found of videos."""
-        for name in ("failures", "warnings", "val_failures", "repeated"):
+        for name in ("failures", "warnings", "val_failures", "padded"):
             for found in distributed.gather(getattr(self, name)):
                 getattr(self, name).update(found)
 
@@ -90,7 +90,7 @@ class Account:
 
 
 class Learner:
-    """A network, its optimiser and its augmentation on the devices of `engine`."""
+    """A network, its optimizer and its augmentation on the devices of `engine`."""
 
     def __init__(
         self, model: nn.Module, recipe: Recipe, classes: Sequence[str], engine: Engine, class_counts: Sequence[int]
@@ -102,14 +102,14 @@ class Learner:
         self.loss = make_loss(recipe.train, class_counts)
         self.account = Account()
         model = channels_last(model)
-        self.synced = self.train.sync_batchnorm and distributed.count() > 1
-        if self.synced:
-            model = synced(model)
-        freeze(model, recipe.optim.frozen)
+        self.to_synced_batchnorm = self.train.sync_batchnorm and distributed.count() > 1
+        if self.to_synced_batchnorm:
+            model = to_synced_batchnorm(model)
+        freeze(model, recipe.optim.freeze)
         if self.train.activation_checkpointing:
-            model = recompute_blocks(model)
+            model = checkpoint_blocks(model)
         self.model = model
-        self.average = WeightAverage(model, self.train.ema) if self.train.ema else None
+        self.average = WeightAverage(model, self.train.ema_decay) if self.train.ema_decay else None
         self.own_optimizer = make_optimizer(model, recipe.optim, recipe.learning_rate())
         self.forward, self.optimizer = engine.setup(model, self.own_optimizer, compiled=self.train.compile)
 
@@ -130,14 +130,14 @@ class Learner:
         shares = distributed.each(-1 if bad else n)  # an error of one process must be that of all, or these would wait
         if min(shares) < 0:
             raise BadVideoError("train", *next(found for found in distributed.gather(bad) if found))
-        if min(shares) < (1 if self.synced else 2):
+        if min(shares) < (1 if self.to_synced_batchnorm else 2):
             return None
         moment = (self.train.seed * 10_007 + epoch) * 1_000_003 + number
         torch.manual_seed(moment + (distributed.rank() << 48))
         x, targets = self._augmented(batch, torch.Generator().manual_seed(moment))
         set_lr(self.own_optimizer, lr_factor)
-        loss, right = 0.0, 0.0
-        parts = torch.arange(n).chunk(max(1, min(self.train.accumulate, int(min(shares)) // 2)))
+        loss, correct = 0.0, 0.0
+        parts = torch.arange(n).chunk(max(1, min(self.train.micro_batches, int(min(shares)) // 2)))
         for i, part in enumerate(parts):
             rows = slice(int(part[0]), int(part[-1]) + 1)
             with self.engine.without_exchange(self.forward, but=i == len(parts) - 1):
@@ -150,13 +150,13 @@ class Learner:
                 with self.timed("backward"):  # processes average their gradients: weighed, that is the whole mean
                     self.engine.backward(of_part * (len(part) * distributed.count() / sum(shares)))
             loss += value * len(part)
-            right += float((logits.argmax(1) == targets[rows].argmax(1)).sum())
+            correct += float((logits.argmax(1) == targets[rows].argmax(1)).sum())
         with self.timed("backward"):
             self.optimizer.step()
             self.optimizer.zero_grad()
             if self.average:
                 self.average.update(self.model)
-        self.account.add("train", loss, right, n)
+        self.account.add("train", loss, correct, n)
         return distributed.add_numbers(loss)[0] / sum(shares)
 
     def _note(self, batch: dict[str, Any]) -> tuple[int, str] | None:
@@ -164,9 +164,9 @@ class Learner:
         account = self.account
         account.failures |= dict(batch["failures"])
         account.warnings |= dict(batch["warnings"])
-        account.repeated |= dict.fromkeys(batch["repeated"], True)
+        account.padded |= dict.fromkeys(batch["padded"], True)
         account.seconds["read"] += batch["read_seconds"]
-        fails = account.failures and self.recipe.data.bad_videos == "fail"
+        fails = account.failures and self.recipe.data.on_unreadable_train == "fail"
         return next(iter(account.failures.items())) if fails else None
 
     def _augmented(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -192,17 +192,17 @@ class Learner:
     def validating(self) -> Iterator[None]:
         """After the last step of an epoch: within, every process holds the network that is scored and kept.
 
-        With train.ema that is the average of the weights.
+        With train.ema_decay that is the average of the weights.
         """
         self.account.forget("val")
-        share_statistics(self.model)
+        average_batch_statistics(self.model)
         with self.average.in_place_of(self.model) if self.average else nullcontext():
-            share_statistics(self.model)
+            average_batch_statistics(self.model)
             yield
 
     @torch.inference_mode()
     def validate(self, batch: dict[str, Any]) -> None:
-        """Score one centre view a video; a video that cannot be read counts as wrong."""
+        """Score one center view a video; a video that cannot be read counts as wrong."""
         account = self.account
         account.val_failures |= dict(batch["failures"])
         account.add("val", 0.0, 0.0, len(batch["failures"]))
@@ -210,7 +210,7 @@ class Learner:
             return
         self.model.eval()
         clips, labels = batch["clips"][:, 0].to(self.engine.device), batch["labels"].to(self.engine.device)
-        x = normalise(crop_views(clips, self.preprocessing.size_px, 1)[:, 0], self.preprocessing)
+        x = normalize(crop_views(clips, self.preprocessing.crop_size, 1)[:, 0], self.preprocessing)
         logits = self.engine.call(self.model, x).float()
         loss = F.cross_entropy(logits, labels, reduction="sum")
         account.add("val", float(loss), float((logits.argmax(1) == labels).sum()), len(labels))
@@ -222,7 +222,7 @@ class Learner:
         Raises BadVideoError for validation videos, as the recipe says.
         """
         self.account.share_findings()
-        if self.account.val_failures and self.recipe.data.bad_scored == "fail":
+        if self.account.val_failures and self.recipe.data.on_unreadable_eval == "fail":
             raise BadVideoError("val", *next(iter(self.account.val_failures.items())))
         sums = self._sums()
         seconds = distributed.gather(self.account.seconds)
@@ -270,12 +270,12 @@ class Learner:
 
 
 def peak_memory(device: torch.device) -> dict[str, float]:
-    """`memory_mb`: the most that this process has held, on its GPU if it has one. Empty where none tells: Windows."""
+    """`peak_memory_mib`: the most that this process has held, on its GPU if it has one. Empty where none tells: Windows."""
     if device.type == "cuda":
-        return {"memory_mb": torch.cuda.max_memory_allocated(device) / 2**20}
+        return {"peak_memory_mib": torch.cuda.max_memory_allocated(device) / 2**20}
     try:
         import resource
     except ImportError:
         return {}
     unit = 1 if sys.platform == "darwin" else 2**10
-    return {"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}
+    return {"peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}

@@ -72,12 +72,12 @@ def require_trackers(names: Sequence[str]) -> None:
     for name in names:
         tracker = TRACKERS[name]
         if tracker.module and importlib.util.find_spec(tracker.module) is None:
-            raise UserError(f"train.logger names {name}, whose package is not there: pip install {tracker.package}")
+            raise UserError(f"train.loggers names {name}, whose package is not there: pip install {tracker.package}")
 
 
 def make_loggers(recipe: Recipe, folder: Path) -> list[Logger]:
     """TensorBoard's, whose event files lie in FOLDER/logs, and those that the recipe names."""
-    names = tuple(dict.fromkeys(recipe.train.logger))
+    names = tuple(dict.fromkeys(recipe.train.loggers))
     require_trackers(names)
     tensorboard = TensorBoardLogger(folder, name=LOGS, version="", default_hp_metric=False)
     return [tensorboard, *(TRACKERS[name].make(folder) for name in names)]

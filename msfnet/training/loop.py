@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from msfnet import distributed
-from msfnet.atomic_io import replacing
+from msfnet.atomic_io import atomic_write
 from msfnet.data.loading import Batches, ReaderDiedError
 from msfnet.training.learner import Learner
 from msfnet.training.optim import lr_factor
-from msfnet.training.signals import Stopped, StopRequests
+from msfnet.training.signals import Interrupted, StopRequests
 from msfnet.types import UserError
 
 EpochRow = dict[str, float]
@@ -57,7 +57,7 @@ class Loop:
         self.epoch, self.step, self.seconds = 0, 0, 0.0
         self.resumed = self.saved = time.monotonic()  # this epoch's clock, and when the last state was written
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Take up the state that was saved last."""
         state = load_checkpoint(self.last)
         self.learner.load_state(state)
@@ -66,14 +66,14 @@ class Loop:
     def run(self, log: Log | None = None) -> None:
         """To the end of the last epoch. `log` gets numbers after each step and epoch, and how many steps there were.
 
-        Raises Stopped, when the state is saved, soon after a signal asked for it, and ReaderDiedError.
+        Raises Interrupted, when the state is saved, soon after a signal asked for it, and ReaderDiedError.
         """
         self.log = log or self.log
         with self.stop.held():
             try:
                 while self.epoch < self.epochs:
                     self._run_epoch()
-            except Stopped:
+            except Interrupted:
                 self._save()
                 raise
             except ReaderDiedError:
@@ -129,10 +129,10 @@ class Loop:
 
     def _save_or_stop(self) -> None:
         """Between two steps, and in every process at the same one."""
-        due = time.monotonic() - self.saved > 60 * self.learner.train.save_minutes
+        due = time.monotonic() - self.saved > 60 * self.learner.train.checkpoint_minutes
         wanted, due_somewhere = distributed.add_numbers(bool(self.stop.wanted), due)
         if wanted:
-            raise Stopped(self.stop.wanted or signal.SIGTERM)
+            raise Interrupted(self.stop.wanted or signal.SIGTERM)
         if due_somewhere:
             self._save()
 
@@ -163,7 +163,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()  # written to a full disk, torch would not say that it is full
     torch.save(state, buffer)
-    with replacing(folder / CHECKPOINT) as temporary:
+    with atomic_write(folder / CHECKPOINT) as temporary:
         temporary.write_bytes(buffer.getbuffer())
 
 

@@ -1,4 +1,4 @@
-"""What training minimises, and what classes of unequal size weigh in it. Knows numbers only, no network and no video.
+"""What training minimizes, and what classes of unequal size weigh in it. Knows numbers only, no network and no video.
 
 Targets are N K shares of the classes, as mixup, CutMix and label smoothing leave them; logits are N K.
 """
@@ -21,8 +21,8 @@ def make_loss(train: Train, class_counts: Sequence[int]) -> Loss:
     """The recipe's loss; `class_counts` are the training videos of each class, one or more."""
     smoothing = train.label_smoothing
     losses: dict[str, Callable[[], Loss]] = {
-        "cross-entropy": lambda: partial(F.cross_entropy, label_smoothing=smoothing),
-        "weighted": lambda: partial(weighted, weights=class_weights(class_counts), label_smoothing=smoothing),
+        "cross_entropy": lambda: partial(F.cross_entropy, label_smoothing=smoothing),
+        "class_weighted": lambda: partial(weighted, weights=class_weights(class_counts), label_smoothing=smoothing),
         "focal": lambda: partial(focal, gamma=train.focal_gamma, label_smoothing=smoothing),
     }
     return losses[train.loss]()
@@ -45,7 +45,7 @@ def weighted(logits: Tensor, targets: Tensor, *, weights: Tensor, label_smoothin
 
 
 def focal(logits: Tensor, targets: Tensor, *, gamma: float, label_smoothing: float = 0.0) -> Tensor:
-    """Mean over clips of -sum_k t_k (1 - p_k)^gamma log p_k: what is recognised already counts for little.
+    """Mean over clips of -sum_k t_k (1 - p_k)^gamma log p_k: what is recognized already counts for little.
 
     Lin et al., 2017, "Focal loss for dense object detection", for targets that may be shares. 0 is cross-entropy.
     """

@@ -1,4 +1,4 @@
-"""Optimisers and the learning rate over time. Knows torch and the recipe, not the trainer."""
+"""Optimizers and the learning rate over time. Knows torch and the recipe, not the trainer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from msfnet.types import UserError, nearest
 
 
 def make_optimizer(model: nn.Module, optim: Optim, lr: float) -> torch.optim.Optimizer:
-    """The recipe's optimiser; weight decay applies to matrices and kernels, not to norms and biases.
+    """The recipe's optimizer; weight decay applies to matrices and kernels, not to norms and biases.
 
     Its groups are of one learning rate each, the head's first; what is frozen is in none. Each group's `initial_lr` is
     what `set_lr` goes by.
@@ -69,14 +69,14 @@ def freeze(model: nn.Module, frozen: Sequence[str]) -> None:
     parts = {name: module for name, module in model.named_modules() if name}
     for name in frozen:
         if name not in parts:
-            raise UserError(f"optim.frozen: the network has no part {name!r}; {_nearest_part(name, parts)}")
+            raise UserError(f"optim.freeze: the network has no part {name!r}; {_nearest_part(name, parts)}")
         parts[name].requires_grad_(False)
         for module in parts[name].modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
                 module.register_forward_pre_hook(_stay_in_eval)
     if not any(p.requires_grad for p in model.parameters()):
-        raise UserError(f"optim.frozen: expected something left to train, found all of it frozen: {', '.join(frozen)}")
+        raise UserError(f"optim.freeze: expected something left to train, found all of it frozen: {', '.join(frozen)}")
 
 
 def _stay_in_eval(norm: nn.Module, inputs: object) -> None:
@@ -98,7 +98,7 @@ def lr_factor(optim: Optim, epoch: float, epochs: int) -> float:
     if epoch < optim.warmup_epochs:
         return max(epoch, 1e-3) / optim.warmup_epochs
     if optim.schedule == "step":
-        return float(0.1 ** (int(epoch) // optim.step_epochs))
+        return float(0.1 ** (int(epoch) // optim.decay_epochs))
     if optim.schedule == "cosine":
         progress = (epoch - optim.warmup_epochs) / max(epochs - optim.warmup_epochs, 1e-8)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -19,9 +19,9 @@ from msfnet.recipe import Recipe, load_recipe
 from msfnet.report import write_run_report
 from msfnet.training.history import ENVIRONMENT, METRICS, SCORES, read_history
 from msfnet.training.loop import EpochRow
-from msfnet.types import Scores, UserError
+from msfnet.types import EvalResult, UserError
 
-PAGE, PROBLEMS = "report.html", "problems.json"
+PAGE, PROBLEMS = "report.html", "unreadable.json"
 
 
 def write_problems(folder: Path, problems: Mapping[str, str]) -> None:
@@ -50,9 +50,9 @@ def report_run(folder: Path, page: Path | None = None) -> Path:
         facts=_facts(recipe, folder, Counter(part for _, part in split), trained, len(history)),
         history=history,
         scores=scores,
-        problems=(read_object(folder / PROBLEMS) or {}) | (scores.failed if scores else {}),
+        problems=(read_object(folder / PROBLEMS) or {}) | (scores.unreadable if scores else {}),
         trained=trained,
-        steps=math.ceil(trained.total() / recipe.train.batch),
+        steps=math.ceil(trained.total() / recipe.train.batch_size),
         strips=strips_of(environment.get("shards")),
     )
     return page
@@ -65,10 +65,10 @@ def read_split(folder: Path) -> list[tuple[str, str]]:
     return [(row.values.get("label", ""), row.values.get("split", "")) for row in read_table(folder / SPLIT)]
 
 
-def read_scores(folder: Path) -> Scores | None:
+def read_scores(folder: Path) -> EvalResult | None:
     """The test videos' scores; None for a run that has none."""
     values = read_object(folder / SCORES)
-    return Scores.from_dict(values) if values is not None else None
+    return EvalResult.from_dict(values) if values is not None else None
 
 
 def read_object(file: Path) -> dict[str, Any] | None:
@@ -97,8 +97,8 @@ def _facts(
 ) -> dict[str, str]:
     sizes = trained.most_common()
     facts = {
-        "network": f"{recipe.model.name}, width {recipe.model.width:g}",
-        "input": f"{recipe.data.frames} frames of {recipe.data.size} px",
+        "network": f"{recipe.model.name}, width {recipe.model.width_mult:g}",
+        "input": f"{recipe.clip.num_frames} frames of {recipe.clip.crop_size} px",
         "videos": ", ".join(f"{n_videos[name]} {name}" for name in ("train", "val", "test") if n_videos[name]),
         "training videos of a class": f"{sizes[-1][1]} ({sizes[-1][0]}) to {sizes[0][1]} ({sizes[0][0]})",
         "epochs": f"{epochs} of {recipe.train.epochs}",

@@ -11,7 +11,7 @@ from types import FrameType
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT") if hasattr(signal, name))
 
 
-class Stopped(KeyboardInterrupt):
+class Interrupted(KeyboardInterrupt):
     """The run was asked to stop and did, at a moment that it can go on from."""
 
     def __init__(self, signal_number: int) -> None:
@@ -20,7 +20,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequests:
-    """What was asked for so far. Outside of `held` blocks a request raises Stopped at once; within, it waits there."""
+    """What was asked for so far. Outside of `held` blocks a request raises Interrupted at once; within, it waits there."""
 
     def __init__(self) -> None:
         self.wanted = 0  # the signal's number
@@ -31,7 +31,7 @@ class StopRequests:
             raise KeyboardInterrupt
         self.wanted = signal_number
         if not self.holding:
-            raise Stopped(signal_number)
+            raise Interrupted(signal_number)
 
     @contextmanager
     def held(self, hold: bool = True) -> Iterator[None]:
@@ -39,7 +39,7 @@ class StopRequests:
         before, self.holding = self.holding, hold
         try:
             if self.wanted and not hold:
-                raise Stopped(self.wanted)
+                raise Interrupted(self.wanted)
             yield
         finally:
             self.holding = before

@@ -36,7 +36,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Lists:
-    """What a folder of lists says: every labelled video once, and what there is to say of the rest."""
+    """What a folder of lists says: every labeled video once, and what there is to say of the rest."""
 
     entries: tuple[Entry, ...]
     source: str  # "UCF101 lists", ...
@@ -67,7 +67,7 @@ class Reading:
         if not self._said(entry.title, entry.label, entry.split, entry.where):
             self.entries.append(entry)
 
-    def note_unlabelled(self, path: Path, n: int) -> None:
+    def note_unlabeled(self, path: Path, n: int) -> None:
         if n:
             self.notes.append(f"{n} videos of {path.name} have no label and are left out")
 

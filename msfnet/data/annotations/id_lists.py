@@ -56,19 +56,19 @@ def read_something_json(reading: Reading) -> None:
         for where, values in _id_records(path, (2,))
     }
     for path, split in with_split(reading.named(_JSON_LIST)):
-        unlabelled = 0
+        unlabeled = 0
         for where, video in _json_videos(path):
             clip, template = str(video["id"]).strip(), video.get("template")
             if template is None and split == "test":
                 if clip not in answers:
-                    unlabelled += 1
+                    unlabeled += 1
                     continue
                 where, template = answers[clip]
             if not isinstance(template, str) or not template.strip():
                 raise UserError(f"{where}: expected a template, found {template!r}")
             label = template.replace("[", "").replace("]", "").strip()
             reading.add(Entry(clip, spell(label, where), split, where))
-        reading.note_unlabelled(path, unlabelled)
+        reading.note_unlabeled(path, unlabeled)
 
 
 def _json_labels(reading: Reading) -> Spelling:
@@ -119,14 +119,14 @@ def read_ids(reading: Reading) -> None:
     lines = _id_records(names, (1,)) if names else ()
     spell = ordered_spelling(reading, each_once((where, values[0].strip()) for where, values in lines), names)
     for path, split in with_split(id_lists(reading.folder)):
-        unlabelled = 0
+        unlabeled = 0
         for where, clip, label in _ids_and_labels(path):
             if not label and split != "test":
                 raise UserError(f"{where}: expected a label, found none")
             if label:
                 reading.add(Entry(clip, spell(label, where), split, where))
-            unlabelled += not label
-        reading.note_unlabelled(path, unlabelled)
+            unlabeled += not label
+        reading.note_unlabeled(path, unlabeled)
 
 
 def _ids_and_labels(path: Path) -> Iterator[tuple[str, str, str]]:

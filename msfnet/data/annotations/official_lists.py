@@ -1,6 +1,6 @@
 """The official lists of the data sets, in the forms they are published in: those of UCF101, HMDB51 and Kinetics here.
 
-The format is recognised by the names and first lines of the files in a folder. Text in, entries out: where the videos
+The format is recognized by the names and first lines of the files in a folder. Text in, entries out: where the videos
 lie, and whether they are there at all, is not known here.
 """
 
@@ -18,12 +18,12 @@ from msfnet.types import UserError
 
 
 def read_lists(folder: Path, split: int) -> Lists:
-    """Recognise and read a folder of official lists.
+    """Recognize and read a folder of official lists.
 
     Raises UserError when there are none, or when a line cannot be read or contradicts another.
     """
     if not folder.is_dir():
-        raise UserError(f"expected --lists to be a folder of official lists, found {folder}")
+        raise UserError(f"expected --annotations to be a folder of official lists, found {folder}")
     for source, (is_there, read) in LIST_FORMATS.items():
         if is_there(folder):
             reading = Reading(folder, split)
@@ -117,7 +117,7 @@ def _read_kinetics(reading: Reading) -> None:
     reading.expect_one_split()
     spell = label_map(reading)
     for path in tables_with(reading.folder, *CLIP_COLUMNS):
-        columns, unlabelled = read_columns(path), 0
+        columns, unlabeled = read_columns(path), 0
         for row in read_table(path):
             label, split = row.values.get("label", "").strip(), _split_of(row.values, row.where, path)
             start, end = (_seconds(row.values[key], f"{row.where}: {key}") for key in CLIP_COLUMNS[1:])
@@ -125,12 +125,12 @@ def _read_kinetics(reading: Reading) -> None:
             if not clip or (not label and "label" in columns and split != "test"):
                 raise UserError(f"{row.where}: expected a youtube_id and a label, found {clip!r} and {label!r}")
             if not label:
-                unlabelled += 1
+                unlabeled += 1
                 continue
             others = (f"{clip}_{start}_{end}", clip)
             name = f"{clip}_{start:06d}_{end:06d}"
             reading.add(Entry(name, spell(label, row.where), split, row.where, group=clip, other_names=others))
-        reading.note_unlabelled(path, unlabelled)
+        reading.note_unlabeled(path, unlabeled)
 
 
 def _split_of(values: dict[str, str], where: str, path: Path) -> str:

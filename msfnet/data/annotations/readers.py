@@ -1,6 +1,6 @@
 """What videos there are and what they show: class folders, manifests and the official lists of the data sets.
 
-The format is recognised, not asked for. Text in, VideoItems out: no video is opened here.
+The format is recognized, not asked for. Text in, VideoItems out: no video is opened here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from msfnet.data.annotations.tables import Row, SaidBefore, read_columns, read_t
 from msfnet.data.video.frame_folders import VIDEO_SUFFIXES, is_frame_folder, is_hidden, is_video, videos_below
 from msfnet.types import UserError, VideoItem
 
-__all__ = ["MANIFEST", "Listing", "is_video", "read_data", "read_manifest", "ucf_group"]
+__all__ = ["MANIFEST", "Listing", "is_video", "read_dataset", "read_manifest", "ucf_group"]
 
 MANIFEST = "manifest.csv"
 
@@ -52,15 +52,15 @@ class Listing:
         return "; ".join((line, *self.notes))
 
 
-def read_data(data: Path, lists: Path | None = None, split: int = 1) -> Listing:
+def read_dataset(data: Path, annotations: Path | None = None, split: int = 1) -> Listing:
     """Find the videos of a data set: see `docs/commands.md` for the forms that `data` and `lists` can have.
 
     Raises UserError when a path does not exist, a class has no video, or a list cannot be read.
     """
     if not data.exists():
         raise UserError(f"expected a folder of videos or a manifest, found nothing at {data}")
-    if lists is not None:
-        listing = _read_listed(data, lists, split)
+    if annotations is not None:
+        listing = _read_listed(data, annotations, split)
     elif is_video(data) and data.is_file():
         raise UserError(
             f"expected a folder of videos or a manifest, found the video {data}; is it one for msfnet predict?"

@@ -85,7 +85,7 @@ def read_table(path: Path) -> Iterator[Row]:
 
 
 class SaidBefore:
-    """What the lines of a list have said of each video: a line may be repeated, but not contradicted."""
+    """What the lines of a list have said of each video: a line may be padded, but not contradicted."""
 
     def __init__(self) -> None:
         self._said: dict[str, tuple[tuple[str, str | None], str]] = {}

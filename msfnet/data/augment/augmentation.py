@@ -47,7 +47,7 @@ def mix(x: Tensor, targets: Tensor, mixup: float, cutmix: float, generator: torc
 
 
 def draw_box(share: float, height: int, width: int, generator: torch.Generator) -> Box:
-    """A box of the frame's shape that leaves `share` of the frame, its centre anywhere, cut off at the edges."""
+    """A box of the frame's shape that leaves `share` of the frame, its center anywhere, cut off at the edges."""
     length = math.sqrt(1 - share)
     at_y, at_x = torch.rand(2, generator=generator).tolist()
     top, bottom = (round(at_y * height + half * length * height) for half in (-0.5, 0.5))
@@ -73,18 +73,18 @@ def _beta(alpha: float, generator: torch.Generator) -> float:
     return float(np.random.default_rng(seed).beta(alpha, alpha))
 
 
-# Luma and the two axes of colour that the NTSC standard sends beside it (YIQ), each from red, green and blue.
+# Luma and the two axes of color that the NTSC standard sends beside it (YIQ), each from red, green and blue.
 YIQ = (LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
 class Augmentation:
-    """What a recipe does to a batch of training clips: crop, flip, RandAugment, colour, mixup and CutMix."""
+    """What a recipe does to a batch of training clips: crop, flip, RandAugment, color, mixup and CutMix."""
 
     def __init__(self, recipe: Recipe, classes: Sequence[str]) -> None:
         """Raises UserError for flip pairs that `classes` do not hold."""
-        self.data, self.train = recipe.data, recipe.train
+        self.augment, self.train = recipe.augment, recipe.train
         self.preprocessing = recipe.preprocessing()
-        self.mirrored = torch.tensor(mirrored_classes(recipe.data.flip_pairs, classes))
+        self.mirrored = torch.tensor(mirrored_classes(recipe.augment.flip_pairs, classes))
 
     def __call__(
         self, clips: Tensor, labels: Tensor, generator: torch.Generator, places: Sequence[int] | None = None
@@ -95,22 +95,24 @@ class Augmentation:
         part of it: what is drawn for a clip's place does not depend on which others are here. Only mixed clips find
         their partners among those that are.
         """
-        n_clips = len(clips) if places is None else self.train.batch
-        draws = torch.rand(9 + 2 * self.data.randaugment[0], n_clips, generator=generator)
+        n_clips = len(clips) if places is None else self.train.batch_size
+        draws = torch.rand(9 + 2 * self.augment.randaugment[0], n_clips, generator=generator)
         draws = draws if places is None else draws[:, list(places)]
-        of_crop, of_flip, of_colour = draws[[0, 1, 2, 5]], draws[3], draws[[4, 6, 7, 8]]
+        of_crop, of_flip, of_color = draws[[0, 1, 2, 5]], draws[3], draws[[4, 6, 7, 8]]
         with torch.autocast(clips.device.type, enabled=False):
             clips = self._crop(clips, of_crop)
-            if self.data.flip:
+            if self.augment.hflip:
                 clips, labels = self._flip(clips, labels, of_flip < 0.5)
-            clips = rand_augment(clips, *self.data.randaugment, draws[9:].unflatten(0, (self.data.randaugment[0], 2)))
-            x = INPUTS[self.preprocessing.input](self._recolour(clips, of_colour))
+            clips = rand_augment(
+                clips, *self.augment.randaugment, draws[9:].unflatten(0, (self.augment.randaugment[0], 2))
+            )
+            x = INPUTS[self.preprocessing.input](self._recolor(clips, of_color))
             targets = F.one_hot(labels, len(self.mirrored)).float()
-            return mix(x, targets, self.train.mixup, self.train.cutmix, generator)
+            return mix(x, targets, self.augment.mixup, self.augment.cutmix, generator)
 
     def _crop(self, clips: Tensor, draws: Tensor) -> Tensor:
-        frame_px, size_px = (clips.shape[2], clips.shape[3]), self.preprocessing.size_px
-        windows = draw_windows(draws, frame_px, size_px, self.data.crop_scale, self.data.crop_aspect)
+        frame_px, size_px = (clips.shape[2], clips.shape[3]), self.preprocessing.crop_size
+        windows = draw_windows(draws, frame_px, size_px, self.augment.min_crop_side, self.augment.ratio)
         return crop(clips, windows, size_px)
 
     def _flip(self, clips: Tensor, labels: Tensor, turned: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,19 +121,19 @@ class Augmentation:
         clips = torch.where(turned[:, None, None, None, None], clips.flip(3), clips)
         return clips, torch.where(turned, self.mirrored.to(labels.device)[labels], labels)
 
-    def _recolour(self, clips: Tensor, draws: Tensor) -> Tensor:
-        """Jitter contrast, brightness, saturation and hue, and normalise: N T H W 3 -> float N 3 T H W.
+    def _recolor(self, clips: Tensor, draws: Tensor) -> Tensor:
+        """Jitter contrast, brightness, saturation and hue, and normalize: N T H W 3 -> float N 3 T H W.
 
-        Levels are not cut off at black and white: all of it is one linear map of a clip's colours.
+        Levels are not cut off at black and white: all of it is one linear map of a clip's colors.
         """
-        data, x = self.data, clips.float()
-        strengths = torch.tensor([data.contrast, data.brightness, data.saturation, data.hue])
+        augment, x = self.augment, clips.float()
+        strengths = torch.tensor([augment.contrast, augment.brightness, augment.saturation, augment.hue])
         contrast, brightness, saturation, hue = strengths[:, None] * (2 * draws - 1)  # each N
-        if data.saturation or data.hue:
+        if augment.saturation or augment.hue:
             chroma = chroma_map(1 + saturation, 2 * math.pi * hue).to(x.device)
             x = (x.flatten(1, 3) @ chroma.mT).view(x.shape)
         gain = ((1 + brightness) * (1 + contrast))[:, None].to(x.device)  # N 1
-        pivot = (1 + brightness)[:, None].to(x.device) * _means(x) if data.contrast else 0
+        pivot = (1 + brightness)[:, None].to(x.device) * _means(x) if augment.contrast else 0
         contrast = contrast[:, None].to(x.device)
         mean, std = (x.new_tensor(v) for v in (self.preprocessing.mean, self.preprocessing.std))
         return scaled(x, gain / (255 * std), (-contrast * pivot / 255 - mean) / std)
@@ -146,16 +148,18 @@ def mirrored_classes(pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -
     labels = [label for pair in pairs for label in pair]
     for label in labels:
         if label not in classes:
-            raise UserError(f"data.flip_pairs: no class {label!r}; {nearest(label, classes)}")
+            raise UserError(f"augment.flip_pairs: no class {label!r}; {nearest(label, classes)}")
         if labels.count(label) > 1:
-            raise UserError(f"data.flip_pairs: expected each class once, found {label!r} {labels.count(label)} times")
+            raise UserError(
+                f"augment.flip_pairs: expected each class once, found {label!r} {labels.count(label)} times"
+            )
     for one, other in pairs:
         swapped[classes.index(one)], swapped[classes.index(other)] = classes.index(other), classes.index(one)
     return swapped
 
 
 def chroma_map(saturation: Tensor, angle: Tensor) -> Tensor:
-    """What scales colourfulness by N and turns hues by N radians: matrices N 3 3 on red, green and blue.
+    """What scales colorfulness by N and turns hues by N radians: matrices N 3 3 on red, green and blue.
 
     Greys and luma stay as they are.
     """

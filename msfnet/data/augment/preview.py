@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ from torch import Tensor
 from msfnet.data.annotations.readers import Listing
 from msfnet.data.augment.augmentation import Augmentation
 from msfnet.data.augment.randaugment import OPERATIONS, STRONGEST
-from msfnet.data.sampling import even_clips, train_sampler
+from msfnet.data.sampling import uniform_clips
 from msfnet.data.transforms import crop_views
 from msfnet.data.video.decode import read_clips
-from msfnet.recipe import Data, Recipe
+from msfnet.recipe import Recipe
 from msfnet.report import Section, plot_strips, write_page
 from msfnet.types import Frames, Indices, UserError, VideoError, VideoItem
 
@@ -42,21 +41,23 @@ class Effect:
 
 
 EFFECTS = (
-    Effect("data.crop_scale", "A window of a random size at a random place, scaled to the network's input.", 1.0, 0.5),
-    Effect("data.crop_aspect", "A window wider than high or higher than wide, stretched to a square.", 1.0, 1.78),
-    Effect("data.flip", "Half of the clips are mirrored.", False, True),
-    Effect("data.contrast", "Levels move towards or away from the clip's mean.", 0.0, 0.4),
-    Effect("data.brightness", "Levels are scaled.", 0.0, 0.4),
-    Effect("data.saturation", "Colours move towards or away from grey.", 0.0, 0.8),
-    Effect("data.hue", "Colours turn around the circle of hues; greys stay.", 0.0, 0.1),
     Effect(
-        "data.randaugment",
+        "augment.min_crop_side", "A window of a random size at a random place, scaled to the network's input.", 1.0, 0.5
+    ),
+    Effect("augment.ratio", "A window wider than high or higher than wide, stretched to a square.", 1.0, 1.78),
+    Effect("augment.hflip", "Half of the clips are mirrored.", False, True),
+    Effect("augment.contrast", "Levels move towards or away from the clip's mean.", 0.0, 0.4),
+    Effect("augment.brightness", "Levels are scaled.", 0.0, 0.4),
+    Effect("augment.saturation", "Colors move towards or away from gray.", 0.0, 0.8),
+    Effect("augment.hue", "Colors turn around the circle of hues; greys stay.", 0.0, 0.1),
+    Effect(
+        "augment.randaugment",
         "So many of the operations below, of that magnitude, drawn for each clip.",
         (0, 9.0),
         (2, 9.0),
     ),
-    Effect("train.mixup", "Each clip is blended with another of the batch, and its target too.", 0.0, 0.8),
-    Effect("train.cutmix", "Each clip gets a box of another of the batch; its target is shared by area.", 0.0, 1.0),
+    Effect("augment.mixup", "Each clip is blended with another of the batch, and its target too.", 0.0, 0.8),
+    Effect("augment.cutmix", "Each clip gets a box of another of the batch; its target is shared by area.", 0.0, 1.0),
 )
 
 
@@ -79,7 +80,6 @@ def write_augmentation_page(listing: Listing, recipe: Recipe, path: Path) -> Non
         _together(examples, recipe, listing.classes),
         *(_one_effect(effect, examples, recipe, listing.classes) for effect in EFFECTS),
         _operations(examples, recipe),
-        _temporal_jitter(examples, recipe),
     ]
     write_page(path, "Augmentation of training clips", {}, sections)
 
@@ -91,9 +91,8 @@ def _together(examples: Examples, recipe: Recipe, classes: Sequence[str]) -> Sec
     """Everything that the recipe turns on, at once."""
     strips, _ = _draw(examples, recipe, classes)
     names = " and ".join(f"{item.path.name} ({item.label})" for item in examples.items[:SHOWN])
-    lead = f"{names}, {FRAMES} frames of each: first the centre, as in scoring, then as training may see them."
+    lead = f"{names}, {FRAMES} frames of each: first the center, as in scoring, then as training may see them."
     settings = {effect.key: _value(recipe, effect.key) for effect in EFFECTS}
-    settings["data.temporal_jitter"] = recipe.data.temporal_jitter
     rows = {key: _to_text(value) for key, value in settings.items()}
     return Section("This recipe, all together", lead, _picture(strips), rows)
 
@@ -103,44 +102,23 @@ def _one_effect(effect: Effect, examples: Examples, recipe: Recipe, classes: Seq
     value = _value(recipe, effect.key)
     on = not _is_off(effect, value)
     value = value if on else effect.usual
-    if not effect.key.startswith("data.crop"):
-        examples = _centred(examples, recipe.data.size)
+    if effect.key not in ("augment.min_crop_side", "augment.ratio"):
+        examples = _centered(examples, recipe.clip.crop_size)
     strips, targets = _draw(examples, _alone(recipe, effect.key, value), classes)
     lead = f"{effect.does} Shown: {effect.key} = {_to_text(value)}, {'on' if on else 'off'} in this recipe."
-    changes_targets = effect.key.startswith("train.") or (effect.key == "data.flip" and recipe.data.flip_pairs)
+    changes_targets = effect.key in ("augment.mixup", "augment.cutmix") or (
+        effect.key == "augment.hflip" and recipe.augment.flip_pairs
+    )
     return Section(effect.key, lead, _picture(strips), targets if changes_targets else {})
 
 
 def _operations(examples: Examples, recipe: Recipe) -> Section:
     """Each operation of RandAugment, in one of its directions."""
-    magnitude = recipe.data.randaugment[1]
-    clips = _centred(examples, recipe.data.size).frames
+    magnitude = recipe.augment.randaugment[1]
+    clips = _centered(examples, recipe.clip.crop_size).frames
     strength = torch.full((len(clips),), magnitude / STRONGEST)
     strips = {name: operation(clips, strength).numpy() for name, operation in OPERATIONS.items()}
     return Section("RandAugment's operations", f"At magnitude {magnitude:g} of {STRONGEST}.", _picture(strips))
-
-
-def _temporal_jitter(examples: Examples, recipe: Recipe) -> Section:
-    """The frames of training clips without jitter and with."""
-    jitter = recipe.data.temporal_jitter or 0.5
-    names = ["without", *(f"draw {k}" for k in range(1, DRAWS + 1))]
-    plan = partial(_plan_jittered, data=recipe.data, jitter=jitter, seed=recipe.train.seed)
-    clips = [read_clips(item.path, plan, recipe.preprocessing().frame_format) for item in examples.items[:SHOWN]]
-    frames = crop_views(torch.from_numpy(np.stack([clip.frames for clip in clips])).flatten(0, 1), recipe.data.size, 1)
-    strips = frames.view(len(clips), len(names), *frames.shape[2:]).transpose(0, 1).numpy()
-    indices = [plan(clip.video_frames) for clip in clips]
-    rows = {
-        name: "; ".join(
-            f"{', '.join(map(str, of[k]))} of {clip.video_frames}" for of, clip in zip(indices, clips, strict=True)
-        )
-        for k, name in enumerate(names)
-    }
-    on = "on" if recipe.data.temporal_jitter else "off"
-    lead = (
-        f"Training frames ({recipe.data.train_sampling}) come from a random part of the video. "
-        f"Shown: data.temporal_jitter = {jitter:g}, {on} in this recipe."
-    )
-    return Section("data.temporal_jitter", lead, _picture(dict(zip(names, strips, strict=True))), rows)
 
 
 # Clips
@@ -148,7 +126,7 @@ def _temporal_jitter(examples: Examples, recipe: Recipe) -> Section:
 
 def _read_examples(listing: Listing, recipe: Recipe) -> Examples:
     """The first videos that can be read, of as many classes as there are; classes of flip pairs come first."""
-    paired = [label for pair in recipe.data.flip_pairs for label in pair]
+    paired = [label for pair in recipe.augment.flip_pairs for label in pair]
     turn: Counter[str] = Counter()
     order = []
     for item in listing.in_split("train") or listing.items:
@@ -171,25 +149,18 @@ def _read_examples(listing: Listing, recipe: Recipe) -> Examples:
 
 
 def _plan_even(video_frames: int) -> Indices:
-    return even_clips(video_frames, FRAMES, 1)
+    return uniform_clips(video_frames, FRAMES, 1)
 
 
-def _plan_jittered(video_frames: int, *, data: Data, jitter: float, seed: int) -> Indices:
-    """A training clip without jitter, then the draws with it: V T."""
-    jitters = [0.0] + [jitter] * DRAWS
-    samplers = [train_sampler(data.train_sampling, j, data.interval) for j in jitters]
-    return np.stack([draw(video_frames, FRAMES, np.random.default_rng((seed, k))) for k, draw in enumerate(samplers)])
-
-
-def _centred(examples: Examples, size_px: int) -> Examples:
+def _centered(examples: Examples, size_px: int) -> Examples:
     return Examples(examples.items, crop_views(examples.frames, size_px, 1)[:, 0], examples.labels)
 
 
 def _draw(examples: Examples, recipe: Recipe, classes: Sequence[str]) -> tuple[dict[str, Frames], dict[str, str]]:
     """The clips before and in each draw, N T H W 3, and the targets of each draw in words."""
-    in_colour = recipe.model_copy(update={"data": recipe.data.model_copy(update={"input": "rgb"})})
-    augmentation = Augmentation(in_colour, classes)
-    strips = {"before": _centred(examples, recipe.data.size).frames.numpy()}
+    in_color = recipe.model_copy(update={"clip": recipe.clip.model_copy(update={"input": "rgb"})})
+    augmentation = Augmentation(in_color, classes)
+    strips = {"before": _centered(examples, recipe.clip.crop_size).frames.numpy()}
     words = {}
     for k in range(1, DRAWS + 1):
         generator = torch.Generator().manual_seed(recipe.train.seed + k)
@@ -201,7 +172,7 @@ def _draw(examples: Examples, recipe: Recipe, classes: Sequence[str]) -> tuple[d
 
 def _to_frames(x: Tensor, recipe: Recipe) -> Frames:
     """Back from the network's input to pictures: float N 3 T H W -> uint8 N T H W 3."""
-    mean, std = torch.tensor(recipe.data.mean), torch.tensor(recipe.data.std)
+    mean, std = torch.tensor(recipe.clip.mean), torch.tensor(recipe.clip.std)
     levels = 255 * (x.permute(0, 2, 3, 4, 1) * std + mean)
     return levels.round().clamp(0, 255).to(torch.uint8).numpy()
 
@@ -228,8 +199,7 @@ def _row(clips: Frames) -> Frames:
 
 
 def _value(recipe: Recipe, key: str) -> Any:
-    table, _, name = key.partition(".")
-    return getattr(getattr(recipe, table), name)
+    return getattr(recipe.augment, key.removeprefix("augment."))
 
 
 def _is_off(effect: Effect, value: Any) -> bool:
@@ -237,15 +207,10 @@ def _is_off(effect: Effect, value: Any) -> bool:
 
 
 def _alone(recipe: Recipe, key: str, value: Any) -> Recipe:
-    """The recipe with every effect off but one."""
+    """Return the recipe with every effect off but one."""
     values = {effect.key: effect.off for effect in EFFECTS} | {key: value}
-    tables: dict[str, dict[str, Any]] = {"data": {}, "train": {}}
-    for name, setting in values.items():
-        table, _, name = name.partition(".")
-        tables[table][name] = setting
-    return recipe.model_copy(
-        update={table: getattr(recipe, table).model_copy(update=update) for table, update in tables.items()}
-    )
+    update = {name.removeprefix("augment."): setting for name, setting in values.items()}
+    return recipe.model_copy(update={"augment": recipe.augment.model_copy(update=update)})
 
 
 def _to_text(value: Any) -> str:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 Operation = Callable[[Tensor, Tensor], Tensor]
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-GREY = 128  # shown where an operation moves the frame's edge into sight
+GRAY = 128  # shown where an operation moves the frame's edge into sight
 STRONGEST = 10  # magnitude
 
 
@@ -95,21 +95,21 @@ def contrast(clips: Tensor, strengths: Tensor) -> Tensor:
 # By blending with another picture
 
 
-def colour(clips: Tensor, strengths: Tensor) -> Tensor:
-    """Each pixel towards or away from the grey of its luma."""
+def color(clips: Tensor, strengths: Tensor) -> Tensor:
+    """Each pixel towards or away from the gray of its luma."""
     x = clips.float()
-    grey = _luma(x)
-    return _to_levels(grey + (x - grey) * _factors(strengths)[:, None, None, None, None])
+    gray = _luma(x)
+    return _to_levels(gray + (x - gray) * _factors(strengths)[:, None, None, None, None])
 
 
 def sharpness(clips: Tensor, strengths: Tensor) -> Tensor:
-    """Each pixel but those on the edge towards or away from a mean of its neighbourhood."""
+    """Each pixel but those on the edge towards or away from a mean of its neighborhood."""
     x = clips.float()
     three_rows = x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]
-    neighbourhood = three_rows[..., :-2, :] + three_rows[..., 1:-1, :] + three_rows[..., 2:, :]
+    neighborhood = three_rows[..., :-2, :] + three_rows[..., 1:-1, :] + three_rows[..., 2:, :]
     smooth = x.clone()
     inside = smooth[:, :, 1:-1, 1:-1]
-    inside.mul_(4).add_(neighbourhood).div_(13)  # the pixel itself counts five times
+    inside.mul_(4).add_(neighborhood).div_(13)  # the pixel itself counts five times
     return _to_levels(torch.lerp(smooth, x, _factors(strengths)[:, None, None, None, None]))
 
 
@@ -146,7 +146,7 @@ OPERATIONS: dict[str, Operation] = {
     "equalize": equalize,
     "rotate": rotate,
     "solarize": solarize,
-    "colour": colour,
+    "color": color,
     "posterize": posterize,
     "contrast": contrast,
     "brightness": brightness,
@@ -200,11 +200,11 @@ def _move(
     x: Tensor | float = 0.0,
     y: Tensor | float = 0.0,
 ) -> Tensor:
-    """Take each pixel from where a map leads, bilinear, in coordinates from -1 to 1; beyond the frame all is grey."""
+    """Take each pixel from where a map leads, bilinear, in coordinates from -1 to 1; beyond the frame all is gray."""
     n, frames, height, width, _ = clips.shape
     numbers = (x_of_x, x_of_y, x, y_of_x, y_of_y, y)
     maps = torch.stack([torch.as_tensor(v, device=clips.device).expand(n) for v in numbers], 1).view(n, 2, 3)
     grid = F.affine_grid(maps.float(), [n, 1, height, width], align_corners=False)
-    planes = clips.permute(0, 1, 4, 2, 3).reshape(n, frames * 3, height, width).float() - GREY
-    moved = F.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + GREY
+    planes = clips.permute(0, 1, 4, 2, 3).reshape(n, frames * 3, height, width).float() - GRAY
+    moved = F.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + GRAY
     return _to_levels(moved).view(n, frames, 3, height, width).permute(0, 1, 3, 4, 2)

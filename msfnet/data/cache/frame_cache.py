@@ -97,7 +97,7 @@ class FrameCache:
             video = DECODERS[self.decoder].read_video(path, self.frame_format)
         except VideoError as error:
             if not isinstance(error.__cause__, OSError):  # that may pass; what is in the file will not
-                self._keep(name, path, np.empty((0, *self.frame_format.resize_px[::-1], 3), np.uint8), error=str(error))
+                self._keep(name, path, np.empty((0, *self.frame_format.resize[::-1], 3), np.uint8), error=str(error))
             raise
         entry = self._keep(name, path, video.frames[0], warning=video.warning)
         return _clip(entry, read_header(entry), plan)
@@ -183,7 +183,7 @@ def _clip(entry: Buffer, header: Header, plan: Plan) -> Clip:
 
 
 def choose_codec(asked: str, raw_bytes: int, budget_bytes: int) -> str:
-    """What a recipe's `data.cache_frames` comes to: "auto" is raw frames where those of all videos fit the budget."""
+    """What a recipe's `data.cache_codec` comes to: "auto" is raw frames where those of all videos fit the budget."""
     if asked != "auto":
         return asked
     return "raw" if raw_bytes <= budget_bytes else "jpeg"
@@ -201,7 +201,7 @@ def estimate_raw_bytes(paths: Sequence[Path], frame_format: FrameFormat) -> int:
 
 
 def _raw_bytes(path: Path, frame_format: FrameFormat) -> int:
-    width, height = frame_format.resize_px
+    width, height = frame_format.resize
     return count_frames(path, frame_format.fps) * width * height * 3
 
 

@@ -1,6 +1,6 @@
 """Frames to JPEG images and back, each image on its own. Knows no video and no file.
 
-Colour is kept at full resolution (4:4:4): on real clips that is closer to the frames, in fewer bytes, than 4:2:0.
+Color is kept at full resolution (4:4:4): on real clips that is closer to the frames, in fewer bytes, than 4:2:0.
 
 
 Frames to the bytes of one entry and back: what the cache and the shards keep of a decoded video.
@@ -31,7 +31,7 @@ from av.video.frame import VideoFrame
 from msfnet.types import Frames, Indices
 
 PIXELS = "yuvj444p"
-QUANTISER = 2  # FFmpeg's scale: 1 is best; 2 is about 40 dB on real clips, six to nine times smaller than the frames
+QUANTIZER = 2  # FFmpeg's scale: 1 is best; 2 is about 40 dB on real clips, six to nine times smaller than the frames
 
 
 def encode_jpeg(frames: Frames) -> Iterator[bytes]:
@@ -39,7 +39,7 @@ def encode_jpeg(frames: Frames) -> Iterator[bytes]:
     context = VideoCodecContext.create("mjpeg", "w")
     context.height, context.width = frames.shape[1:3]
     context.pix_fmt, context.time_base, context.thread_count = PIXELS, Fraction(1, 25), 1
-    context.qmin = context.qmax = QUANTISER
+    context.qmin = context.qmax = QUANTIZER
     for frame in frames:
         picture = VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(format=PIXELS)
         yield from (bytes(packet) for packet in context.encode(picture))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
-from msfnet.atomic_io import replacing
+from msfnet.atomic_io import atomic_write
 from msfnet.data.cache import ledger
 from msfnet.data.cache.ledger import LEDGER, Ledger
 
@@ -118,7 +118,7 @@ class Store:
 
     def _write(self, path: Path, data: bytes) -> None:
         with ExitStack() as until_renamed:
-            with replacing(path) as temporary:
+            with atomic_write(path) as temporary:
                 with ledger.opened(self.folder) as books:
                     self._make_room(books, len(data))
                     books.used_bytes += len(data)

@@ -114,7 +114,7 @@ class ShardIndex:
             failed = tuple(
                 (VideoItem(Path(v["path"]), v["label"], v["split"], v["group"]), v["reason"]) for v in values["failed"]
             )
-            width, height = values["resize_px"]
+            width, height = values["resize"]
             frame_format = FrameFormat((width, height), float(values.get("fps", 0)))  # older shards have every frame
             return cls(source, values["fingerprint"], classes, frame_format, splits, failed)
         except (KeyError, IndexError, TypeError, ValueError) as error:

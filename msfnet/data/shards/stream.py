@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from msfnet.data.cache.packed import DamagedEntry, read_header, unpack
 from msfnet.data.dataset import Sample, collate
 from msfnet.data.loading import Batches
-from msfnet.data.sampling import scored_clips, train_sampler
+from msfnet.data.sampling import eval_clips, train_sampler
 from msfnet.data.shards.index import Shard, ShardIndex, locate, open_file, reason, sample_key, webdataset
 from msfnet.data.shards.plan import (
     Reader,
@@ -35,7 +35,7 @@ from msfnet.data.shards.plan import (
     training_route,
     visits,
 )
-from msfnet.types import Indices, Preprocessing, Say, UserError
+from msfnet.types import Indices, Preprocessing, UserError
 
 RETRY_SECONDS = (0.5, 2.0, 8.0)  # before each further attempt at a shard that brings nothing new
 SHUFFLE_WINDOW = 128  # clips that a reader may hold; the shards themselves were filled in random order
@@ -124,20 +124,20 @@ class _Shards(IterableDataset[Sample]):
             raise DamagedEntry("the archive is damaged: the sample is not in it")
         header = read_header(entry)
         video_frames, height, width, _ = header.shape
-        if (width, height) != self.index.frame_format.resize_px or not video_frames:
+        if (width, height) != self.index.frame_format.resize or not video_frames:
             raise DamagedEntry(
                 f"expected frames of {self.index.frame_format}, found {video_frames} of {width}x{height}"
             )
         indices = plan(number, video_frames)
         frames = torch.from_numpy(unpack(entry, indices, header))
         short = video_frames < indices.shape[-1]
-        return Sample(number, self.labels[number], frames, repeated=short, warning=header.warning)
+        return Sample(number, self.labels[number], frames, padded=short, warning=header.warning)
 
 
-class TrainingShards(_Shards):
+class TrainShards(_Shards):
     """One random clip of each training video in each epoch: of this rank's, a pure function of seed, epoch and sample.
 
-    Tell it the epoch with `go_to`. Every rank yields equally many: see `plan` for the rule.
+    Tell it the epoch with `set_epoch`. Every rank yields equally many: see `plan` for the rule.
     """
 
     def __init__(
@@ -145,17 +145,16 @@ class TrainingShards(_Shards):
         *args: Any,
         sampling: str,
         seed: int,
-        temporal_jitter: float = 0.0,
         window: int = SHUFFLE_WINDOW,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.sampler = train_sampler(sampling, temporal_jitter, self.preprocessing.interval_frames)
+        self.sampler = train_sampler(sampling, self.preprocessing.frame_interval)
         self.seed, self.window = seed, window
         # In memory that workers share: those that live on from epoch to epoch must hear of the next.
         self._moment = torch.zeros(2, dtype=torch.int64).share_memory_()
 
-    def go_to(self, epoch: int, done: int = 0) -> None:
+    def set_epoch(self, epoch: int, done: int = 0) -> None:
         """Go to an epoch, or to where so many batches of it have been yielded to this rank.
 
         The rest comes exactly as it would have, as long as ranks, workers and batch are the same.
@@ -189,7 +188,7 @@ class TrainingShards(_Shards):
         return self.sampler(video_frames, self.preprocessing.read_frames, rng)[None]
 
 
-class ScoredShards(_Shards):
+class EvalShards(_Shards):
     """The clips that the videos of a split are scored by, always the same, each video in one rank's turn only.
 
     Videos that could not be packed come last, as samples with the reason, so that they can be counted as wrong.
@@ -201,7 +200,7 @@ class ScoredShards(_Shards):
         self.reasons = self.index.reasons(self.split)
         self._done = torch.zeros(1, dtype=torch.int64).share_memory_()
 
-    def go_to(self, epoch: int, done: int = 0) -> None:
+    def set_epoch(self, epoch: int, done: int = 0) -> None:
         """To where so many batches have been yielded to this rank; every epoch is the same."""
         self._done.fill_(min(done * self.batch, len(self)))
 
@@ -223,10 +222,10 @@ class ScoredShards(_Shards):
         return (Sample(first + n, self.labels[first + n], None, self.reasons[n]) for n in visit.samples)
 
     def _plan(self, number: int, video_frames: int) -> Indices:
-        return scored_clips(self.preprocessing, self.clips, video_frames)
+        return eval_clips(self.preprocessing, self.clips, video_frames)
 
 
-def make_shard_batches(videos: TrainingShards | ScoredShards, workers: int, say: Say) -> Batches:
+def make_shard_batches(videos: TrainShards | EvalShards, workers: int) -> Batches:
     """Batches of `videos`, of the size that they are planned for, read by `workers` processes."""
 
     def make() -> DataLoader[Any]:
@@ -239,7 +238,7 @@ def make_shard_batches(videos: TrainingShards | ScoredShards, workers: int, say:
             pin_memory=torch.cuda.is_available(),
         )
 
-    return Batches(make, videos.go_to, videos.batches(), say)
+    return Batches(make, videos.set_epoch, videos.batches())
 
 
 # One shard's bytes

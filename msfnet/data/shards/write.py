@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import tarfile
 import time
 from collections import deque
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from msfnet.atomic_io import replacing, write_text
+from msfnet.atomic_io import atomic_write, write_text
 from msfnet.data.annotations.readers import Listing
 from msfnet.data.cache.packed import pack
 from msfnet.data.shards.index import (
@@ -34,10 +35,12 @@ from msfnet.data.shards.index import (
     sample_key,
     shard_name,
 )
-from msfnet.data.splits import assign_splits, refuse_leaks
+from msfnet.data.splits import resolve_splits
 from msfnet.data.video.decode import read_video
 from msfnet.recipe import Recipe
-from msfnet.types import FrameFormat, Say, UserError, VideoError, VideoItem
+from msfnet.types import FrameFormat, UserError, VideoError, VideoItem
+
+log = logging.getLogger(__name__)
 
 Packed = bytes | str  # an entry, or why there is none
 
@@ -70,7 +73,7 @@ class _Job:
         return hashlib.sha256(json.dumps([settings, videos]).encode()).hexdigest()
 
 
-def write_shards(listing: Listing, recipe: Recipe, data: Path, out: Path, *, shard_bytes: int, say: Say) -> ShardIndex:
+def write_shards(listing: Listing, recipe: Recipe, data: Path, out: Path, *, shard_bytes: int) -> ShardIndex:
     """Write the videos of a data set, found at `data`, as shards into `out`; goes on with what was begun there.
 
     An archive is closed when it has reached `shard_bytes`. Videos that cannot be read are in no archive, but are
@@ -78,10 +81,8 @@ def write_shards(listing: Listing, recipe: Recipe, data: Path, out: Path, *, sha
 
     Raises UserError when `out` holds shards of other videos or settings, or the given split parts a group.
     """
-    say(listing.describe())
-    if recipe.data.groups == "keep" and not listing.official:
-        refuse_leaks(listing.items)
-    items = assign_splits(listing.items, recipe.data.val_fraction, recipe.train.seed, recipe.data.groups)
+    log.info(listing.describe())
+    items = resolve_splits(listing.items, recipe.data, recipe.train.seed, official=listing.official)
     job = _Job(
         data if data.is_dir() else data.parent,
         out,
@@ -94,13 +95,13 @@ def write_shards(listing: Listing, recipe: Recipe, data: Path, out: Path, *, sha
     index = _begun(job)
     for torn in out.glob(".part-*.tar"):  # of a process that was killed
         torn.unlink()
-    teller = _Teller(say, len(job.queue), _done(index))
-    index = _write_all(job, index, teller, max(1, recipe.data.workers))
+    teller = _Teller(len(job.queue), _done(index))
+    index = _write_all(job, index, teller, max(1, recipe.data.num_workers))
     write_text(out / INDEX, json.dumps(index.to_dict(), ensure_ascii=False))
     (out / UNFINISHED).unlink(missing_ok=True)
     for item, reason in index.failed:
-        say(f"failed: {item.path}: {reason}")
-    say(index.describe())
+        log.info(f"failed: {item.path}: {reason}")
+    log.info(index.describe())
     return index
 
 
@@ -128,7 +129,7 @@ def _begun(job: _Job) -> ShardIndex:
             index = ShardIndex.from_dict(str(job.out), json.loads((job.out / name).read_text("utf-8")))
             if index.fingerprint != fresh.fingerprint:
                 raise UserError(
-                    f"{job.out} holds shards of other videos, or of another split, size, rate or --shard-mb; "
+                    f"{job.out} holds shards of other videos, or of another split, size, rate or --shard-size-mib; "
                     "choose another --out, or delete them"
                 )
             return index
@@ -165,7 +166,7 @@ def _write_shard(job: _Job, index: ShardIndex, entries: Iterator[Packed], teller
     path, first = job.out / shard_name(split, len(shards)), sum(len(shard.items) for shard in shards)
     items: list[VideoItem] = []
     failed = list(index.failed)
-    with replacing(path) as temporary, tarfile.open(temporary, "w") as tar:
+    with atomic_write(path) as temporary, tarfile.open(temporary, "w") as tar:
         for item, entry in zip(takewhile(lambda item: item.split == split, left), entries, strict=False):
             teller.count()
             listed = job.listed(item)
@@ -218,11 +219,11 @@ def in_order(paths: Iterable[Path], work: Callable[[Path], Packed], threads: int
 class _Teller:
     """Counts videos, and says now and then how far it is."""
 
-    def __init__(self, say: Say, total: int, done: int) -> None:
-        self.say, self.total, self.first, self.done = say, total, done, done
+    def __init__(self, total: int, done: int) -> None:
+        self.total, self.first, self.done = total, done, done
         self.started = self.told = time.monotonic()
         if done:
-            say(f"going on after {done} of {total} videos")
+            log.info(f"going on after {done} of {total} videos")
 
     def count(self) -> None:
         self.done += 1
@@ -230,4 +231,4 @@ class _Teller:
         if now - self.told > TELL_SECONDS:
             self.told = now
             left_seconds = (now - self.started) / (self.done - self.first) * (self.total - self.done)
-            self.say(f"{self.done}/{self.total} videos, {left_seconds / 60:.0f} min to go")
+            log.info(f"{self.done}/{self.total} videos, {left_seconds / 60:.0f} min to go")

@@ -42,7 +42,7 @@ def read_clips(path: Path, plan: Plan, frame_format: FrameFormat, threads: int =
     Raises VideoError when no frame can be decoded.
     """
     if path.is_dir():
-        return _read_folder(path, plan, frame_format.resize_px)
+        return _read_folder(path, plan, frame_format.resize)
     with open_video(path, threads) as (container, stream):
         survey = _survey(container, stream)
         if survey.times and not survey.damage():
@@ -50,8 +50,8 @@ def read_clips(path: Path, plan: Plan, frame_format: FrameFormat, threads: int =
             indices = shown[plan(len(shown))]
             numbers, places = np.unique(indices, return_inverse=True)
             wanted = {survey.times[number]: place for place, number in enumerate(numbers.tolist())}
-            frames, found = np.empty((len(numbers), *frame_format.resize_px[::-1], 3), np.uint8), 0
-            convert = Converter(frame_format.resize_px)
+            frames, found = np.empty((len(numbers), *frame_format.resize[::-1], 3), np.uint8), 0
+            convert = Converter(frame_format.resize)
             with survey.replay(path, threads) as (source, packets):
                 for frame in _decode_chosen(source, packets, survey, wanted):
                     if frame.pts in wanted:
@@ -62,7 +62,7 @@ def read_clips(path: Path, plan: Plan, frame_format: FrameFormat, threads: int =
     scan = _scan(path, threads)
     shown = scan.timeline(frame_format.fps)
     indices = shown[plan(len(shown))]
-    converted = _scan(path, threads, Converter(frame_format.resize_px), np.unique(indices).tolist()).frames
+    converted = _scan(path, threads, Converter(frame_format.resize), np.unique(indices).tolist()).frames
     return _clip(converted, indices, len(shown), scan.damage())
 
 
@@ -73,7 +73,7 @@ def read_video(path: Path, frame_format: FrameFormat, threads: int = 1) -> Clip:
     """
     if path.is_dir() or frame_format.fps:  # of another rate, few of the file's own frames may be wanted
         return read_clips(path, lambda video_frames: np.arange(video_frames)[None], frame_format, threads)
-    scan = _scan(path, threads, Converter(frame_format.resize_px))
+    scan = _scan(path, threads, Converter(frame_format.resize))
     return _clip(scan.frames, scan.timeline(frame_format.fps)[None], scan.video_frames, scan.damage())
 
 
@@ -155,7 +155,7 @@ def pick(frames: Frames, indices: Indices, video_frames: int, warning: str | Non
     """The clip made of `frames` T H W 3 at `indices` V T."""
     all_in_order = np.array_equal(indices.ravel(), np.arange(len(frames)))  # the usual case, and no copy then
     chosen = frames.reshape(*indices.shape, *frames.shape[1:]) if all_in_order else frames[indices]
-    return Clip(chosen, video_frames, repeated=video_frames < indices.shape[-1], warning=warning)
+    return Clip(chosen, video_frames, padded=video_frames < indices.shape[-1], warning=warning)
 
 
 def _clip(frames: dict[int, Frames], indices: Indices, video_frames: int, warning: str | None = None) -> Clip:
@@ -165,7 +165,7 @@ def _clip(frames: dict[int, Frames], indices: Indices, video_frames: int, warnin
     )
 
 
-def _read_folder(path: Path, plan: Plan, resize_px: tuple[int, int]) -> Clip:
+def _read_folder(path: Path, plan: Plan, resize: tuple[int, int]) -> Clip:
     files = frame_files(path)
     if not files:
         raise VideoError("the folder holds no images")
@@ -173,7 +173,7 @@ def _read_folder(path: Path, plan: Plan, resize_px: tuple[int, int]) -> Clip:
     frames = {}
     for i in np.unique(indices).tolist():
         try:
-            frames[i] = _scan(files[i], 1, Converter(resize_px), [0]).frames[0]
+            frames[i] = _scan(files[i], 1, Converter(resize), [0]).frames[0]
         except VideoError as error:
             raise VideoError(f"{files[i].name}: {error}") from error
     return _clip(frames, indices, len(files))
@@ -244,14 +244,14 @@ def describe_damage(video_frames: int, promised: int, problems: Sequence[str]) -
 class Converter:
     """Decoded frames to RGB of one size (width, height), with a scaler that is set up once for all of them."""
 
-    def __init__(self, resize_px: tuple[int, int]) -> None:
-        self.resize_px = resize_px
+    def __init__(self, resize: tuple[int, int]) -> None:
+        self.resize = resize
         self._scaler = VideoReformatter()
 
     def __call__(self, frame: VideoFrame, into: Frames) -> None:
         """Resized, and turned upright as the file's display matrix says, into an array H W 3."""
         turns = round(frame.rotation / 90) % 4
-        width, height = reversed(self.resize_px) if turns % 2 else self.resize_px
+        width, height = reversed(self.resize) if turns % 2 else self.resize
         # FFmpeg scales to planes several times faster than to interleaved pixels.
         planar = self._scaler.reformat(frame, width, height, "gbrp", threads=1)
         stored = np.rot90(into, -turns) if turns else into
@@ -293,7 +293,7 @@ def _scan(path: Path, threads: int, convert: Converter | None = None, wanted: Co
         for number, frame in enumerate(decoded_frames(container, stream, scan.problems)):
             scan.starts.append(frame.pts)
             if convert and (wanted is None or number in wanted):
-                scan.frames[number] = np.empty((*convert.resize_px[::-1], 3), np.uint8)
+                scan.frames[number] = np.empty((*convert.resize[::-1], 3), np.uint8)
                 convert(frame, scan.frames[number])
     if not scan.starts:
         raise VideoError("no frame can be decoded" + (f": {scan.problems[0]}" if scan.problems else ""))

@@ -30,7 +30,9 @@ def require(*, cuda: bool, workers: int) -> None:
     if cuda and not torch.cuda.is_available():
         raise UserError("data.decoder torchcodec-cuda needs a GPU, found none; use torchcodec or pyav")
     if cuda and workers:
-        raise UserError(f"data.decoder torchcodec-cuda decodes on the GPU: expected data.workers=0, found {workers}")
+        raise UserError(
+            f"data.decoder torchcodec-cuda decodes on the GPU: expected data.num_workers=0, found {workers}"
+        )
 
 
 def read_clips(path: Path, plan: Plan, frame_format: FrameFormat, device: str) -> Clip:
@@ -41,11 +43,11 @@ def read_clips(path: Path, plan: Plan, frame_format: FrameFormat, device: str) -
     indices, video_frames, stream = chosen
     numbers, positions = np.unique(indices, return_inverse=True)
     try:
-        frames = _decode(path, stream, numbers, frame_format.resize_px, device)
+        frames = _decode(path, stream, numbers, frame_format.resize, device)
     except (RuntimeError, IndexError) as error:
         clip = decode.read_clips(path, plan, frame_format)
         reason = str(error).strip().splitlines()[0]
-        return Clip(clip.frames, clip.video_frames, clip.repeated, f"read by PyAV, torchcodec could not: {reason}")
+        return Clip(clip.frames, clip.video_frames, clip.padded, f"read by PyAV, torchcodec could not: {reason}")
     return pick(frames, positions.reshape(indices.shape), video_frames)
 
 
@@ -54,11 +56,11 @@ def read_video(path: Path, frame_format: FrameFormat, device: str) -> Clip:
     return read_clips(path, lambda video_frames: np.arange(video_frames)[None], frame_format, device)
 
 
-def _decode(path: Path, stream: int, numbers: Indices, resize_px: tuple[int, int], device: str) -> Frames:
+def _decode(path: Path, stream: int, numbers: Indices, resize: tuple[int, int], device: str) -> Frames:
     """Frames of these numbers of a stream, upright and resized: T H W 3."""
     from torchcodec.decoders import VideoDecoder  # type: ignore[attr-defined]
 
-    width, height = resize_px
+    width, height = resize
     decoder = VideoDecoder(path, stream_index=stream, dimension_order="NCHW", num_ffmpeg_threads=1, device=device)
     frames = decoder.get_frames_at(numbers.tolist()).data  # T 3 H W
     resized = F.interpolate(frames, size=(height, width), mode="bilinear", antialias=True)

@@ -1,0 +1,1 @@
+"""The public functions of the package, as keyword functions over the packages below; no logic."""
