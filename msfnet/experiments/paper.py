@@ -149,23 +149,23 @@ class Scale(Checked):
 
 @cache
 def read_paper() -> Paper:
-    return Paper.model_validate(tomllib.loads(_shipped("tables.toml")))
+    return Paper.model_validate(tomllib.loads(_shipped("paper_tables.toml")))
 
 
 def read_scale(name: str) -> Scale:
     """A scale by name. Raises UserError for one that there is not, with the nearest."""
-    scales = tomllib.loads(_shipped("scales.toml"))
+    scales = tomllib.loads(_shipped("presets.toml"))
     if name not in scales:
         raise UserError(f"no scale {name!r}; {nearest(name, scales)}")
     return Scale.model_validate({"name": name, **scales[name]})
 
 
 def scale_names() -> list[str]:
-    return list(tomllib.loads(_shipped("scales.toml")))
+    return list(tomllib.loads(_shipped("presets.toml")))
 
 
 def _shipped(name: str) -> str:
-    return (resources.files("msfnet") / "reproduce" / name).read_text("utf-8")
+    return (resources.files("msfnet.experiments") / name).read_text("utf-8")
 
 
 def _toml(value: Any) -> str:
