@@ -1,6 +1,6 @@
-"""A recipe: everything that decides a training run, as a TOML file of four tables, checked once when it is read.
+"""A recipe: every setting of a training run, as a frozen value of six tables that is read from and written to TOML.
 
-It knows names and numbers only: no network, no video and no trainer is touched here.
+It is validated once, when it is built. It holds names and numbers only: no network, video or trainer is created here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -23,12 +23,11 @@ Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Operations = Annotated[int, Field(ge=0)]
 Magnitude = Annotated[float, Field(ge=0, le=10)]
-
-
 Tracker = Literal["csv", "wandb", "mlflow", "comet"]
+Overrides: TypeAlias = Mapping[str, Any] | Iterable[str]  # {"optim.lr": 0.1} or ["optim.lr=0.1"]
 
 
-def _as_tuple(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     """Return a single name as a list of one."""
     return [value] if isinstance(value, str) else value
 
@@ -105,7 +104,7 @@ class Data(Table):
         ge=0,
         le=1,
         description="how strongly rare classes are oversampled: a class of n training videos is drawn in proportion "
-        "to n to the power of 1 - `class_balance`; 0 shows every video once an epoch, 1 shows all classes equally often",
+        "to n to the power of 1 - `class_balance`; 0 shows every video once an epoch, 1 all classes equally often",
     )
     decoder: Literal["pyav", "torchcodec", "torchcodec-cuda"] = Field(
         "pyav",
@@ -263,14 +262,18 @@ class Train(Table):
     )
     label_smoothing: Fraction = Field(0.0, description="share of the target spread evenly over all classes")
     focal_gamma: float = Field(2.0, ge=0, description="focusing parameter of `focal`; 0 is cross-entropy")
-    loggers: Annotated[tuple[Tracker, ...], BeforeValidator(_as_tuple)] = Field(
+    loggers: Annotated[tuple[Tracker, ...], BeforeValidator(_as_list)] = Field(
         (),
         description="experiment trackers besides TensorBoard: `csv`, `wandb`, `mlflow`, `comet`; one name or a list",
     )
 
 
 class Recipe(Table):
-    """One training run: six tables of keys. The recipes in `msfnet/recipes` are examples."""
+    """The settings of one training run, in six tables; `docs/recipes.md` describes every key.
+
+    Each table is given as a mapping, and keys that are left out keep their defaults:
+    `Recipe(train={"epochs": 5}, optim={"lr": 0.01})`. `load_recipe` reads the bundled recipes and TOML files.
+    """
 
     model: Model = Model()
     clip: ClipTable = ClipTable()
@@ -278,6 +281,21 @@ class Recipe(Table):
     augment: Augment = Augment()
     optim: Optim = Optim()
     train: Train = Train()
+
+    def __init__(self, **tables: Any) -> None:
+        """Validate the tables.
+
+        Args:
+            **tables: `model`, `clip`, `data`, `augment`, `optim` and `train`, each a mapping of keys to values.
+
+        Raises:
+            UserError: A table or key does not exist (the message names similar ones) or a value is invalid.
+        """
+        try:
+            super().__init__(**tables)
+        except ValidationError as error:
+            raise UserError(_explain(error)) from error
+        self.preprocessing()  # its own checks, while the user can still correct the recipe
 
     def preprocessing(self) -> Preprocessing:
         """Return the preprocessing that is saved in the checkpoint: the table `[clip]` without `train_sampling`."""
@@ -307,14 +325,15 @@ class Recipe(Table):
         return own | self.model.kwargs
 
     def learning_rate(self) -> float:
-        """The highest in use: `optim.lr` tied to the batch of a step, however many processes and parts share it."""
+        """Return the peak learning rate: `optim.lr` scaled linearly from `optim.base_batch_size` to the batch size."""
         return self.optim.lr * self.train.batch_size / self.optim.base_batch_size
 
     def flat(self) -> dict[str, Any]:
-        """Every value under its dotted key, those of `model.kwargs` too."""
+        """Return every value under its dotted key, such as `optim.lr` or `model.kwargs.num_splits`."""
         return _flat(self.model_dump(mode="json"))
 
     def to_toml(self) -> str:
+        """Return the recipe as TOML that `load_recipe` reads back to an equal recipe."""
         return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
@@ -326,55 +345,46 @@ def _frame_size(resize: tuple[int, int] | int | None, crop_size: int) -> tuple[i
     return resize or resize_for(crop_size)
 
 
-def shipped_recipes() -> dict[str, str]:
-    """The text of each recipe that comes with the package, by name."""
+def bundled_recipes() -> dict[str, str]:
+    """Return the TOML text of each recipe that comes with the package, by name."""
     folder = resources.files("msfnet") / "recipes"
     texts = {f.name.removesuffix(".toml"): f.read_text("utf-8") for f in folder.iterdir() if f.name.endswith(".toml")}
     return dict(sorted(texts.items()))
 
 
-def load_recipe(name_or_file: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a shipped recipe by name or any TOML file, then apply `table.key=value` overrides in order.
+def load_recipe(name_or_file: str | Path, overrides: Overrides = ()) -> Recipe:
+    """Read a bundled recipe by its name, or any TOML file, and override some of its keys.
 
-    Raises UserError for a recipe that is not there, a key that no recipe has (with the nearest ones), a value of the
-    wrong kind, or text that is not TOML.
+    Args:
+        name_or_file: Name of a bundled recipe, such as `small`, or path of a TOML file.
+        overrides: Keys to change: a mapping such as `{"optim.lr": 0.1}`, or texts such as `"optim.lr=0.1"`, whose
+            values are TOML or plain names. They are applied in order.
+
+    Raises:
+        UserError: The recipe does not exist, the file is not TOML, a key does not exist (the message names similar
+            ones) or a value is invalid.
     """
-    texts = shipped_recipes()
-    if name_or_file in texts:
-        text = texts[name_or_file]
-    elif Path(name_or_file).is_file():
-        text = Path(name_or_file).read_text("utf-8")
+    name, texts = str(name_or_file), bundled_recipes()
+    if name in texts:
+        text = texts[name]
+    elif Path(name).is_file():
+        text = Path(name).read_text("utf-8")
     else:
-        raise UserError(f"no recipe or file {name_or_file!r}; {nearest(name_or_file, texts)}")
+        raise UserError(f"expected the name of a recipe or a TOML file, found {name!r}; {nearest(name, texts)}")
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"recipe {name_or_file} is not valid TOML: {error}") from error
-    for override in overrides:
-        _set(values, override)
-    return make_recipe(values)
+        raise UserError(f"recipe {name} is not valid TOML: {error}") from error
+    return _overridden(values, overrides)
 
 
-def change(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
-    """The recipe with other values, `table.key=value` each. Raises UserError as `load_recipe` does."""
-    values = recipe.model_dump(exclude_none=True)
-    for override in overrides:
-        _set(values, override)
-    return make_recipe(values)
-
-
-def make_recipe(values: Mapping[str, Any]) -> Recipe:
-    """Check nested values and make the recipe of them; the first thing that is wrong is a UserError."""
-    try:
-        recipe = Recipe.model_validate(values)
-    except ValidationError as error:
-        raise UserError(_explain(error)) from error
-    recipe.preprocessing()  # its own checks, while the user can still mend the recipe
-    return recipe
+def change(recipe: Recipe, overrides: Overrides) -> Recipe:
+    """Return a copy of a recipe with some keys overridden, with `overrides` and errors as in `load_recipe`."""
+    return _overridden(recipe.model_dump(exclude_none=True), overrides)
 
 
 def recipe_keys() -> list[str]:
-    """Every `table.key`."""
+    """Return every `table.key` of a recipe, in order."""
     tables = {name: type(table) for name, table in Recipe()}
     return [f"{name}.{key}" for name, table in tables.items() for key in table.model_fields]
 
@@ -387,20 +397,32 @@ def _flat(tables: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return values
 
 
-def _set(values: dict[str, Any], override: str) -> None:
+def _overridden(values: dict[str, Any], overrides: Overrides) -> Recipe:
+    """Build a recipe from nested values, which are changed in place."""
+    pairs = overrides.items() if isinstance(overrides, Mapping) else map(_parse_override, overrides)
+    for key, value in pairs:
+        _set(values, key, value)
+    return Recipe(**values)
+
+
+def _parse_override(override: str) -> tuple[str, Any]:
     key, equals, text = override.partition("=")
     if not equals:
         raise UserError(f"expected --set table.key=value, found {override!r}")
-    *tables, last = key.strip().split(".")
+    return key.strip(), _parse_value(text.strip())
+
+
+def _set(values: dict[str, Any], dotted_key: str, value: Any) -> None:
+    *tables, last = dotted_key.split(".")
     for table in tables:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
-            raise UserError(f"--set {override}: {table} is a key, not a table")
-    values[last] = _parse_value(text.strip())
+            raise UserError(f"expected a recipe key table.key, found {dotted_key!r}: {table} is a key, not a table")
+    values[last] = value
 
 
 def _parse_value(text: str) -> Any:
-    """A TOML value where the text is one, else the text itself, so that names need no quotes."""
+    """Parse a TOML value; text that is not TOML is returned as it is, so that names need no quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -408,19 +430,15 @@ def _parse_value(text: str) -> Any:
 
 
 def _explain(error: ValidationError) -> str:
+    """Return the first problem of a recipe as one line."""
     errors = error.errors()
     key, found = _key(errors[0]), errors[0]["input"]
     if errors[0]["type"] == "extra_forbidden":
-        while isinstance(found, dict) and len(found) == 1:  # a table that no recipe has: name the key within, too
+        while isinstance(found, dict) and len(found) == 1:  # an unknown table: name the key in it as well
             ((last, found),) = found.items()
             key += f".{last}"
-        known = recipe_keys()
-        close = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or [
-            known_key for known_key in known if known_key.partition(".")[2] == key.rpartition(".")[2]
-        ]
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(known)}"
-        return f"no recipe key {key!r}; {hint}"
-    # A key that takes values of several kinds has one error for each kind.
+        return f"no recipe key {key!r}; {_similar_keys(key)}"
+    # A key that takes values of several types has one error for each type.
     reasons = dict.fromkeys(e["msg"][0].lower() + e["msg"][1:] for e in errors if _key(e) == key)
     hint = ""
     if errors[0]["type"] == "literal_error" and isinstance(found, str):
@@ -429,5 +447,27 @@ def _explain(error: ValidationError) -> str:
     return f"recipe key {key}: {' or '.join(reasons)}, found {found!r}{hint}"
 
 
+def _similar_keys(key: str) -> str:
+    """Return a clause that names the keys that an unknown one may stand for."""
+    known, parts = recipe_keys(), key.split(".")
+    own = [full for full in known if full.startswith(f"{parts[0]}.")]
+    words = parts[1:] if own else parts
+    exact = [full for full in known if full.partition(".")[2] in words]  # the right key in the wrong table
+    close = exact or _close(words, own, 0.5) or _close(words, known, 0.6)
+    if close:
+        close.sort(key=lambda full: difflib.SequenceMatcher(None, full, key).ratio(), reverse=True)
+        return f"did you mean {' or '.join(close[:3])}?"
+    return f"there are: {', '.join(own or known)}"
+
+
+def _close(words: Iterable[str], keys: Iterable[str], cutoff: float) -> list[str]:
+    """Return the keys whose names contain one of the words or are spelled like it."""
+    names = {full: full.partition(".")[2] for full in keys}
+    close = {name for word in words for name in difflib.get_close_matches(word, names.values(), cutoff=cutoff)}
+    containing = [full for full, name in names.items() if any(word in name for word in words)]
+    return containing or [full for full, name in names.items() if name in close]
+
+
 def _key(error: ErrorDetails) -> str:
-    return ".".join(str(part) for part in error["loc"] if part not in ("constrained-int", "literal['auto']"))
+    """Return the dotted key of an error, without pydantic's names for the alternatives of a union."""
+    return ".".join(str(part) for part in error["loc"] if isinstance(part, int) or part.isidentifier())

@@ -1,26 +1,28 @@
-"""Recipes: the shipped ones, what --set reaches, and what is refused."""
+"""Recipes: the bundled ones, overrides, and the errors for what cannot be."""
 
 import json
+import pickle
 
 import pytest
 import tomli_w
 
 from msfnet.models.registry import create_model
-from msfnet.recipe import Recipe, change, load_recipe, recipe_keys, shipped_recipes
+from msfnet.recipe import Recipe, bundled_recipes, change, load_recipe, recipe_keys
 from msfnet.training.optim import lr_factor, make_optimizer
 from msfnet.types import Preprocessing, UserError, Views, resize_for
 
 
-def test_shipped_recipes_are_these():
-    assert list(shipped_recipes()) == ["best", "demo", "paper", "small"]
+def test_bundled_recipes():
+    assert list(bundled_recipes()) == ["best", "demo", "paper", "small"]
 
 
 @pytest.mark.parametrize("name", ["best", "demo", "paper", "small"])
-def test_shipped_recipe_makes_its_network_and_says_where_it_comes_from(name):
+def test_bundled_recipe_builds_its_network(name):
+    """Its header names the command, the cost and the expected score."""
     recipe = load_recipe(name)
     model = create_model(recipe.model.name, 4, width_mult=recipe.model.width_mult, **recipe.model.kwargs)
     make_optimizer(model, recipe.optim, recipe.learning_rate())
-    header = shipped_recipes()[name].partition("[model]")[0]
+    header = bundled_recipes()[name].partition("[model]")[0]
     for word in ("Command:", "Cost:", "Expected:"):
         assert word in header
 
@@ -42,9 +44,9 @@ def test_round_trip_through_toml(name, tmp_path):
     assert load_recipe(str(tmp_path / "r.toml")) == recipe
 
 
-def test_the_contracts_keys_are_there():
-    promised = "model.name model.width_mult model.pretrained clip.num_frames clip.crop_size data.cache train.epochs train.batch_size train.seed "
-    promised += "train.devices train.precision optim.name optim.lr optim.schedule"
+def test_documented_keys_exist():
+    promised = "model.name model.width_mult model.pretrained clip.num_frames clip.crop_size data.cache train.epochs "
+    promised += "train.batch_size train.seed train.devices train.precision optim.name optim.lr optim.schedule"
     assert set(promised.split()) <= set(recipe_keys())
 
 
@@ -57,7 +59,7 @@ def test_set_reaches_every_key(key):
     now = getattr(getattr(load_recipe("small"), table), name)
     if name == "views":
         value = "2x3"
-    elif name == "arguments":
+    elif name == "kwargs":
         value = {"num_splits": 5}
     elif name == "resize":
         value = (200, 100)
@@ -65,13 +67,13 @@ def test_set_reaches_every_key(key):
         value = (0.1, 0.2, 0.3)
     elif name == "flip_pairs":
         value = (("GoLeft", "GoRight"), ("Push", "Pull"))
-    elif name == "frozen":
+    elif name == "freeze":
         value = ("stem", "layer1.0")
-    elif name == "logger":
+    elif name == "loggers":
         value = ("csv", "wandb")
     elif name == "randaugment":
         value = (2, 7.5)
-    elif name == "crop_aspect":
+    elif name == "ratio":
         value = 1.33
     elif name == "devices":
         value = 2
@@ -94,13 +96,13 @@ def test_set_reaches_every_key(key):
         (["model.kwargs.num_splits=4", "model.kwargs={placement = 'c'}"], {"placement": "c"}),
     ],
 )
-def test_set_reaches_the_default_kwargs_the_network(overrides, arguments):
+def test_set_reaches_keys_of_model_kwargs(overrides, arguments):
     recipe = load_recipe("small", overrides)
     assert recipe.model.kwargs == arguments
     assert change(load_recipe("small"), overrides) == recipe
 
 
-def test_change_leaves_the_rest_of_a_recipe_and_refuses_as_set_does():
+def test_change_overrides_keys_of_a_copy():
     recipe = load_recipe("small", ["model.kwargs.num_splits=4"])
     changed = change(recipe, ["optim.lr=0.3", "clip.resize=[90, 80]", "model.kwargs.placement=c"])
     assert (changed.optim.lr, changed.clip.resize) == (0.3, (90, 80))
@@ -116,14 +118,17 @@ def test_change_leaves_the_rest_of_a_recipe_and_refuses_as_set_does():
     [
         ("train.epoch=3", "did you mean train.epochs"),
         ("trian.epochs=3", "no recipe key 'trian.epochs'; did you mean train.epochs"),
-        ("kwargs.num_splits=4", "no recipe key 'arguments.groups'; did you mean .*model.kwargs"),
-        ("model.argument.groups=4", "no recipe key 'model.argument.groups'; did you mean model.kwargs"),
+        ("kwargs.num_splits=4", "no recipe key 'kwargs.num_splits'; did you mean model.kwargs?"),
+        ("model.kwarg.num_splits=4", "no recipe key 'model.kwarg.num_splits'; did you mean model.kwargs?"),
+        ("train.lr=0.1", r"no recipe key 'train.lr'; did you mean optim.lr\?"),
+        ("modle.name=c3d", "did you mean model.name or optim.name"),
         ("epochs=3", "no recipe key 'epochs'; did you mean train.epochs"),
         ("clip.resize=[86]", "recipe key clip.resize.1: field required"),
         ("clip.mean=[0.1, 0.2, x]", "recipe key clip.mean: .*found '.0.1, 0.2, x.'"),
         ("optim.lr=inf", "finite number, found inf"),
         ("train.devices=0", "'auto' or .* greater than 0, found 0"),
-        ("optim.learning_rate=3", "no recipe key 'optim.learning_rate'"),
+        ("optim.momentum=3", "no recipe key 'optim.momentum'; there are: optim.name, optim.lr, .*optim.freeze$"),
+        ("zzz.zzz=3", "no recipe key 'zzz.zzz'; there are: model.name, .*train.loggers$"),
         ("data.frame=3", "did you mean clip.num_frames"),
         ("model=3", "recipe key model"),
         ("train.epochs", "expected --set table.key=value"),
@@ -148,13 +153,46 @@ def test_change_leaves_the_rest_of_a_recipe_and_refuses_as_set_does():
         ("optim.freeze=stem", "recipe key optim.freeze: .*found 'stem'"),
         ("train.loss=focus", "'cross_entropy', 'class_weighted' or 'focal', found 'focus'"),
         ("augment.ratio=0.5", "greater than or equal to 1, found 0.5"),
-        ("model.name.x=1", "name is a key, not a table"),
+        ("model.name.x=1", "found 'model.name.x': name is a key, not a table"),
     ],
 )
-def test_what_cannot_be_is_refused(override, message):
+def test_invalid_settings_are_errors_of_one_line(override, message):
     with pytest.raises(UserError, match=message) as error:
         load_recipe("small", [override])
     assert "\n" not in str(error.value)
+
+
+def test_recipe_from_keywords():
+    recipe = Recipe(train={"epochs": 5}, optim={"lr": 0.01, "freeze": ["stem"]}, model={"kwargs": {"num_splits": 4}})
+    assert (recipe.train.epochs, recipe.optim.lr, recipe.optim.freeze) == (5, 0.01, ("stem",))
+    assert recipe.train.batch_size == Recipe().train.batch_size
+    assert recipe.model_kwargs()["num_splits"] == 4
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"train": {"epoch": 3}}, "no recipe key 'train.epoch'; did you mean train.epochs?"),
+        ({"trian": {"epochs": 3}}, "no recipe key 'trian.epochs'; did you mean train.epochs?"),
+        ({"train": {"epochs": 0}}, "recipe key train.epochs: input should be greater than 0, found 0"),
+        ({"train": 3}, "recipe key train: .*found 3"),
+        ({"clip": {"resize": [40, 40]}}, "at least the crop's"),
+    ],
+)
+def test_wrong_keywords_are_errors_of_one_line(tables, message):
+    with pytest.raises(UserError, match=message) as error:
+        Recipe(**tables)
+    assert "\n" not in str(error.value)
+
+
+def test_overrides_as_a_mapping():
+    overrides = {"optim.lr": 0.3, "clip.resize": (90, 80), "model.kwargs.placement": "c"}
+    recipe = load_recipe("small", overrides)
+    assert (recipe.optim.lr, recipe.clip.resize, recipe.model.kwargs) == (0.3, (90, 80), {"placement": "c"})
+    assert recipe == load_recipe("small", ["optim.lr=0.3", "clip.resize=[90, 80]", "model.kwargs.placement=c"])
+    with pytest.raises(UserError, match=r"did you mean optim\.lr"):
+        load_recipe("small", {"optim.rl": 0.3})
 
 
 def test_unknown_recipe_and_bad_toml(tmp_path):

@@ -74,7 +74,7 @@ def test_weights_of_before_there_was_a_choice_are_of_rgb():
     old = PAPER.to_dict()
     del old["input"]
     assert Preprocessing.from_dict(old) == PAPER
-    with pytest.raises(UserError, match=r"expected an input of rgb, difference, rgb\+difference, found 'flow'"):
+    with pytest.raises(UserError, match=r"expected the input rgb or rgb_diff or rgb\+rgb_diff, found 'flow'"):
         Preprocessing.from_dict(old | {"input": "flow"})
 
 
