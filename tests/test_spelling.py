@@ -1,4 +1,4 @@
-"""The words of the repository: the terms of the field in American spelling, in pages, comments, docstrings and messages.
+"""The words of the repository: terms of the field in American spelling, in pages, comments, docstrings and messages.
 
 Every entry of `SAY` is a pattern that must not be written, with the words to write instead. In a pattern, a space
 matches any white space, so that phrases are found across line breaks.
@@ -59,7 +59,8 @@ SAY = {
     r"(shut|open) gates?|gates? (is|are) (shut|open)": "saturated at 0 or 1",
     r"frames? lie": "frames are",
     # Archaic words
-    r"whilst|amongst|thereof|therein|thereby|wherein|whereof|whence|hence(forth)?|hitherto|herein|thrice|nought|ere": "",
+    r"whilst|amongst|hence(forth)?|hitherto|herein|thrice|nought|ere": "",
+    r"(there|where)(of|in|by)|whence": "",
     r"all the same": "anyway",
     r"or (its|their) like|and the like": "or a similar one",
     r"of no more use|of no use any more": "unusable",
