@@ -70,20 +70,25 @@ def kill_once_there(command, file):
 
 @contextmanager
 def page_in_browser(page_file):
-    """A page that the program wrote, in Chromium: nothing is fetched, no script fails, nothing sticks out sideways."""
+    """Open a page that the program wrote in Chromium.
+
+    Afterwards no script has failed, nothing was fetched, and the page is not wider than a desktop or a phone window.
+    """
     from playwright.sync_api import sync_playwright
 
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     chromium = _tool("chromium", "google-chrome", "chromium-browser")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        page = browser.new_page(viewport={"width_mult": 1000, "height": 800})
+        page = browser.new_page(viewport={"width": 1000, "height": 800})
         requests, errors = [], []
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: errors.append(error))
         page.goto(page_file.resolve().as_uri())
         yield page
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        for width_px in (1000, 390):
+            page.set_viewport_size({"width": width_px, "height": 800})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width_px
         assert errors == []
         assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
         browser.close()

@@ -28,7 +28,9 @@ def test_the_command_makes_the_page_of_a_run_anew_as_training_left_it(run, capsy
     assert end.value.code == 0
     assert capsys.readouterr().out.strip() == str(run / "report.html")
     assert (run / "report.html").read_text("utf-8") == before
-    assert {"Learning", "Classes", "Confusion", "Where the time went"} <= set(re.findall("<h2>(.*)</h2>", before))
+    assert {"Training curves", "Accuracy per class", "Confusion matrix", "Step time"} <= set(
+        re.findall("<h2>(.*)</h2>", before)
+    )
     assert "data:image/jpeg" in before
     assert len(before) < 1_000_000
 
@@ -37,14 +39,14 @@ def test_parts_that_are_missing_are_left_out(run):
     for name in ("scores.json", "weights.safetensors", "unreadable.json", "environment.json"):
         (run / name).unlink()
     text = page_of(run)
-    assert "Learning" in text
-    assert not [title for title in ("Confusion", "best weights", "could not be read") if title in text]
+    assert "Training curves" in text
+    assert not [title for title in ("Confusion matrix", "best weights", "Unreadable") if title in text]
 
 
-def test_problems_are_kept_older_histories_told_and_videos_that_have_gone_named(run):
+def test_unreadable_and_removed_videos_are_named(run):
     (run / "unreadable.json").write_text('{"/data/broken.mp4": "no video stream"}', "utf-8")
     (run / "metrics.csv").write_text(
-        "epoch,lr,train_loss,train_top1,val_loss,val_top1,seconds,wait_seconds,network_seconds\n"
+        "epoch,lr,train_loss,train_top1,val_loss,val_top1,seconds,data_seconds,forward_seconds\n"
         "1,0.1,2,0.1,2,0.1,5,1,3\n2,0.1,1,0.2,,,5,1,3\n",
         "utf-8",
     )
@@ -52,7 +54,7 @@ def test_problems_are_kept_older_histories_told_and_videos_that_have_gone_named(
     (run / "scores.json").write_text(text, "utf-8")
     page = page_of(run)
     assert "/data/broken.mp4" in page
-    assert "the network</td>" in page
+    assert "data loading</td>" in page
     assert "data:image/jpeg" not in page
     assert ".gone" in page
 

@@ -22,7 +22,7 @@ from msfnet.inference.evaluation import RECIPE
 from msfnet.models.checkpoint import WEIGHTS, read_header
 from msfnet.models.registry import ModelSummary, summarize
 from msfnet.recipe import load_recipe
-from msfnet.report import Rows
+from msfnet.report import EpochRows
 from msfnet.training.history import METRICS, SCORES
 from msfnet.training.report import read_epochs, read_scores, read_split
 from msfnet.types import EvalResult, ScoredVideo, UserError
@@ -35,7 +35,7 @@ class Run:
     folder: Path
     name: str  # its folder's path, as short as tells the runs apart
     recipe: dict[str, Any]
-    history: Rows
+    history: EpochRows
     scores: EvalResult | None
     summary: ModelSummary
 
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def test_top1(self) -> float | None:
-        return self.scores.video["top1"] if self.scores else None
+        return self.scores.video.top1 if self.scores else None
 
     @property
     def balanced(self) -> float | None:
@@ -170,7 +170,7 @@ class SeedGroup:
         values = [getattr(run, name) for run in self.runs]
         if any(value is None for value in values):
             return None, None
-        return metrics.mean_and_spread(values)
+        return metrics.mean_and_std(values)
 
 
 def seed_groups(runs: Sequence[Run]) -> list[SeedGroup]:
@@ -224,7 +224,7 @@ def _duel(first: Run, second: Run) -> Duel | None:
         return None
     counts = Counter((a.correct, b.correct) for a, b in pairs)
     only_first, only_second = counts[True, False], counts[False, True]
-    p = metrics.mcnemar(only_first, only_second)
+    p = metrics.sign_flip_test(np.array([int(a.correct) - int(b.correct) for a, b in pairs]))
     return Duel(first, second, len(pairs), counts[True, True], only_first, only_second, p)
 
 

@@ -25,7 +25,7 @@ from msfnet.experiments.paper import Network, Plan, Row
 from msfnet.inference.evaluation import RECIPE
 from msfnet.models.registry import ModelSummary, summarize
 from msfnet.recipe import Recipe, load_recipe
-from msfnet.report import Rows
+from msfnet.report import EpochRows
 from msfnet.training.history import ENVIRONMENT
 from msfnet.training.report import read_object, read_split
 from msfnet.types import Bools, Ints, UserError
@@ -43,7 +43,7 @@ class Record:
     environment: Mapping[str, Any]
     n_classes: int
     n_videos: Mapping[str, int]  # of train, val and test
-    history: Rows
+    history: EpochRows
     correct: Mapping[str, bool]
 
     @property
@@ -146,7 +146,7 @@ class RowResult:
     @property
     def spread(self) -> float | None:
         """Standard deviation of a sample, from two runs on."""
-        return metrics.mean_and_spread(self.top1)[1] if len(self.runs) > 1 else None
+        return metrics.mean_and_std(self.top1)[1] if len(self.runs) > 1 else None
 
     def to_dict(self) -> dict[str, Any]:
         printed, trained = self.row.printed, self.runs[0].summary if self.runs else None

@@ -1,48 +1,30 @@
-"""EvalResult and histories to pictures and pages. A page is one file: its pictures are inside it."""
+"""Training histories and evaluation results as plots and as HTML pages of one file each."""
 
-from msfnet.report.page import Section, Table, to_jpeg, to_png, write_page
-from msfnet.report.plots import (
-    INK,
-    TRAIN_COLOR,
-    VAL_COLOR,
-    Rows,
-    plot_confusion,
-    plot_curves,
-    plot_history,
-    plot_strips,
+from msfnet.report.evaluation import (
+    evaluation_markdown,
+    evaluation_sections,
+    evaluation_tiles,
+    write_evaluation_report,
 )
-from msfnet.report.run_report import bottleneck, time_sections, time_shares, write_run_report
-from msfnet.report.scores import (
-    Strips,
-    no_strips,
-    score_sections,
-    score_tiles,
-    scores_markdown,
-    write_scores_report,
-)
+from msfnet.report.page import Section, Table, to_png, write_page
+from msfnet.report.plots import INK, TRAIN_COLOR, VAL_COLOR, EpochRows, plot_curves, plot_frames, plot_history
+from msfnet.report.run_report import write_run_report
 
 __all__ = [
     "INK",
     "TRAIN_COLOR",
     "VAL_COLOR",
-    "Rows",
+    "EpochRows",
     "Section",
-    "Strips",
     "Table",
-    "bottleneck",
-    "no_strips",
-    "plot_confusion",
+    "evaluation_markdown",
+    "evaluation_sections",
+    "evaluation_tiles",
     "plot_curves",
+    "plot_frames",
     "plot_history",
-    "plot_strips",
-    "score_sections",
-    "score_tiles",
-    "scores_markdown",
-    "time_sections",
-    "time_shares",
-    "to_jpeg",
     "to_png",
+    "write_evaluation_report",
     "write_page",
     "write_run_report",
-    "write_scores_report",
 ]

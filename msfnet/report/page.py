@@ -1,4 +1,4 @@
-"""Parts of a page, and the page: one file, its pictures inside it."""
+"""Sections of an HTML page, and the page itself: one file with its pictures embedded, which loads nothing else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from msfnet.types import Frames
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of as many cells as there are columns."""
+    """A table of text. Every row has one cell per column."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -27,9 +27,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a page: any of a sentence, a picture, a table and a table of bars (shares from 0 to 1).
+    """A section of a page. Parts that are empty are left out.
 
-    `pictures` are shown one below the other, each over its caption: caption -> H W 3.
+    Args:
+        title: The heading.
+        lead: Text below the heading.
+        figure: A plot.
+        rows: A table of two columns: name -> value.
+        bars: A bar chart: name -> (text, length from 0 to 1).
+        table: A table with column headings.
+        pictures: Caption -> picture, H W 3.
     """
 
     title: str
@@ -41,29 +48,51 @@ class Section:
     pictures: Mapping[str, Frames] = field(default_factory=dict)
 
     def to_template(self) -> dict[str, object]:
-        bars = {key: {"text": text, "share": share} for key, (text, share) in self.bars.items()}
-        picture = base64.b64encode(to_png(self.figure)).decode() if self.figure else None
-        pictures = {caption: base64.b64encode(to_jpeg(frame)).decode() for caption, frame in self.pictures.items()}
-        parts = {"picture": picture, "rows": self.rows, "bars": bars, "table": self.table, "pictures": pictures}
-        return {"title": self.title, "lead": self.lead, **parts}
+        """Return the values that the template of the page uses, with pictures as base64."""
+        return {
+            "title": self.title,
+            "lead": self.lead,
+            "figure": _base64(to_png(self.figure)) if self.figure else None,
+            "rows": self.rows,
+            "bars": {name: {"text": text, "share": share} for name, (text, share) in self.bars.items()},
+            "table": self.table,
+            "pictures": {caption: _base64(to_jpeg(picture)) for caption, picture in self.pictures.items()},
+        }
 
 
 def to_png(figure: Figure) -> bytes:
+    """Return a plot as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     return buffer.getvalue()
 
 
-def to_jpeg(frame: Frames) -> bytes:
+def to_jpeg(picture: Frames) -> bytes:
+    """Return a picture H W 3 as a JPEG file."""
     buffer = io.BytesIO()
-    imsave(buffer, np.ascontiguousarray(frame), format="jpeg", pil_kwargs={"quality": 85})
+    imsave(buffer, np.ascontiguousarray(picture), format="jpeg", pil_kwargs={"quality": 85})
     return buffer.getvalue()
 
 
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
 def write_page(path: Path, title: str, tiles: Mapping[str, str], sections: Sequence[Section]) -> None:
-    """Write one HTML file, under a temporary name until it is whole."""
+    """Write a page as one HTML file, atomically.
+
+    Args:
+        path: The file.
+        title: Title and first heading of the page.
+        tiles: The most important numbers, shown large at the top: name -> value.
+        sections: The rest of the page, from top to bottom.
+    """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("msfnet"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("msfnet"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     page = environment.get_template("report.html").render(
         title=title, tiles=tiles, sections=[section.to_template() for section in sections]

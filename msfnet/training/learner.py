@@ -30,7 +30,7 @@ from msfnet.training.optim import freeze, make_optimizer, set_lr
 
 # Parts of an epoch: waiting for batches, moving them to the device, augmenting, the network forward, backward with the
 # optimizer's step; and what reading took in all processes, most of it while the network was at work.
-TIMED = ("wait", "transfer", "augment", "forward", "backward", "read")
+TIMED = ("data", "h2d", "augment", "forward", "backward", "worker")
 
 
 class BadVideoError(Exception):
@@ -102,7 +102,7 @@ class Learner:
         self.loss = make_loss(recipe.train, class_counts)
         self.account = Account()
         model = channels_last(model)
-        self.to_synced_batchnorm = self.train.sync_batchnorm and distributed.count() > 1
+        self.to_synced_batchnorm = self.train.sync_batchnorm and distributed.world_size() > 1
         if self.to_synced_batchnorm:
             model = to_synced_batchnorm(model)
         freeze(model, recipe.optim.freeze)
@@ -148,7 +148,7 @@ class Learner:
                 if lost := [v for v in distributed.each(value) if v - v != 0]:  # infinite, or no number
                     raise DivergedError(lost[0], [i for own in distributed.gather(batch["indices"]) for i in own])
                 with self.timed("backward"):  # processes average their gradients: weighed, that is the whole mean
-                    self.engine.backward(of_part * (len(part) * distributed.count() / sum(shares)))
+                    self.engine.backward(of_part * (len(part) * distributed.world_size() / sum(shares)))
             loss += value * len(part)
             correct += float((logits.argmax(1) == targets[rows].argmax(1)).sum())
         with self.timed("backward"):
@@ -165,15 +165,15 @@ class Learner:
         account.failures |= dict(batch["failures"])
         account.warnings |= dict(batch["warnings"])
         account.padded |= dict.fromkeys(batch["padded"], True)
-        account.seconds["read"] += batch["read_seconds"]
+        account.seconds["worker"] += batch["read_seconds"]
         fails = account.failures and self.recipe.data.on_unreadable_train == "fail"
         return next(iter(account.failures.items())) if fails else None
 
     def _augmented(self, batch: dict[str, Any], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        with self.timed("transfer"):
+        with self.timed("h2d"):
             clips = batch["clips"][:, 0].to(self.engine.device, non_blocking=True)
             labels = batch["labels"].to(self.engine.device, non_blocking=True)
-        places = [distributed.rank() + distributed.count() * place for place in batch["places"]]
+        places = [distributed.rank() + distributed.world_size() * place for place in batch["places"]]
         with self.timed("augment"):
             return self.augmentation(clips, labels, generator, places)
 
@@ -258,7 +258,7 @@ class Learner:
         """Also of a run by another number of processes, which then goes on a little differently."""
         rank = distributed.rank()
         self.model.load_state_dict(state["model"])
-        if len(state["buffers"]) == distributed.count():
+        if len(state["buffers"]) == distributed.world_size():
             self.model.load_state_dict(state["buffers"][rank], strict=False)
         self.own_optimizer.load_state_dict(state["optimizer"])
         self.engine.load_precision_state(state["precision"])

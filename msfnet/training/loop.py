@@ -77,7 +77,7 @@ class Loop:
                 self._save()
                 raise
             except ReaderDiedError:
-                if distributed.count() == 1:  # others are not at this place
+                if distributed.world_size() == 1:  # others are not at this place
                     self._save()
                 raise
 
@@ -119,9 +119,9 @@ class Loop:
 
     def _awaited(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """The batches, with account of the waiting; alone, a process may be stopped while it waits."""
-        alone = distributed.count() == 1
+        alone = distributed.world_size() == 1
         while True:
-            with self.learner.timed("wait"), self.stop.held(not alone):
+            with self.learner.timed("data"), self.stop.held(not alone):
                 batch = next(batches, None)
             if batch is None:
                 return

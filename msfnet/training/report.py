@@ -49,11 +49,11 @@ def report_run(folder: Path, page: Path | None = None) -> Path:
         title=f"{recipe.model.name} on {len(classes)} classes",
         facts=_facts(recipe, folder, Counter(part for _, part in split), trained, len(history)),
         history=history,
-        scores=scores,
-        problems=(read_object(folder / PROBLEMS) or {}) | (scores.unreadable if scores else {}),
-        trained=trained,
-        steps=math.ceil(trained.total() / recipe.train.batch_size),
-        strips=strips_of(environment.get("shards")),
+        result=scores,
+        unreadable=(read_object(folder / PROBLEMS) or {}) | (scores.unreadable if scores else {}),
+        n_train=trained,
+        steps_per_epoch=math.ceil(trained.total() / recipe.train.batch_size),
+        thumbnails=strips_of(environment.get("shards")),
     )
     return page
 

@@ -23,7 +23,7 @@ from msfnet.data.sampling import uniform_clips
 from msfnet.data.transforms import crop_views
 from msfnet.data.video.decode import read_clips
 from msfnet.recipe import Recipe
-from msfnet.report import Section, plot_strips, write_page
+from msfnet.report import Section, plot_frames, write_page
 from msfnet.types import Frames, Indices, UserError, VideoError, VideoItem
 
 BATCH, SHOWN, DRAWS, FRAMES = 8, 2, 3, 6  # clips that are mixed, clips that are shown, draws and frames of each
@@ -184,7 +184,7 @@ def _target_text(target: Tensor, classes: Sequence[str]) -> str:
 
 def _picture(strips: Mapping[str, Frames]) -> Figure:
     """A row for each entry N T H W 3: the frames of the clips that are shown, side by side."""
-    return plot_strips({name: _row(clips[:SHOWN]) for name, clips in strips.items()})
+    return plot_frames({name: _row(clips[:SHOWN]) for name, clips in strips.items()})
 
 
 def _row(clips: Frames) -> Frames:
