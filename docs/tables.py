@@ -1,28 +1,42 @@
-"""Write the tables of the documentation from the code: python docs/tables.py. A test holds that they are up to date."""
+"""Generate the tables of the documentation: python docs/tables.py. A test checks that they are up to date."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import re
 import sys
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from drawing import facts
+from torch import nn
 
 from msfnet.experiments.paper import read_paper
-from msfnet.models.registry import list_models, summarise
+from msfnet.layers.cbam import CBAM
+from msfnet.layers.fsam import FAM, FSAM, SAM, FrequencyPool
+from msfnet.layers.msl import MSL
+from msfnet.layers.nst import NST
+from msfnet.layers.se import SE
+from msfnet.models.blocks import MSFBlock
+from msfnet.models.registry import list_models, summarize
+from msfnet.models.resnet3d import ResNet3D
+from msfnet.models.zoo import msf_c3d, msf_r3d_18
 from msfnet.recipe import Recipe
 
 DOCS = Path(__file__).parent
+ROOT = DOCS.parent
 
-# What the paper prints of each network; Table 5, the last, corrects a misprint in Table 1.
+# The numbers that the paper prints for each network; Table 5, read last, corrects a misprint in Table 1.
 PRINTED = {row.model: row.printed for row in read_paper().row if row.model}
 
 
 def recipe_keys() -> str:
+    """Every recipe key with its default and meaning."""
     rows = ["| key | default | meaning |", "|---|---|---|"]
     for name, table in Recipe():
         for key, field in type(table).model_fields.items():
@@ -32,9 +46,10 @@ def recipe_keys() -> str:
 
 
 def sizes() -> str:
+    """Parameters, multiply-adds, and input of every network, beside the numbers that the paper prints."""
     rows = ["| name | M parameters | paper | GMACs | paper | input |", "|---|---|---|---|---|---|"]
     for name in list_models():
-        summary = summarise(name)
+        summary = summarize(name)
         params, macs = (PRINTED[name].params, PRINTED[name].gmacs) if name in PRINTED else ("", "")
         shape = "x".join(map(str, summary.input))
         rows.append(
@@ -44,44 +59,126 @@ def sizes() -> str:
 
 
 def benchmark_table(page: str, heading: str = "") -> str:
-    """A table that a page in benchmarks/ has, as its command wrote it: the first under a heading, or of the page."""
-    text = (DOCS.parent / "benchmarks" / page).read_text(encoding="utf-8")
+    """The first table of a page in benchmarks/, or the first one under a heading of that page."""
+    text = (ROOT / "benchmarks" / page).read_text(encoding="utf-8")
     if heading:
         text = text.partition(f"\n## {heading}\n")[2]
     table = text.partition("\n|")[2].partition("\n\n")[0]
     return f"|{table.rstrip()}"
 
 
-METHOD = ("r3d18", "msf_r3d18", "msf_r3d18_fsam", "c3d", "msf_c3d", "msf_c3d_fsam")
+METHOD = ("r3d_18", "msf_r3d_18", "msf_r3d_18_fsam", "c3d", "msf_c3d", "msf_c3d_fsam")
 
 
 def method_sizes() -> str:
-    """The paper's own networks and their baselines, with what the paper prints of them in Table 5."""
-    rows = ["| network | M parameters | paper | GMACs | paper | top-1, paper |", "|---|---|---|---|---|---|"]
+    """The paper's networks and their baselines, with the numbers of the paper's Table 5."""
+    rows = ["| network | M parameters | paper | GMACs | paper | top-1 in the paper, % |", "|---|---|---|---|---|---|"]
     for name in METHOD:
-        summary, paper = summarise(name), PRINTED[name]
+        summary, paper = summarize(name), PRINTED[name]
         rows.append(
             f"| `{name}` | {summary.params / 1e6:.3f} | {paper.params} | {summary.macs / 1e9:.2f} | {paper.gmacs} "
-            f"| {paper.top1} % |"
+            f"| {paper.top1} |"
         )
     return "\n".join(rows)
 
 
-def method_reach() -> str:
-    """Frames that each group of MSL's output sees, in MSL alone and in the block around it."""
-    rows = ["| output of MSL | channels of 64 | frames seen in MSL | in the MSF block |", "|---|---|---|---|"]
+def receptive_fields() -> str:
+    """The temporal receptive field of each split of MSL's output, of MSL alone and of the block around it."""
+    rows = ["| output of MSL | channels of 64 | frames, MSL | frames, MSF block |", "|---|---|---|---|"]
     names = ("`x_1`", "`y_2`, first half", "`y_3`, first half", "`y_4`")
-    pairs = zip(names, facts.msl_reaches(), facts.block_reaches("msf_r3d18"), strict=True)
+    pairs = zip(names, facts.msl_reaches(), facts.block_reaches("msf_r3d_18"), strict=True)
     rows += [f"| {name} | {inner.channels} | {inner.frames} | {outer.frames} |" for name, inner, outer in pairs]
     return "\n".join(rows)
+
+
+def splits() -> str:
+    """What the number of splits S changes: weights of an MSL of 64 channels, receptive field, size, paper's top-1."""
+    printed = {row.label: row.printed.top1 for row in read_paper().row if row.table == "2"}
+    rows = [
+        "| S | weights, % of a dense convolution | temporal receptive fields | M parameters | top-1 in the paper, % |",
+        "|---|---|---|---|---|",
+    ]
+    for s in range(2, 7):
+        convolutions = [module for module in MSL(64, s).modules() if isinstance(module, nn.Conv3d)]
+        weights = sum(conv.weight.numel() for conv in convolutions)
+        frames = ", ".join(str(1 + 2 * number) for number in range(len(convolutions) + 1))
+        params = summarize("msf_r3d_18", num_splits=s).params
+        top1 = printed.get(f"S = {s}", "")
+        rows.append(f"| {s} | {100 * weights / (27 * 64**2):.0f} | {frames} | {params / 1e6:.3f} | {top1} |")
+    return "\n".join(rows)
+
+
+# Where each part of the paper is implemented.
+IMPLEMENTED: tuple[tuple[str, str, Callable[..., object]], ...] = (
+    ("Eq. 2, Eq. 4, section 3.1", "MSL: split the channels, convolve them as a chain, concatenate", MSL),
+    ("Eq. 3", "number of weights of MSL: the widths of its convolutions", MSL),
+    ("Output = X + Y + Input, Fig. 2, section 3.1", "MSF block", MSFBlock),
+    ("Eq. 5, section 3.2", "one DCT coefficient per channel", FrequencyPool),
+    ("Eq. 6, Fig. 4", "FAM: frequency channel attention", FAM),
+    ("Eq. 7, Fig. 5", "SAM: spatiotemporal attention", SAM),
+    ("Eq. 8, Fig. 6", "FSAM: FAM, then SAM", FSAM),
+    ("Section 3.3, Fig. 7", "MSF-R3D: stem, four stages, attention after the third and the fourth", ResNet3D),
+    ("Table 1, Fig. 8, Table 2", "placements (a) to (d) of MSL, number of splits S", msf_r3d_18),
+    ("Table 3", "SE", SE),
+    ("Table 3", "CBAM in three dimensions", CBAM),
+    ("Table 3", "NST", NST),
+    ("Section 4.4, Table 5", "MSF-C3D", msf_c3d),
+)
+
+
+def equations() -> str:
+    """The class or function that implements each equation of the paper, and its file."""
+    rows = ["| paper | what | class or function | file |", "|---|---|---|---|"]
+    for where, what, implementation in IMPLEMENTED:
+        file = Path(inspect.getfile(implementation)).relative_to(ROOT).as_posix()
+        rows.append(f"| {where} | {what} | `{implementation.__name__}` | `{file}` |")
+    rows.append("| Eq. 1 | temporal receptive field: measured, not part of a network | | `docs/figures.py` |")
+    rows.append("| Section 4.2 | preprocessing and training settings: recipe `paper` | | `msfnet/recipes/paper.toml` |")
+    return "\n".join(rows)
+
+
+def fenced(lines: Iterable[str]) -> str:
+    return "\n".join(["```text", *lines, "```"])
+
+
+def package_tree() -> str:
+    """Every module of the package with the first line of its docstring, as an indented tree."""
+    package, lines = ROOT / "msfnet", []
+    for path in sorted(package.rglob("*.py"), key=lambda path: _tree_order(path.relative_to(package))):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        if docstring is None:  # __main__.py
+            continue
+        depth = len(path.relative_to(package).parts)
+        is_package = path.name == "__init__.py"
+        name = f"{'  ' * (depth - is_package)}{f'{path.parent.name}/' if is_package else path.name}"
+        lines.append(f"{name:<28}{docstring.splitlines()[0]}")
+    return fenced(lines)
+
+
+def _tree_order(path: Path) -> list[tuple[int, str]]:
+    """A package's own docstring first, then its modules, then its subpackages."""
+    *folders, name = path.parts
+    return [*((2, folder) for folder in folders), (0 if name == "__init__.py" else 1, name)]
+
+
+def import_layers() -> str:
+    """The layers of the import contracts: a module may import from the lines below its own, never from those above."""
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    blocks = []
+    for contract in configuration["contracts"]:
+        if contract["type"] == "layers":
+            containers = ", ".join(f"`{name}`" for name in contract.get("containers", [configuration["root_package"]]))
+            layers = (layer.replace("msfnet.", "") for layer in contract["layers"])
+            blocks.append(f"Within {containers}:\n\n{fenced(layers)}")
+    return "\n\n".join(blocks)
 
 
 RESULTS = {"recipe `paper`": "results-ucf101-18-small", "recipe `best`": "results-ucf101-18-small-best"}
 
 
 def reproduced() -> str:
-    """Every row that was run: top-1 of the paper, and here under each recipe whose results are in benchmarks/."""
-    files = {name: DOCS.parent / "benchmarks" / f"{stem}.json" for name, stem in RESULTS.items()}
+    """The top-1 of every row that was trained: the paper's, and ours with each recipe that has results."""
+    files = {name: ROOT / "benchmarks" / f"{stem}.json" for name, stem in RESULTS.items()}
     found = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.exists()}
     here: dict[tuple[str, str], dict[str, str]] = {}
     for name, rows in found.items():
@@ -99,21 +196,27 @@ def reproduced() -> str:
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "recipes.md": {"recipe keys": recipe_keys},
-    "networks.md": {"sizes": sizes},
+    "architecture.md": {"tree": package_tree, "layers": import_layers},
+    "networks.md": {"sizes": sizes, "equations": equations},
     "best.md": {"ablation": partial(benchmark_table, "best.md")},
-    "speed.md": {"speed": partial(benchmark_table, "speed.md")},
+    "performance.md": {"speed": partial(benchmark_table, "speed.md")},
     "reproduction.md": {
         "rows": reproduced,
         "claims": partial(benchmark_table, "results-ucf101-18-small.md", "Did the paper's claims hold?"),
         "best claims": partial(benchmark_table, "results-ucf101-18-small-best.md", "Did the paper's claims hold?"),
         "attention": partial(benchmark_table, "attention.md"),
     },
-    "method.md": {"sizes": method_sizes, "reach": method_reach},
+    "method.md": {
+        "equations": equations,
+        "sizes": method_sizes,
+        "receptive field": receptive_fields,
+        "splits": splits,
+    },
 }
 
 
 def filled(page: str) -> str:
-    """A page's text with its tables written anew."""
+    """The text of a page with its generated tables brought up to date."""
     text = (DOCS / page).read_text(encoding="utf-8")
     for name, make in TABLES[page].items():
         pattern = rf"(<!-- {name}: [^>]*-->\n).*?(<!-- end -->)"
