@@ -1,10 +1,10 @@
-"""What becomes of FSAM at scale `ucf101-18-small` of `msfnet reproduce`: its gates, and what else was tried.
+"""Ablation of FSAM in preset `ucf101-18-small` of `msfnet reproduce`: accuracy and saturation of its gates.
 
     python benchmarks/attention.py ../shared/data/ucf101-18 --out /tmp/attention
 
-Each row trains as the scale does, without a quarter of the training groups, and is scored on those; no test video is
-read for the page. Runs that are finished are kept and unfinished ones go on, so the command can be stopped and typed
-again. The result is benchmarks/attention.md; rows whose runs are not in the folder stay there as they were.
+Each row trains with the preset's settings on three quarters of the training groups and is evaluated on the others. No
+test video is read. The command can be stopped and started again: finished runs are kept, and interrupted ones resume.
+The result is benchmarks/attention.md; rows whose runs are not in the folder keep their published numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from msfnet.data.annotations.readers import read_data
+from msfnet.data.annotations.readers import read_dataset
 from msfnet.experiments.paper import read_scale
 from msfnet.inference.recognizer import Recognizer
 from msfnet.layers.fsam import FAM, SAM, FrequencyPool, channel_summary
@@ -37,10 +37,10 @@ from msfnet.training.trainer import resume, train
 RESULT = Path(__file__).with_suffix(".md")
 SCALE = "ucf101-18-small"
 HELD_OUT = "data.val_fraction=0.25"
-N_GATED = 60  # held-out videos that the gates are read on
+N_GATED = 60  # number of held-out videos on which the gates are recorded
 SHUT, OPEN = 0.01, 0.99
 
-Patches = dict[tuple[Any, str], Any]  # (of what, which attribute) -> what stands there instead
+Patches = dict[tuple[Any, str], Any]  # (owner, attribute) -> replacement
 
 frequency_pool = FrequencyPool.forward
 
@@ -61,7 +61,10 @@ DOUBLED: Patches = {
     (FAM, "forward"): lambda fam, x: x * (2 * fam_gate(fam, x)),
     (SAM, "forward"): lambda sam, x: x * (2 * sam_gate(sam, x)),
 }
-LARGE = ("data.size=112", "data.resize=[171, 128]")  # the paper's: maps of 14x14 and 7x7 where FSAM stands, not 7 and 4
+LARGE = (
+    "clip.crop_size=112",
+    "clip.resize=[171, 128]",
+)  # the paper's size: FSAM's maps are 14x14 and 7x7 instead of 7x7 and 4x4
 FAST = ("optim.lr=2e-3",)
 MEAN: Patches = {(FrequencyPool, "forward"): lambda pool, x: frequency_pool(pool, x) / 7}
 HE: Patches = {(zoo, "GATES"): ()}
@@ -82,33 +85,33 @@ NORMED: Patches = {
 
 @dataclass(frozen=True)
 class Row:
-    """One network: what is said of it, what it is, recipe keys, and what is another than in the package."""
+    """One network: its description in the table, its name, recipe keys, and patches to the package."""
 
     about: str
-    model: str = "msf_r3d18_fsam"
+    model: str = "msf_r3d_18_fsam"
     sets: tuple[str, ...] = ()
     instead: Patches = field(default_factory=dict)
 
 
 ROWS = {
-    "none": Row("no attention", "msf_r3d18"),
+    "none": Row("no attention", "msf_r3d_18"),
     "fsam": Row("FSAM"),
-    "he": Row("its weights begin by He, as those of convolutions do", instead=HE),
-    "he-mean": Row("so, but frequency (0, 0) is the mean, not 7 times it", instead=HE | MEAN),
-    "doubled": Row("gates of twice the sigmoid, which begin at one", instead=DOUBLED),
+    "he": Row("FSAM with He's initialization, as for convolutions", instead=HE),
+    "he-mean": Row("as `he`, with the mean as frequency (0, 0), not 7 times the mean", instead=HE | MEAN),
+    "doubled": Row("FSAM with gates 2 x sigmoid, which start at 1", instead=DOUBLED),
     "sam-only": Row("SAM alone", instead={(FAM, "forward"): passes}),
     "fam-only": Row("FAM alone", instead={(SAM, "forward"): passes}),
-    "sam-norm": Row("a norm before each SAM's sigmoid, as CBAM was published", instead=NORMED),
-    "none-112": Row("no attention, at 112 pixels", "msf_r3d18", LARGE),
+    "sam-norm": Row("FSAM with a batch norm before each SAM's sigmoid, as CBAM was published", instead=NORMED),
+    "none-112": Row("no attention, at 112 pixels", "msf_r3d_18", LARGE),
     "fsam-112": Row("FSAM, at 112 pixels", sets=LARGE),
-    "none-rate": Row("no attention, at twice the learning rate", "msf_r3d18", FAST),
+    "none-rate": Row("no attention, at twice the learning rate", "msf_r3d_18", FAST),
     "fsam-rate": Row("FSAM, at twice the learning rate", sets=FAST),
 }
 
 
 @contextmanager
 def changed(row: Row) -> Iterator[None]:
-    """What is another in a row, for as long as the context is open."""
+    """Apply the patches of a row within the context."""
     with ExitStack() as stack:
         for (owner, attribute), value in row.instead.items():
             stack.enter_context(patch.object(owner, attribute, value))
@@ -122,16 +125,15 @@ def run(data: Path, name: str, folder: Path) -> None:
     torch.set_num_threads(1)
     row, scale = ROWS[name], read_scale(SCALE)
     sets = [*scale.size, *scale.training, f"model.name={row.model}", HELD_OUT, *row.sets]
-    say = lambda line: print(f"{name:14s}{line}", flush=True)  # noqa: E731
     with changed(row):
         if (folder / "last").exists():
-            resume(folder, say=say)
+            resume(folder)
         else:
-            train(read_data(data), load_recipe(scale.recipe, sets), folder, say=say)
+            train(read_dataset(data), load_recipe(scale.recipe, sets), folder)
 
 
 def shares(name: str, folder: Path) -> dict[str, str]:
-    """Of the gates of each attention module on held-out videos, how many in % are all but shut and all but open."""
+    """The percentages of gates saturated at 0 and at 1 in each attention module, on held-out videos."""
     row = ROWS[name]
     held = [line["path"] for line in csv.DictReader((folder / "split.csv").open()) if line["split"] == "val"]
     gates: dict[str, list[Tensor]] = defaultdict(list)
@@ -157,22 +159,22 @@ def shares(name: str, folder: Path) -> dict[str, str]:
     }
 
 
-def summarise(out: Path, page: str) -> str:
-    """The page: a line for each row that is finished, or stands on the page as it was."""
+def summarize(out: Path, page: str) -> str:
+    """The page: a line for each row that has a finished run or is already on the page."""
     places = ("FAM 1", "FAM 2", "SAM 1", "SAM 2")
     done = [name for name in ROWS if (out / name / "scores.json").exists()]
     environments = [json.loads((out / name / "environment.json").read_text()) for name in done]
     stand = {match[1]: match[0] for match in re.finditer(r"^\| `(.+?)` \|.*$", page, re.MULTILINE)}
     commits = re.findall(r"\b[0-9a-f]{12}\b(?:-dirty)?", page)
     lines = [
-        f"# Attention at scale `{SCALE}`",
+        f"# Attention in preset `{SCALE}`",
         "",
-        "Printed by `python benchmarks/attention.py DATA --out DIR`: 18 classes of UCF101, MSF-R3D trained as",
-        f"`msfnet reproduce --scale {SCALE}` does, without a quarter of the training groups, which score it. One seed",
-        "each, top-1 in % after the last epoch. Gates: how many in % are below 0.01 and above 0.99 on held-out videos,",
-        "in each FAM and SAM, those after stage 3 and after stage 4.",
+        "Printed by `python benchmarks/attention.py DATA --out DIR`: MSF-R3D on 18 classes of UCF101, trained with the",
+        f"settings of `msfnet reproduce --preset {SCALE}` on three quarters of the training groups and evaluated on",
+        "the held-out quarter. One seed per row, top-1 in % after the last epoch. The columns of FAM and SAM (1: after",
+        "stage 3, 2: after stage 4) show the percentages of gates below 0.01 and above 0.99 on held-out videos.",
         "",
-        f"| row | what | training | held out | {' | '.join(places)} |",
+        f"| row | network | training | held out | {' | '.join(places)} |",
         "|---|---|---|---|" + "---|" * len(places),
     ]
     for name in ROWS:
@@ -187,7 +189,7 @@ def summarise(out: Path, page: str) -> str:
     first = environments[0]
     lines += [
         "",
-        f"{first['cpus']} CPU cores ({first['processor']}), one thread a run, torch {first['torch']}, "
+        f"{first['cpus']} CPU cores ({first['processor']}), one thread per run, torch {first['torch']}, "
         f"commits {', '.join(sorted({*commits, *(e['commit'] for e in environments)}))}.",
     ]
     return "\n".join(lines) + "\n"
@@ -197,13 +199,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
-    parser.add_argument("--only", nargs="*", default=list(ROWS), choices=list(ROWS), help="rows to run; all by default")
-    parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
+    parser.add_argument("--only", nargs="*", default=list(ROWS), choices=list(ROWS), help="rows to run; default: all")
+    parser.add_argument("--parallel", type=int, default=1, help="number of concurrent runs")
     a = parser.parse_args()
     with ProcessPoolExecutor(a.parallel, mp_context=get_context("spawn")) as pool:
         for running in [pool.submit(run, a.data, name, a.out / name) for name in a.only]:
             running.result()
-    RESULT.write_text(summarise(a.out, RESULT.read_text(encoding="utf-8")), encoding="utf-8")
+    RESULT.write_text(summarize(a.out, RESULT.read_text(encoding="utf-8")), encoding="utf-8")
     print(RESULT.read_text(encoding="utf-8"))
 
 

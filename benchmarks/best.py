@@ -1,11 +1,11 @@
-"""What each ingredient of recipe `best` is worth, on groups held out of the training videos.
+"""Ablation of recipe `best` on groups held out of the training set.
 
     python benchmarks/best.py ../shared/data/ucf101-18 --out /tmp/best
 
-Each run is `msfnet train MANIFEST --recipe small --set ...` in a process of its own, where MANIFEST lists the training
-videos of split 1, a quarter of their groups as those to score. Runs that are finished are kept and unfinished ones go
-on, so the command can be stopped and typed again. `--only` names the rows to run. Recipe `best` itself is then trained
-on all training videos and scored once on the test videos. The result is benchmarks/best.md.
+Each run is `msfnet train MANIFEST --recipe small --set ...` in its own process. MANIFEST lists the training videos of
+split 1 and marks a quarter of their groups as the test split. The command can be stopped and started again: finished
+runs are kept, and interrupted ones resume. `--only` selects rows. Recipe `best` itself is then trained on all training
+videos and evaluated once on the test videos. The result is benchmarks/best.md.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from msfnet.data.annotations.readers import read_data
+from msfnet.data.annotations.readers import read_dataset
 from msfnet.data.splits import hold_out
 
 RESULT = Path(__file__).with_suffix(".md")
 HELD_OUT, HELD_OUT_SEED = 0.25, 0
 
-# Small enough for an hour or two of a laptop: what all rows share beside recipe `small`.
-SCALE = ("data.size=48", "train.epochs=20", "data.workers=0", "data.cache_gb=16")
-VIEWED, VIEWS = "dense difference", "10x1"  # a row whose weights are scored again with more views
-TEST = "final"  # the folders' name of the runs that are scored on the test videos
-DENSE = ("data.train_sampling=dense", "data.sampling=centred")
+# Settings that all rows add to recipe `small`, small enough for an hour or two on a laptop.
+SCALE = ("clip.crop_size=48", "train.epochs=20", "data.num_workers=0", "data.cache_gib=16")
+VIEWED, VIEWS = "dense difference", "10x1"  # a row whose weights are evaluated again with more views
+TEST = "final"  # folder name of the runs that are evaluated on the test videos
+DENSE = ("clip.train_sampling=dense", "clip.eval_sampling=dense")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a recipe that differs from another line's by `sets`."""
+    """One line of the table: the recipe of line `on` with `sets` changed."""
 
     on: str | None
     sets: tuple[str, ...]
@@ -45,24 +45,24 @@ class Row:
 
 ROWS = {
     "small": Row(None, ()),
-    "dense": Row("small", (*DENSE, "data.interval=1")),
-    "difference": Row("small", ("data.input=difference",)),
-    "dense difference": Row("dense", ("data.input=difference",)),
-    "dense both": Row("dense", ("data.input=rgb+difference",)),
-    "every other": Row("dense difference", ("data.interval=2",)),
-    "16 frames": Row("dense difference", ("data.frames=16",)),
-    "zero init": Row("dense difference", ("model.arguments.zero_init=true",)),
-    "drop path": Row("dense difference", ("model.arguments.drop_path=0.1",)),
-    "averaged": Row("dense difference", ("train.ema=0.99",)),
+    "dense": Row("small", (*DENSE, "clip.frame_interval=1")),
+    "difference": Row("small", ("clip.input=rgb_diff",)),
+    "dense difference": Row("dense", ("clip.input=rgb_diff",)),
+    "dense both": Row("dense", ("clip.input=rgb+rgb_diff",)),
+    "every other": Row("dense difference", ("clip.frame_interval=2",)),
+    "16 frames": Row("dense difference", ("clip.num_frames=16",)),
+    "zero init": Row("dense difference", ("model.kwargs.zero_init_residual=true",)),
+    "drop path": Row("dense difference", ("model.kwargs.drop_path_rate=0.1",)),
+    "averaged": Row("dense difference", ("train.ema_decay=0.99",)),
     "longer": Row("dense difference", ("train.epochs=40",)),
-    "no mixup": Row("dense difference", ("train.mixup=0",)),
-    "cutmix": Row("dense difference", ("train.cutmix=1",)),
-    "randaugment": Row("dense difference", ("data.randaugment=[1, 5]",)),
+    "no mixup": Row("dense difference", ("augment.mixup=0",)),
+    "cutmix": Row("dense difference", ("augment.cutmix=1",)),
+    "randaugment": Row("dense difference", ("augment.randaugment=[1, 5]",)),
 }
 
 
 def overrides(name: str) -> tuple[str, ...]:
-    """All that a row sets, what it stands on first."""
+    """All settings of a row, those of its base row first."""
     row = ROWS[name]
     return (overrides(row.on) if row.on else SCALE) + row.sets
 
@@ -72,8 +72,8 @@ def folder_of(out: Path, name: str, seed: int) -> Path:
 
 
 def write_manifest(data: Path, path: Path) -> None:
-    """The training videos of split 1, those of the held-out groups as its test split."""
-    items = [item for item in read_data(data, None, 1).items if item.split == "train"]
+    """Write the training videos of split 1, with the held-out groups as the test split."""
+    items = [item for item in read_dataset(data, None, 1).items if item.split == "train"]
     held = hold_out(items, HELD_OUT, HELD_OUT_SEED)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -83,7 +83,7 @@ def write_manifest(data: Path, path: Path) -> None:
 
 
 def run(data: list[str], recipe: str, folder: Path, sets: Iterable[str], threads: int) -> None:
-    """One training run, resumed if it was interrupted; its output goes to a log beside the folder."""
+    """One training run, resumed if it was interrupted; its output goes to a log file beside the folder."""
     if (folder / "scores.json").exists():
         return
     command = [sys.executable, "-m", "msfnet", "train", *data, "--out", str(folder)]
@@ -99,27 +99,27 @@ def run(data: list[str], recipe: str, folder: Path, sets: Iterable[str], threads
 
 
 def top1s(out: Path, name: str, seeds: int) -> dict[int, float]:
-    """Video top-1 in %, by seed, of the runs that are finished."""
+    """Video top-1 in % of the finished runs, by seed."""
     files = {seed: folder_of(out, name, seed) / "scores.json" for seed in range(seeds)}
     return {seed: 100 * json.loads(f.read_text())["video"]["top1"] for seed, f in files.items() if f.exists()}
 
 
 def minutes_of(out: Path, name: str, seeds: int) -> float:
-    """Of training, on average over the seeds."""
+    """Minutes of training, averaged over the seeds."""
     files = [folder_of(out, name, seed) / "metrics.csv" for seed in top1s(out, name, seeds)]
     return mean(sum(float(row["seconds"]) for row in csv.DictReader(file.open())) / 60 for file in files)
 
 
 def spread(values: Iterable[float]) -> str:
-    """Mean ± standard deviation, or the value where there is one."""
+    """Mean ± standard deviation, or the value alone if there is only one."""
     values = list(values)
     return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def table(out: Path, seeds: int) -> list[str]:
-    """A line for each row that has a finished run; differences are of the seeds that both rows have."""
+    """A line for each row that has a finished run; gains are computed over the seeds that both rows have."""
     lines = [
-        "| row | sets | on top of | seeds | video top-1 | gain | minutes |",
+        "| row | settings | base row | seeds | video top-1 | gain | minutes |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in ROWS.items():
@@ -139,7 +139,7 @@ def table(out: Path, seeds: int) -> list[str]:
 
 
 def unfinished(out: Path, seeds: int) -> list[str]:
-    """A line for each run that was begun and has no score: where it stopped, and how it was doing."""
+    """A line for each interrupted run: its last epoch and training accuracy."""
     lines = []
     for name in ROWS:
         for folder in (folder_of(out, name, seed) for seed in range(seeds)):
@@ -153,7 +153,7 @@ def unfinished(out: Path, seeds: int) -> list[str]:
 
 
 def more_views(out: Path, threads: int) -> list[str]:
-    """What ten views give over the four of the rows, by the weights of the row that `best` stands on."""
+    """Accuracy with ten views instead of four, for the weights of the row that recipe `best` is based on."""
     folder = folder_of(out, VIEWED, 0)
     if not (folder / "scores.json").exists():
         return []
@@ -166,11 +166,11 @@ def more_views(out: Path, threads: int) -> list[str]:
         )
         scored.write_text(done.stdout)
     before, after = (100 * json.loads(file.read_text())["video"]["top1"] for file in (folder / "scores.json", scored))
-    return [f"`{VIEWED}`, seed 0, scored over {VIEWS} views: {after:.1f} in place of {before:.1f}.", ""]
+    return [f"`{VIEWED}`, seed 0, evaluated with {VIEWS} views: {after:.1f} instead of {before:.1f}.", ""]
 
 
 def test_score(out: Path, seeds: int) -> list[str]:
-    """What recipe `best` scored on the test videos, once the choice was made."""
+    """Accuracy of recipe `best` on the test videos, evaluated once after the recipe was chosen."""
     scores = top1s(out, TEST, seeds)
     if not scores:
         return []
@@ -178,7 +178,7 @@ def test_score(out: Path, seeds: int) -> list[str]:
     return [
         "## Recipe `best` on the test videos",
         "",
-        "Printed by `msfnet train DATA --split 1 --recipe best`; recipe `small` has its own page,",
+        "Printed by `msfnet train DATA --split 1 --recipe best`. Recipe `small` has its own page,",
         f"[ucf101-small.md](ucf101-small.md). Top-1 in % on {first['n_videos']} test videos, {first['views']} views.",
         "",
         "| recipe | seeds | video top-1 | minutes |",
@@ -188,8 +188,8 @@ def test_score(out: Path, seeds: int) -> list[str]:
     ]
 
 
-def summarise(out: Path, seeds: int, test_seeds: int, threads: int) -> str:
-    """The page: what was run, the table, and where."""
+def summarize(out: Path, seeds: int, test_seeds: int, threads: int) -> str:
+    """The page: the settings, the tables, and the machine."""
     runs = [folder_of(out, name, seed) for name in ROWS for seed in top1s(out, name, seeds)]
     tested = [folder_of(out, TEST, seed) for seed in top1s(out, TEST, test_seeds)]
     environments = [json.loads((folder / "environment.json").read_text()) for folder in runs + tested]
@@ -199,21 +199,22 @@ def summarise(out: Path, seeds: int, test_seeds: int, threads: int) -> str:
     n_trained = first["videos"] - n_scored
     scale = ", ".join(f"`{override}`" for override in SCALE)
     lines = [
-        "# What the ingredients of recipe `best` are worth",
+        "# Ablation of recipe `best`",
         "",
         "Printed by `python benchmarks/best.py DATA --out DIR`. Every row is recipe `small` with",
         f"{scale}",
-        f"and what it sets, trained on {n_trained} training videos of 18 classes of UCF101, split 1. Top-1 in % of the",
-        f"last weights on the other {n_scored} training videos, whose groups were held out, over 4 views; mean ±",
-        "standard deviation over seeds. Gains are over the row that is named, with the same seeds. Minutes are of",
-        "training, on a machine that did other work beside. The rows read no test video.",
+        f"and the settings of the row, trained on {n_trained} training videos of 18 classes of UCF101, split 1.",
+        f"Top-1 in % of the last epoch's weights with 4 views on the other {n_scored} training videos, whose groups",
+        "were held out; mean ± standard deviation over seeds. The gain is the difference from the base row, over the",
+        "same seeds. Minutes are the time of training on a machine that was also doing other work. No row reads a",
+        "test video.",
         "",
         *table(out, seeds),
         "",
         *unfinished(out, seeds),
         *more_views(out, threads),
         *test_score(out, test_seeds),
-        f"{first['cpus']} CPU cores ({first['processor']}), {used} threads a run, torch {first['torch']}, "
+        f"{first['cpus']} CPU cores ({first['processor']}), {used} threads per run, torch {first['torch']}, "
         f"commits {', '.join(sorted({e['commit'] for e in environments}))}.",
     ]
     return "\n".join(lines) + "\n"
@@ -223,10 +224,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
-    parser.add_argument("--only", nargs="*", default=list(ROWS), choices=list(ROWS), help="rows to run; all by default")
-    parser.add_argument("--seeds", type=int, default=1, help="of each row")
-    parser.add_argument("--test-seeds", type=int, default=1, help="of recipe best, which is scored on the test videos")
-    parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
+    parser.add_argument("--only", nargs="*", default=list(ROWS), choices=list(ROWS), help="rows to run; default: all")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds of each row")
+    parser.add_argument(
+        "--test-seeds", type=int, default=1, help="number of seeds of recipe best, evaluated on the test videos"
+    )
+    parser.add_argument("--parallel", type=int, default=1, help="number of concurrent runs")
     parser.add_argument("--threads", type=int, default=1, help="threads of each run")
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
@@ -244,7 +247,7 @@ def main() -> None:
     ]
     with ThreadPoolExecutor(a.parallel) as pool:
         list(pool.map(lambda job: run(*job), jobs))
-    RESULT.write_text(summarise(a.out, a.seeds, a.test_seeds, a.threads), encoding="utf-8")
+    RESULT.write_text(summarize(a.out, a.seeds, a.test_seeds, a.threads), encoding="utf-8")
     print(RESULT.read_text(encoding="utf-8"))
 
 

@@ -1,10 +1,10 @@
-"""How long a command takes that is typed once: `msfnet --help`, and `msfnet predict` of one clip, imports included.
+"""Latency of a single command including imports: `msfnet --help`, and `msfnet predict` of one clip.
 
     python benchmarks/cold_start.py ../shared/data/ucf101-18/Archery/v_Archery_g01_c01.mp4
 
-Every command runs in fresh processes, the commands in turn. A third kind of process does what predict does, step by
-step, and says when each step ended. Without --weights it is the paper's network at full size, with fresh weights. The
-result is benchmarks/cold_start.md.
+The commands run alternately, each time in a new process. A third process executes the steps of predict and records when
+each of them ends. Without --weights, predict uses the paper's network at full size with random weights. The result is
+benchmarks/cold_start.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from msfnet.models.checkpoint import Weights, save_weights
+from msfnet.models.checkpoint import Checkpoint, save_weights
 from msfnet.models.registry import create_model
 from msfnet.recipe import load_recipe
 
@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).parent / "data"))
 from provenance import provenance, spread
 
 RESULT = Path(__file__).with_suffix(".md")
-MODEL, CLASSES = "msf_r3d18_fsam", 101
+MODEL, CLASSES = "msf_r3d_18_fsam", 101
 WANTED_SECONDS = {"--help": 0.5, "predict": 4.0}
 
-# What `msfnet predict` does, in its order; the time at the end of each step.
+# The steps of `msfnet predict` in order; records the time at the end of each.
 STEPS = """
 import os, sys, time
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -43,12 +43,12 @@ ends["import of the rest"] = time.time()
 recognizer = Recognizer.load(sys.argv[1])
 ends["loading the weights"] = time.time()
 from functools import partial
-from msfnet.data.sampling import scored_clips
+from msfnet.data.sampling import eval_clips
 from msfnet.data.video.decode import read_clips
 own = recognizer.weights.preprocessing
-clip = read_clips(Path(sys.argv[2]), partial(scored_clips, own, own.views.clips), own.frame_format)
+clip = read_clips(Path(sys.argv[2]), partial(eval_clips, own, own.views.clips), own.frame_format)
 ends["decoding and resizing"] = time.time()
-from msfnet.inference.views import score_views
+from msfnet.inference.network import score_views
 score_views(recognizer.model, torch.from_numpy(clip.frames)[None], own, own.views.crops)
 ends["network"] = time.time()
 import json
@@ -57,7 +57,7 @@ print(json.dumps(ends))
 
 
 def seconds(*words: str) -> float:
-    """From start to end of one process."""
+    """Duration of one process."""
     started = time.perf_counter()
     subprocess.run([sys.executable, *words], check=True, capture_output=True)
     return time.perf_counter() - started
@@ -74,17 +74,19 @@ def steps(weights: Path, video: Path) -> dict[str, float]:
 
 
 def fresh_weights(folder: Path) -> Path:
-    """The paper's network with fresh weights, as a file."""
+    """Write the paper's network with random weights to a file."""
     file = folder / "weights.safetensors"
     classes = tuple(map(str, range(CLASSES)))
     model = create_model(MODEL, CLASSES)
-    save_weights(file, Weights(model, MODEL, {}, classes, load_recipe("paper").preprocessing(), {}))
+    save_weights(file, Checkpoint(model, MODEL, {}, classes, load_recipe("paper").preprocessing(), {}))
     return file
 
 
 def measure(weights: Path, video: Path, n: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds of the commands, and of the steps of the last, in `n` processes each and one before them that is not
-    counted: it brings the files into memory."""
+    """Seconds of each command and of each step of predict, in `n` processes each.
+
+    One process of each kind runs first and is not counted: it brings the files into the page cache.
+    """
     commands = {"--help": ("--help",), "predict": ("predict", str(weights), str(video))}
     whole: dict[str, list[float]] = {name: [] for name in commands}
     parts: dict[str, list[float]] = {}
@@ -99,14 +101,14 @@ def measure(weights: Path, video: Path, n: int) -> tuple[dict[str, list[float]],
     return whole, parts
 
 
-def summarise(whole: dict[str, list[float]], parts: dict[str, list[float]], n: int, network: str) -> str:
+def summarize(whole: dict[str, list[float]], parts: dict[str, list[float]], n: int, network: str) -> str:
     lines = [
         "# Cold start",
         "",
-        f"Printed by `python benchmarks/cold_start.py VIDEO`: seconds of {n} fresh processes each, in turn, median",
-        f"(and range); files are in the system's memory. `predict` is of one clip with {network}.",
+        f"Printed by `python benchmarks/cold_start.py VIDEO`: median (and range) in seconds over {n} new processes of",
+        f"each kind, run alternately, with all files in the page cache. `predict` recognizes one clip with {network}.",
         "",
-        "| command | seconds | wanted |",
+        "| command | seconds | target |",
         "|---|---|---|",
         *(f"| `msfnet {name}` | {spread(v, 2)} | under {WANTED_SECONDS[name]:g} |" for name, v in whole.items()),
         "",
@@ -123,13 +125,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path)
     parser.add_argument("--weights", type=Path, help="a .safetensors file or a run folder")
-    parser.add_argument("--n", type=int, default=9, help="processes of each kind")
+    parser.add_argument("--n", type=int, default=9, help="number of processes of each kind")
     parser.add_argument("--out", type=Path, default=RESULT)
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         weights = a.weights or fresh_weights(Path(folder))
-        network = "the network of a run" if a.weights else f"`{MODEL}` at full size and the views of recipe `paper`"
-        text = summarise(*measure(weights, a.video, a.n), a.n, network)
+        network = "the network of a run" if a.weights else f"`{MODEL}` at full size with the views of recipe `paper`"
+        text = summarize(*measure(weights, a.video, a.n), a.n, network)
     a.out.write_text(text, encoding="utf-8")
     print(text)
 

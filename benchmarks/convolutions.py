@@ -1,9 +1,9 @@
-"""What was tried to make MSF-R3D's 3x3x3 convolutions faster on a CPU, one way beside the other.
+"""Implementations of MSF-R3D's 3x3x3 convolutions on a CPU, compared with the plain one.
 
     python benchmarks/convolutions.py
 
-Each row is a way to compute a convolution of stride 1 that MSF-R3D holds, forward alone and with both gradients, timed
-in turn with the plain one on one thread. The result is benchmarks/convolutions.md.
+Each row is one implementation of a stride-1 convolution of MSF-R3D, forward only and with both gradients, timed
+alternately with the plain one on one thread. The result is benchmarks/convolutions.md.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def channels_last(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def padded_channels(x: Tensor, weight: Tensor) -> Tensor:
-    """To the next multiple of 16, which vectors of 16 numbers divide."""
+    """Pad channels to the next multiple of 16, the number of fp32 values in a vector register."""
     more = -len(weight) % 16
     y = F.conv3d(F.pad(x, (0, 0, 0, 0, 0, 0, 0, more)), F.pad(weight, (0, 0, 0, 0, 0, 0, 0, more, 0, more)), padding=1)
     return y[:, : len(weight)]
 
 
 def frame_by_frame(x: Tensor, weight: Tensor) -> Tensor:
-    """Three 2D convolutions of every frame, added up."""
+    """Sum of three 2D convolutions for every output frame."""
     n, _, frames = x.shape[:3]
     padded = F.pad(x, (0, 0, 0, 0, 1, 1)).transpose(1, 2)
     taps = [
@@ -61,14 +61,14 @@ def flat(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def minimal_filtering(x: Tensor, weight: Tensor) -> Tensor:
-    y: Tensor = winograd._Convolution.apply(x, weight)  # type: ignore[no-untyped-call]
+    y: Tensor = winograd.WinogradConvolution.apply(x, weight)  # type: ignore[no-untyped-call]
     return y
 
 
 def ways(frames: int) -> dict[str, Way]:
     found: dict[str, Way] = {"plain": plain, "channels last": channels_last, "channels padded to 16": padded_channels}
-    found["three 2D convolutions a frame"] = frame_by_frame
-    return found | ({"frames as channels": flat} if frames < 3 else {"minimal filtering over time": minimal_filtering})
+    found["three 2D convolutions per frame"] = frame_by_frame
+    return found | ({"frames as channels": flat} if frames < 3 else {"Winograd over time": minimal_filtering})
 
 
 def step(way: Way, x: Tensor, weight: Tensor, grad: Tensor) -> None:
@@ -107,12 +107,17 @@ def rows(channels: int, frames: int, side: int, dtype: torch.dtype) -> list[str]
 def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    lines = ["# Ways to compute a 3x3x3 convolution on a CPU", "", "`python benchmarks/convolutions.py`", ""]
+    lines = [
+        "# Implementations of a 3x3x3 convolution on a CPU",
+        "",
+        "Printed by `python benchmarks/convolutions.py`.",
+        "",
+    ]
     for dtype in (torch.float32, torch.bfloat16):
         lines += [
             f"## {str(dtype).removeprefix('torch.')}",
             "",
-            "| channels, clip | way | GFLOP/s | times plain, forward | with gradients | relative error |",
+            "| channels, clip | implementation | GFLOP/s | speedup, forward | with gradients | relative error |",
             "|---|---|---|---|---|---|",
         ]
         for shape in SHAPES:
@@ -120,8 +125,9 @@ def main() -> None:
             print("\n".join(lines[-5:]), flush=True)
         lines.append("")
     lines += [
-        f"2 clips, one thread, median and range of {ROUNDS} rounds in which every way is timed once. GFLOP/s count the "
-        "operations of the definition, so that a way that needs fewer may exceed the machine's peak.",
+        f"Batches of 2 clips on one thread; median and range over {ROUNDS} rounds, each of which times every "
+        "implementation once. GFLOP/s count the operations of the definition, so an implementation that needs fewer "
+        "can exceed the machine's peak.",
         "",
         provenance("torch"),
     ]

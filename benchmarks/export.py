@@ -1,10 +1,10 @@
-"""What exporting a network costs in accuracy; what it gives in speed is in speed.py.
+"""Accuracy of exported networks; speed.py measures their speed.
 
     python benchmarks/export.py ../shared/data/ucf101-18 runs/mine
 
-Every kind of file and precision is written by `msfnet export RUN --data DATA` (training videos), then scored by
-`msfnet evaluate` on the test videos of split 1, which nothing was chosen on, beside the weights themselves. The result
-is benchmarks/export.md.
+`msfnet export RUN --data DATA` writes every kind of file and precision, calibrated and compared on training videos.
+`msfnet evaluate` then scores each file and the weights themselves on the test videos of split 1, on which no choice was
+made. The result is benchmarks/export.md.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ FILES = (
 
 
 def msfnet(*words: object) -> str:
-    """What a command prints."""
+    """Run a command and return its standard output."""
     command = [sys.executable, "-m", "msfnet", *map(str, words)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def accuracy(data: Path, run: Path, folder: Path) -> list[str]:
-    """A row for the weights and one for each file: top-1 of the test videos, and how many got another label."""
+    """A row for the weights and one for each file: top-1 on the test videos, and how many labels differ."""
     right = json.loads(msfnet("evaluate", run, data, "--split", 1, "--json"))
     labels = [video["predicted"] for video in right["videos"]]
     rows = [
-        f"Top-1 in % on the {right['n_videos']} test videos, {right['views']} views. Points are over the weights.",
+        f"Top-1 in % on the {right['n_videos']} test videos, {right['views']} views. Differences are to the weights.",
         "",
-        "| file | precision | clip top-1 | video top-1 | points | videos with another label | parity at export |",
+        "| file | precision | clip top-1 | video top-1 | difference | videos with another label | parity at export |",
         "|---|---|---|---|---|---|---|",
         f"| weights | fp32 | {100 * right['clip']['top1']:.1f} | {100 * right['video']['top1']:.1f} | | | |",
     ]

@@ -1,12 +1,12 @@
-"""Videos a second from files to answers: `Recognizer.predict_many` against a plain script, and where their time goes.
+"""Throughput from video files to predictions: `Recognizer.predict_many`, a plain script, and where their time goes.
 
     python benchmarks/predict.py ../shared/data/ucf101-18 runs/mine
 
-The plain script is what one would write first: PyAV decodes every frame to RGB, torch resizes, crops and normalises
-the frames of each clip, and an R3D-18 of torchvision's structure, as wide as the run's network and with as many views,
-sees one clip after another. On a CPU PyTorch leaves some convolutions of a single clip to plain loops; so the script
-runs a second time with the clips of a video in one tensor. The videos are cut into parts, and each part is done by all
-in turn. The result is benchmarks/predict.md.
+The plain script is the straightforward implementation: PyAV decodes every frame to RGB, torch resizes, crops, and
+normalizes the frames of each clip, and an R3D-18 of torchvision's structure, with the width and the views of the run's
+network, processes one clip after another. On a CPU, PyTorch computes some convolutions of a single clip with slow
+loops, so a second variant of the script processes all clips of a video as one batch. The videos are divided into parts,
+and all contenders process each part in turn. The result is benchmarks/predict.md.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msfnet.data.annotations.readers import read_data
-from msfnet.data.sampling import scored_clips
+from msfnet.data.annotations.readers import read_dataset
+from msfnet.data.sampling import eval_clips
 from msfnet.data.video import decode
 from msfnet.inference.recognizer import Recognizer
 from msfnet.models.registry import create_model
@@ -46,7 +46,7 @@ Seconds = list[float]
 
 
 class Stages:
-    """Seconds by stage. Stages of several threads run at the same time."""
+    """Seconds by stage. Stages in different threads can overlap."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
@@ -61,7 +61,7 @@ class Stages:
 
 
 class TimedRecognizer(Recognizer):
-    """The product, with a look at the clock around its stages."""
+    """Recognizer that times its stages."""
 
     stages: Stages
 
@@ -84,7 +84,7 @@ class TimedRecognizer(Recognizer):
 
 
 def time_conversion(stages: Stages) -> None:
-    """Count what the decoder spends on colour and size."""
+    """Time the color conversion and the resizing of the decoder."""
 
     class TimedConverter(decode.Converter):
         def __call__(self, *arguments: Any) -> None:
@@ -95,7 +95,7 @@ def time_conversion(stages: Stages) -> None:
 
 
 class PlainScript:
-    """One video after another, every frame to RGB; `at_once` clips of a video in one tensor."""
+    """Processes one video after another and converts every frame to RGB; batches of `at_once` clips of a video."""
 
     def __init__(self, model: nn.Module, preprocessing: Preprocessing, at_once: int) -> None:
         self.model, self.preprocessing, self.at_once, self.stages = model.eval(), preprocessing, at_once, Stages()
@@ -107,7 +107,7 @@ class PlainScript:
         own = self.preprocessing
         with self.stages("decode"), av.open(str(path)) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        indices = scored_clips(own, own.views.clips, len(frames))[:, : own.frames]
+        indices = eval_clips(own, own.views.clips, len(frames))[:, : own.num_frames]
         probabilities = []
         for start in range(0, len(indices), self.at_once):
             with self.stages("convert"):
@@ -121,31 +121,33 @@ class PlainScript:
         """uint8 T H W 3 -> float 1 3 T h w."""
         own = self.preprocessing
         x = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
-        x = F.interpolate(x, own.resize_px[::-1], mode="bilinear", antialias=True, align_corners=False)
-        top, left = (x.shape[2] - own.size_px) // 2, (x.shape[3] - own.size_px) // 2
-        x = x[:, :, top : top + own.size_px, left : left + own.size_px]
+        x = F.interpolate(x, own.resize[::-1], mode="bilinear", antialias=True, align_corners=False)
+        top, left = (x.shape[2] - own.crop_size) // 2, (x.shape[3] - own.crop_size) // 2
+        x = x[:, :, top : top + own.crop_size, left : left + own.crop_size]
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (own.mean, own.std))
         return ((x - mean) / std).transpose(0, 1)[None].contiguous()
 
 
-PREDICT, PLAIN, TOGETHER = "`msfnet predict`", "plain script, R3D-18", "the same, a video's clips together"
+PREDICT, PLAIN, TOGETHER = "`msfnet predict`", "plain script, R3D-18", "plain script, all clips of a video as one batch"
 
 
 def contenders(run: Path) -> dict[str, TimedRecognizer | PlainScript]:
-    """By their names in the table. Decoding in `predict` is timed from here on."""
+    """The contenders by their names in the table. From here on, decoding in `predict` is timed."""
     recognizer = TimedRecognizer.load(run, "cpu")
     recognizer.stages = Stages()
     time_conversion(recognizer.stages)
     weights = recognizer.weights
     own = weights.preprocessing
-    width = weights.arguments.get("width", 1.0)
-    network = create_model("r3d18", len(weights.classes), width=width, frames=own.frames, size=own.size_px)
+    width = weights.kwargs.get("width_mult", 1.0)
+    network = create_model(
+        "r3d_18", len(weights.classes), width_mult=width, num_frames=own.num_frames, img_size=own.crop_size
+    )
     scripts = {PLAIN: PlainScript(network, own, 1), TOGETHER: PlainScript(network, own, own.views.clips)}
     return {PREDICT: recognizer, **scripts}
 
 
 def measure(rivals: dict[str, TimedRecognizer | PlainScript], paths: Sequence[Path], parts: int) -> dict[str, Seconds]:
-    """Seconds a video of each part of the videos, by each rival in turn."""
+    """Seconds per video for each part of the videos, measured for each contender in turn."""
     for rival in rivals.values():
         list(rival.predict_many(paths[:4]))  # warm
         rival.stages.seconds.clear()
@@ -162,10 +164,10 @@ def measure(rivals: dict[str, TimedRecognizer | PlainScript], paths: Sequence[Pa
     return seconds
 
 
-def summarise(seconds: dict[str, Seconds], rivals: dict[str, TimedRecognizer | PlainScript], n_videos: int) -> str:
+def summarize(seconds: dict[str, Seconds], rivals: dict[str, TimedRecognizer | PlainScript], n_videos: int) -> str:
     weights = rivals[PREDICT].weights
     own, n_parts = weights.preprocessing, len(seconds[PREDICT])
-    width, threads = weights.arguments.get("width", 1.0), torch.get_num_threads()
+    width, threads = weights.kwargs.get("width_mult", 1.0), torch.get_num_threads()
     rows = []
     for name, rival in rivals.items():
         whole = sum(seconds[name]) * n_videos / n_parts
@@ -174,19 +176,21 @@ def summarise(seconds: dict[str, Seconds], rivals: dict[str, TimedRecognizer | P
         times = "" if name == PREDICT else spread(ratios, 2)
         rows.append(f"| {name} | {spread([1 / s for s in seconds[name]], 1)} | {times} | {shares} |")
     lines = [
-        "# From video files to answers",
+        "# Throughput from video files to predictions",
         "",
-        f"Printed by `python benchmarks/predict.py DATA RUN`: {n_videos} videos in {n_parts} parts, each done by all",
-        f"in turn; median (and range) over parts. `predict` runs {weights.name}. All networks have width {width:g} and",
-        f"{threads} threads, and see {own.views} views of {own.frames} frames of {own.size_px} px a video.",
+        f"Printed by `python benchmarks/predict.py DATA RUN`: {n_videos} videos in {n_parts} parts, each processed by",
+        f"all contenders in turn; median (and range) over parts. `predict` runs {weights.name}. All networks",
+        f"have width {width:g}, use {threads} threads, and process {own.views} views of {own.num_frames} frames of",
+        f"{own.crop_size} px per video.",
         "",
-        f"| | videos a second | predict is faster, times | {' | '.join(f'{stage}, %' for stage in STAGES)} |",
+        f"| | videos per second | speedup of predict | {' | '.join(f'{stage}, %' for stage in STAGES)} |",
         f"|---|---|---|{'---|' * len(STAGES)}",
         *rows,
         "",
-        "Shares are of the time from the first to the last video. In `predict` other threads decode and convert",
-        "(resize, colours) while the network works: these two overlap with the rest, and waiting is the network's for",
-        "them. Of a single clip PyTorch leaves some convolutions to plain loops, which costs the plain script most.",
+        "The percentages are shares of the time from the first to the last video. In `predict`, other threads decode",
+        "and convert (resize, colors) while the network runs, so these two overlap with the rest; waiting is the time",
+        "that the network waits for them. PyTorch computes some convolutions of a single clip with slow loops, which",
+        "affects the plain script most.",
         "",
         provenance("torch", "av", "numpy"),
     ]
@@ -201,10 +205,10 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=10)
     parser.add_argument("--out", type=Path, default=RESULT)
     a = parser.parse_args()
-    items = read_data(a.data).items
+    items = read_dataset(a.data).items
     paths = [items[int(i * len(items) / a.videos)].path for i in range(a.videos)]
     rivals = contenders(a.run)
-    text = summarise(measure(rivals, paths, a.parts), rivals, a.videos)
+    text = summarize(measure(rivals, paths, a.parts), rivals, a.videos)
     a.out.write_text(text, encoding="utf-8")
     print(text)
 

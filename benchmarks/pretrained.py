@@ -1,9 +1,9 @@
-"""What a warm start of MSF-R3D from R3D-18 is worth in a short training, on a task that takes motion to solve.
+"""Benefit of initializing MSF-R3D from a pretrained R3D-18, in a short training on a task that requires motion.
 
-    python benchmarks/warm.py
+    python benchmarks/pretrained.py
 
-An R3D-18 learns to tell moving squares apart. Then each network learns the same for a few steps, once from that R3D-18
-with a fresh last layer and once from scratch. The result is benchmarks/warm.md.
+An R3D-18 is trained to classify moving squares. Then each network is trained on the same task for a few steps, once
+initialized from that R3D-18 with a new last layer and once from scratch. The result is benchmarks/pretrained.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msfnet.models.pretrained import init_weights
+from msfnet.models.pretrained import load_pretrained
 from msfnet.models.registry import create_model
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
@@ -29,8 +29,8 @@ WIDTH, CLASSES = 0.25, 8
 SOURCE_STEPS, STEPS, LAST, SEEDS = 300, 30, 10, 3
 
 NETWORKS: dict[str, dict[str, Any]] = {
-    "`msf_r3d18`": {},
-    "with 3 groups": {"groups": 3},
+    "`msf_r3d_18`": {},
+    "with S = 3": {"num_splits": 3},
     "with FSAM": {"attention": "fsam"},
     "(a)": {"placement": "a"},
     "(c)": {"placement": "c"},
@@ -39,7 +39,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 
 def batch(n: int, generator: torch.Generator, frames: int = 4, size: int = 24) -> tuple[Tensor, Tensor]:
-    """Clips of a square that moves in one of four directions, plain or striped, in noise: N 3 T H W, and labels N."""
+    """Clips with noise of a plain or striped square that moves in one of four directions: N 3 T H W, and labels N."""
     labels = torch.randint(CLASSES, (n,), generator=generator)
     clips = torch.randn(n, 3, frames, size, size, generator=generator) / 2
     starts, speeds = torch.randint(size, (n, 2), generator=generator), torch.randint(2, 5, (n,), generator=generator)
@@ -56,7 +56,7 @@ def batch(n: int, generator: torch.Generator, frames: int = 4, size: int = 24) -
 
 
 def train(model: nn.Module, steps: int, seed: int) -> list[float]:
-    """Losses of so many steps of Adam."""
+    """Train with Adam and return the loss of each step."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     losses = []
@@ -71,38 +71,37 @@ def train(model: nn.Module, steps: int, seed: int) -> list[float]:
 
 
 def start(arguments: dict[str, Any], seed: int, source: Path | None) -> nn.Module:
-    """An MSF-R3D, from the file of an R3D-18 if there is one; what the last layer knows is not counted."""
+    """An MSF-R3D, initialized from `source` (an R3D-18) if given; the last layer is always new."""
     torch.manual_seed(seed)
-    model = create_model("msf_r3d18", CLASSES, width=WIDTH, **arguments)
+    model = create_model("msf_r3d_18", CLASSES, width_mult=WIDTH, **arguments)
     if source:
-        init_weights(model, str(source), "msf_r3d18")
+        load_pretrained(model, str(source), "msf_r3d_18")
         nn.init.normal_(model.get_submodule("fc").weight, std=0.01)
     return model
 
 
 def end(arguments: dict[str, Any], source: Path | None) -> list[float]:
-    """The mean loss of the last steps, for each seed."""
+    """Mean loss of the last steps for each seed."""
     return [mean(train(start(arguments, seed, source), STEPS, seed=10 + seed)[-LAST:]) for seed in range(SEEDS)]
 
 
 def main() -> None:
     torch.manual_seed(0)
-    dense = create_model("r3d18", CLASSES, width=WIDTH)
+    dense = create_model("r3d_18", CLASSES, width_mult=WIDTH)
     train(dense, SOURCE_STEPS, seed=1)
     lines = [
-        "# Warm starts of MSF-R3D from R3D-18",
+        "# Initializing MSF-R3D from a pretrained R3D-18",
         "",
-        f"Printed by `python benchmarks/warm.py`: the training loss of steps {STEPS - LAST + 1} to {STEPS} on moving "
-        f"squares of {CLASSES} classes,",
-        f"networks of width {WIDTH}, from an R3D-18 of {SOURCE_STEPS} steps with a fresh last layer and from scratch. "
-        f"Mean ± standard",
-        f"deviation of {SEEDS} seeds; guessing has 2.08.",
+        f"Printed by `python benchmarks/pretrained.py`: training loss of steps {STEPS - LAST + 1} to {STEPS} on moving",
+        f"squares of {CLASSES} classes, for networks of width {WIDTH}, initialized from an R3D-18 trained for",
+        f"{SOURCE_STEPS} steps (with a new last layer) and from scratch. Mean ± standard deviation over {SEEDS} seeds;",
+        "the loss of chance is 2.08.",
         "",
-        "| network | warm | random |",
+        "| network | pretrained | from scratch |",
         "|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "r3d18.pth"
+        source = Path(folder) / "r3d_18.pth"
         torch.save(dense.state_dict(), source)
         for name, arguments in NETWORKS.items():
             cells = [f"{mean(v):.2f} ± {stdev(v):.2f}" for v in (end(arguments, source), end(arguments, None))]

@@ -1,13 +1,12 @@
-"""MSF-R3D with FSAM against R3D-18 in eager PyTorch, on the clock: every runtime and precision, training and memory.
+"""Speed of MSF-R3D with FSAM relative to R3D-18 in eager PyTorch: every runtime and precision, training, and memory.
 
     python benchmarks/speed.py
 
-One thread, 8x112x112, all cases in turn. The result is benchmarks/speed.md.
+One CPU thread, input 8x112x112, all cases timed alternately. The result is benchmarks/speed.md.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from msfnet.atomic_io import write_text
@@ -16,12 +15,12 @@ from msfnet.bench.page import to_markdown
 from msfnet.bench.run import Bench, run_bench
 
 RESULT = Path(__file__).with_suffix(".md")
-NETWORKS = ("r3d18", "msf_r3d18_fsam")
+NETWORKS = ("r3d_18", "msf_r3d_18_fsam")
 OURS = NETWORKS[1]
 ROUNDS, MEMORY_ROUNDS, MEMORY_BATCH = 7, 3, 8
 EXPORTS = ("onnx", "openvino")
 
-# What the network was to reach: (what, runtimes, precision, at least, hoped for), as a multiple of R3D-18's speed.
+# Targets: (what, runtimes, precision, minimum, stretch), as speedups over R3D-18.
 INFERENCE = (
     ("inference, PyTorch, fp32", ("eager", "fused"), "fp32", 1.35, 1.5),
     ("inference, PyTorch, bf16", ("eager", "fused"), "bf16", 2.6, 3.2),
@@ -37,12 +36,12 @@ MEMORY_SHARES = 0.85, 0.7
 
 
 def measure(runtimes: str, precisions: str, conditions: Conditions, rounds: int) -> Bench:
-    cases = plan_cases(NETWORKS, {}, runtimes, precisions, conditions, print)
-    return run_bench(cases, conditions, rounds, lambda line: print(line, file=sys.stderr, flush=True))
+    cases = plan_cases(NETWORKS, {}, runtimes, precisions, conditions)
+    return run_bench(cases, conditions, rounds)
 
 
 def reached(bench: Bench, targets: tuple[tuple[str, tuple[str, ...], str, float, float], ...]) -> list[str]:
-    """A line for each target, with the best of its runtimes."""
+    """A line for each target, with the fastest of its runtimes."""
     lines = []
     for what, runtimes, precision, must, aim in targets:
         rows = [r for r in bench.rows if r.case.network.name == OURS and r.case.runtime in runtimes]
@@ -62,7 +61,7 @@ def memory_line(bench: Bench) -> str:
     must, aim = MEMORY_SHARES
     return (
         f"| training memory, fp32, {bench.conditions.batch} clips | {must}x | {aim}x | **{ours / theirs:.2f}x** "
-        f"| | eager | {ours / 2**20:,.0f} of {theirs / 2**20:,.0f} MB |"
+        f"| | eager | {ours / 2**20:,.0f} of {theirs / 2**20:,.0f} MiB |"
     )
 
 
@@ -74,14 +73,14 @@ def main() -> None:
     larger = Conditions(batch=MEMORY_BATCH, train=True, threads=1, device="cpu")
     memory = measure("eager", "fp32", larger, MEMORY_ROUNDS)
     lines = [
-        "# MSF-R3D with FSAM against R3D-18 in eager PyTorch, fp32",
+        "# Speed of MSF-R3D with FSAM relative to R3D-18 in eager PyTorch, fp32",
         "",
-        "`python benchmarks/speed.py`",
+        "Printed by `python benchmarks/speed.py`.",
         "",
-        "R3D-18 has torchvision's structure, of plain `nn.Conv3d`. Where several runtimes count the best is shown. "
-        "GFLOP/s count the operations of the definition, of which ours needs fewer.",
+        "R3D-18 has torchvision's structure with plain `nn.Conv3d`. Each line shows the fastest of its runtimes. "
+        "GFLOP/s count the operations of the definition; ours needs fewer.",
         "",
-        "| | at least | hoped for | reached, median | range | runtime | GFLOP/s, and the machine's peak |",
+        "| | minimum target | stretch target | measured, median | range | runtime | GFLOP/s, and the machine's peak |",
         "|---|---|---|---|---|---|---|",
         *reached(inference, INFERENCE),
         *reached(training, TRAINING),

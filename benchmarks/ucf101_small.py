@@ -1,9 +1,9 @@
-"""Train recipe `small` on a data set for several networks and seeds, and write down how they score.
+"""Accuracy of recipe `small` for several networks and seeds.
 
     python benchmarks/ucf101_small.py ../shared/data/ucf101-18 --out /tmp/ucf101-small
 
-Each run is `msfnet train DATA --split 1 --recipe small` in a process of its own. Runs that are finished are kept and
-unfinished ones go on, so the command can be stopped and typed again. The result is benchmarks/ucf101-small.md.
+Each run is `msfnet train DATA --split 1 --recipe small` in its own process. The command can be stopped and started
+again: finished runs are kept, and interrupted ones resume. The result is benchmarks/ucf101-small.md.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from statistics import mean, stdev
 
 from best import run
 
-MODELS = ("r3d18", "msf_r3d18_fsam")
+MODELS = ("r3d_18", "msf_r3d_18_fsam")
 RESULT = Path(__file__).with_suffix("").with_name("ucf101-small.md")
 
 
-def summarise(out: Path, seeds: int, parallel: int, threads: int) -> str:
-    """The table: a row a network, mean and standard deviation over seeds."""
+def summarize(out: Path, seeds: int, parallel: int, threads: int) -> str:
+    """The table: one row per network, with mean and standard deviation over seeds."""
     lines = [
         "# Recipe `small` on 18 classes of UCF101, split 1",
         "",
-        "Printed by `python benchmarks/ucf101_small.py DATA --out DIR`. Top-1 in % on the 498 test videos, on which",
-        "nothing was chosen; video scores average 4 views. Mean ± standard deviation over seeds; chance is 5.6 %.",
+        "Printed by `python benchmarks/ucf101_small.py DATA --out DIR`. Top-1 in % on the 498 test videos, on which no",
+        "choice was made; video top-1 averages 4 views. Mean ± standard deviation over seeds; chance is 5.6%.",
         "",
         "| network | seeds | clip top-1 | video top-1 | each seed | minutes of training |",
         "|---|---|---|---|---|---|",
@@ -48,8 +48,8 @@ def summarise(out: Path, seeds: int, parallel: int, threads: int) -> str:
     environment = json.loads((out / f"{MODELS[0]}-0" / "environment.json").read_text())
     lines += [
         "",
-        f"{environment['cpus']} CPU cores ({environment['processor']}), {parallel} runs at a time of {threads} thread "
-        f"each, torch {environment['torch']}, commit {environment['commit']}.",
+        f"{environment['cpus']} CPU cores ({environment['processor']}), {parallel} concurrent runs with {threads} "
+        f"thread each, torch {environment['torch']}, commit {environment['commit']}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--parallel", type=int, default=2, help="runs at a time")
+    parser.add_argument("--parallel", type=int, default=2, help="number of concurrent runs")
     parser.add_argument("--threads", type=int, default=1, help="threads of each run")
     a = parser.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def main() -> None:
 
     with ThreadPoolExecutor(a.parallel) as pool:
         list(pool.map(lambda job: train(job[1], job[0]), jobs))
-    RESULT.write_text(summarise(a.out, a.seeds, a.parallel, a.threads))
+    RESULT.write_text(summarize(a.out, a.seeds, a.parallel, a.threads))
     print(RESULT.read_text())
 
 

@@ -390,7 +390,7 @@ def test_cost_tables_have_a_row_for_each_curve_and_point():
         for s, n in ((sweep, "R3D-18"), (groups, "MSF-R3D+FSAM"))
     ]
     lines = COST["fits_table"](curves).splitlines()
-    assert lines[2:] == ["| R3D-18 | px of a side² | 1.00 | 1.0000 | px of a side² | -0.00 | flat |"]
+    assert lines[2:] == ["| R3D-18 | frame side² | 1.00 | 1.0000 | frame side² | -0.00 | flat |"]
     assert len(COST["points_table"](curves).splitlines()) == 2 + 5 + 5
     page = COST["fill"]("a\n<!-- cost: by a script -->\nold\n<!-- end -->\nb\n", "new")
     assert page == "a\n<!-- cost: by a script -->\nnew\n<!-- end -->\nb\n"

@@ -1,11 +1,11 @@
-"""Frames per second to the model's door: a video is opened, and 16 even frames of it decoded and resized.
+"""Decoding throughput: open a video, decode 16 evenly spaced frames, and resize them.
 
     pip install decord opencv-python-headless torchcodec
     python benchmarks/data/decode.py ../shared/data/ucf101-original/*.avi
 
-Ours against each peer as its documentation says for this job, with one thread and with all; then two processes of one
-thread each; then our frame cache when it is warm. In each round every reader has its turn. Peers that are not installed
-are left out and named. The result is benchmarks/data/decode.md.
+Compares msfnet with other libraries, each used as its documentation recommends for this task: with one thread and with
+all threads, then in two processes of one thread each, then with a filled frame cache. In each round every reader runs
+once. Libraries that are not installed are skipped and named. The result is benchmarks/data/decode.md.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from msfnet.types import FrameFormat, Frames, Indices
 
 RESULT = Path(__file__).with_suffix(".md")
 OURS, CACHE = "msfnet", "msfnet, cached"
-ALIASED = "not antialiased"  # other pictures: listed, but not compared with
+ALIASED = "not antialiased"  # different pixels: listed, but not counted as a competitor
 FRAMES, WIDTH, HEIGHT = 16, 171, 128
-CACHED_PASSES = 20  # over the videos for each pass of a decoder, so that a turn of the cache is long enough to time
+CACHED_PASSES = 20  # per pass of a decoder, so that the cache runs long enough to be timed
 TARGET_CACHED = 20
-ROUND_SECONDS = 1.0  # of two workers, at least
+ROUND_SECONDS = 1.0  # minimum duration with two workers
 ALL = os.cpu_count() or 1
 
 Read = Callable[[Path], Frames]  # a video to T H W 3, RGB
 
 
 def even(n_frames: int, later: int = 0) -> Indices:
-    """Which frames are wanted, or those `later` than them."""
+    """Evenly spaced frame numbers, shifted by `later` frames."""
     return np.minimum(np.linspace(0, n_frames - 1, FRAMES).round().astype(np.int64) + later, n_frames - 1)
 
 
-# Readers. A peer is imported by what makes its reader: none is a dependency.
+# Readers. Each function imports its library, because none of them is a dependency.
 
 
 def ours(threads: int, later: int = 0) -> Read:
@@ -75,9 +75,9 @@ def decord(threads: int) -> Read:
 
 
 def opencv(threads: int | None, shrink: str = "INTER_AREA") -> Read:
-    """None: as many as FFmpeg chooses. Frames are passed over by grabbing them; seeking is slower and less exact.
+    """OpenCV. Frames are skipped with grab(); seeking is slower and less exact. None: FFmpeg chooses the threads.
 
-    INTER_AREA is what its documentation shrinks by, and antialiases as the others do; INTER_LINEAR does not.
+    Its documentation recommends INTER_AREA for shrinking, which antialiases as the others do; INTER_LINEAR does not.
     """
     import cv2
 
@@ -97,7 +97,7 @@ def opencv(threads: int | None, shrink: str = "INTER_AREA") -> Read:
 
 
 def torchcodec(threads: int, seek_mode: str) -> Read:
-    """Frames come in full size and torch resizes them."""
+    """torchcodec decodes full-size frames and torch resizes them."""
     from torchcodec.decoders import VideoDecoder
 
     def read(path: Path) -> Frames:
@@ -110,7 +110,7 @@ def torchcodec(threads: int, seek_mode: str) -> Read:
 
 
 def torchcodec_resize(threads: int) -> Read:
-    """Its decoder resizes them too, which its newer versions can."""
+    """torchcodec decodes and resizes, which newer versions support."""
     from torchcodec.decoders import VideoDecoder
     from torchcodec.transforms import Resize
 
@@ -134,20 +134,20 @@ def pyav(threads: int) -> Read:
     return read
 
 
-# What is compared
+# Contenders
 
 
 @dataclass(frozen=True)
 class Reader:
-    """One library, used in one way."""
+    """One library with one configuration."""
 
     library: str
     note: str
     threads: str
     read: Read
-    n_threads: int  # also of what resizes
+    n_threads: int  # of decoding and resizing
     passes: int = 1
-    rates: list[float] = field(default_factory=list)  # frames a second, one a round
+    rates: list[float] = field(default_factory=list)  # frames per second, one value per round
 
     @property
     def title(self) -> str:
@@ -170,7 +170,7 @@ class Reader:
 
 
 def make_readers(n_threads: int) -> tuple[list[Reader], list[str]]:
-    """Every library that is here with so many threads, and the packages of those that are not."""
+    """A reader with `n_threads` threads for every installed library, and the packages that are not installed."""
 
     def reader(library: str, note: str, read: Read, threads: str = str(n_threads)) -> Reader:
         return Reader(library, note, threads, read, n_threads)
@@ -192,14 +192,14 @@ def make_readers(n_threads: int) -> tuple[list[Reader], list[str]]:
         modes = ("approximate", "exact")
         readers += [reader("torchcodec", f"{mode} seeking", torchcodec(n_threads, mode)) for mode in modes]
         if find_spec("torchcodec.transforms"):
-            readers.append(reader("torchcodec", "approximate seeking, its own resizing", torchcodec_resize(n_threads)))
+            readers.append(reader("torchcodec", "approximate seeking, its own resize", torchcodec_resize(n_threads)))
     else:
         missing.append("torchcodec")
     return readers, missing
 
 
 def fastest(readers: Sequence[Reader]) -> Reader:
-    """Of those that give the same pictures."""
+    """The fastest reader among those that antialias."""
     return max((r for r in readers if r.note != ALIASED), key=lambda reader: median(reader.rates))
 
 
@@ -208,14 +208,14 @@ def fastest(readers: Sequence[Reader]) -> Reader:
 
 def run_alone(readers: Sequence[Reader], videos: Sequence[Path], rounds: int, passes: int) -> None:
     for reader in readers:
-        reader.rate(videos, 1)  # first calls load libraries and fill caches
+        reader.rate(videos, 1)  # the first calls load libraries and fill caches
     for _ in range(rounds):
         for reader in readers:
             reader.rates.append(reader.rate(videos, passes))
 
 
 def run_workers(readers: Sequence[Reader], videos: Sequence[Path], rounds: int, passes: int) -> None:
-    """Two processes share a list of twice so many passes. `readers` name what they read by, with one thread each."""
+    """Time two worker processes, each with one thread and `passes` passes. `readers` selects what they run."""
     spawn = get_context("spawn")
     pipes, processes = [], []
     for _ in range(2):
@@ -239,7 +239,7 @@ def run_workers(readers: Sequence[Reader], videos: Sequence[Path], rounds: int, 
 
 
 def serve(pipe: Connection, videos: Sequence[Path]) -> None:
-    """A worker: says when it is warm, then reads what it is told to."""
+    """A worker: reports when its libraries are loaded, then runs the readers it is asked to run."""
     readers, _ = make_readers(1)
     for reader in readers:
         reader.rate(videos, 1)
@@ -253,14 +253,14 @@ def serve(pipe: Connection, videos: Sequence[Path]) -> None:
 
 
 def difference(a: Read, b: Read, videos: Sequence[Path]) -> float:
-    """Mean absolute difference of two readers' frames, of 255."""
+    """Mean absolute difference between two readers' frames, on a scale of 0 to 255."""
     return float(np.mean([np.abs(a(path).astype(int) - b(path)).mean() for path in videos]))
 
 
 def table(readers: Sequence[Reader], videos: Sequence[Path]) -> list[str]:
-    """A row a reader, the fastest first; how far its frames are from ours."""
+    """One row per reader, the fastest first, with the difference of its frames from ours."""
     ours_rate = median(fastest([reader for reader in readers if reader.library == OURS]).rates)
-    lines = ["| reader | threads | frames a second | of ours | difference |", "|---|---|---|---|---|"]
+    lines = ["| reader | threads | frames per second | relative to msfnet | difference |", "|---|---|---|---|---|"]
     for reader in sorted(readers, key=lambda reader: -median(reader.rates)):
         cells = [reader.title, reader.threads, spread(reader.rates), f"{median(reader.rates) / ours_rate:.2f}"]
         lines.append(f"| {' | '.join(cells)} | {difference(ours(1), reader.read, videos):.2f} |")
@@ -271,36 +271,37 @@ def verdict(readers: Sequence[Reader]) -> str:
     peers = [reader for reader in readers if reader.library != OURS]
     best, peer = fastest([reader for reader in readers if reader.library == OURS]), fastest(peers)
     times = median(best.rates) / median(peer.rates)
-    return f"Ours is {times:.2f} times as fast as the fastest peer ({peer.title}, threads: {peer.threads})."
+    fastest_peer = f"({peer.title}, threads: {peer.threads})"
+    return f"msfnet is {times:.2f} times as fast as the fastest other library that antialiases {fastest_peer}."
 
 
-def summarise(
+def summarize(
     alone: Sequence[Reader],
     workers: Sequence[Reader],
     caches: Sequence[Reader],
     videos: Sequence[Path],
     missing: Sequence[str],
 ) -> str:
-    """The three tables. Nobody wins by reading other frames: that would be seen in the last column."""
+    """The page with its three tables. The column of differences shows that all readers decode the same frames."""
     direct = [reader for reader in alone if reader.library == OURS]
     peer = fastest([reader for reader in alone if reader.library != OURS])
     one_off = difference(ours(1), ours(1, later=1), videos)
     lines = [
-        "# Frames per second to the model's door",
+        "# Decoding throughput",
         "",
-        f"Printed by `python benchmarks/data/decode.py VIDEOS`, {len(videos)} videos: open, decode, resize to "
-        f"{WIDTH} x {HEIGHT} px and give {FRAMES}",
-        f"even frames, uint8 RGB. Median (and range) of {len(alone[0].rates)} rounds; in each, all have a turn.",
-        "Difference: mean absolute difference from our frames, of 255, as others resize by other filters; one frame",
-        f"off would be {one_off:.2f}.",
+        f"Printed by `python benchmarks/data/decode.py VIDEOS` for {len(videos)} videos: open a video, decode {FRAMES}",
+        f"evenly spaced frames, and resize them to {WIDTH} x {HEIGHT} px, uint8 RGB. Median (and range) over",
+        f"{len(alone[0].rates)} rounds; every reader runs once per round.",
+        "The difference is the mean absolute difference from msfnet's frames, on a scale of 0 to 255; it arises from",
+        f"different resize filters. Decoding the neighboring frame by mistake would give {one_off:.2f}.",
         "",
-        "## Alone",
+        "## One process",
         "",
         *table(alone, videos),
         "",
         verdict(alone),
         "",
-        "## Two workers of one thread",
+        "## Two worker processes with one thread each",
         "",
         *table(workers, videos),
         "",
@@ -308,18 +309,18 @@ def summarise(
         "",
         "## Cached",
         "",
-        "Frames from a warm `FrameCache`, in one process and in the same rounds as the first table.",
+        "Frames from a filled `FrameCache`, in one process and in the same rounds as the first table.",
         "",
-        "| frames kept | frames a second | times ours decoding | times the fastest peer | difference |",
+        "| codec | frames per second | speedup over decoding | over the fastest other | difference |",
         "|---|---|---|---|---|",
     ]
     for reader in caches:
         ratios = [median(reader.rates) / median(fastest(those).rates) for those in (direct, [peer])]
         cells = [reader.note, spread(reader.rates), *(f"{ratio:.1f}" for ratio in ratios)]
         lines.append(f"| {' | '.join(cells)} | {difference(ours(1), reader.read, videos):.2f} |")
-    lines += ["", f"Wanted: at least {TARGET_CACHED} times the fastest peer."]
+    lines += ["", f"Target: at least {TARGET_CACHED} times the fastest other library that antialiases."]
     if missing:
-        lines += ["", f"Not installed, so not compared: {', '.join(missing)}."]
+        lines += ["", f"Not compared because not installed: {', '.join(missing)}."]
     packages = ("av", "decord", "opencv-python-headless", "torchcodec", "torch", "numpy")
     return "\n".join([*lines, "", provenance(*packages)]) + "\n"
 
@@ -327,8 +328,8 @@ def summarise(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", type=Path, nargs="+")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--passes", type=int, default=3, help="over the videos at each turn, alone")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--passes", type=int, default=3, help="passes over the videos per round, in one process")
     parser.add_argument("--out", type=Path, default=RESULT)
     a = parser.parse_args()
     alone, missing = make_readers(1)
@@ -338,11 +339,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         codecs = ("raw", "jpeg")
         caches = [Reader(CACHE, c, "1", cached(Path(folder), c), 1, CACHED_PASSES) for c in codecs]
-        run_alone([*alone, *caches], a.videos, a.rounds, a.passes)
+        run_alone([*alone, *caches], a.videos, a.repeats, a.passes)
         quickest = median(fastest([reader for reader in alone if reader.n_threads == 1]).rates)
         passes = math.ceil(ROUND_SECONDS * quickest / (len(a.videos) * FRAMES))
-        run_workers(workers, a.videos, a.rounds, passes)
-        text = summarise(alone, workers, caches, a.videos, missing)
+        run_workers(workers, a.videos, a.repeats, passes)
+        text = summarize(alone, workers, caches, a.videos, missing)
     a.out.write_text(text)
     print(text)
 

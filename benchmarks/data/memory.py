@@ -1,9 +1,9 @@
-"""Memory of a training process and of its workers over 20 epochs: is it flat?
+"""Memory of a training process and its workers over 20 epochs, to detect leaks.
 
     python benchmarks/data/memory.py ../shared/data/ucf101-18
 
-A tiny network is trained on a few hundred videos in a process of its own, which is watched from outside (Linux only):
-the proportional set size, in which pages that processes share are counted once. The results are
+A tiny network is trained on a few hundred videos in a separate process, whose memory is sampled from outside (Linux
+only). The measure is the proportional set size, which counts pages shared by several processes once. The results are
 benchmarks/data/memory.md and memory.png.
 """
 
@@ -24,33 +24,33 @@ import numpy as np
 from matplotlib.figure import Figure
 from provenance import provenance, spread
 
-from msfnet.data.annotations.readers import read_data
-from msfnet.report import INK, TRAIN_COLOUR, VAL_COLOUR, to_png
+from msfnet.data.annotations.readers import read_dataset
+from msfnet.report import INK, TRAIN_COLOR, VAL_COLOR, to_png
 from msfnet.training.history import METRICS
 
 RESULT = Path(__file__).with_suffix(".md")
 SAMPLE_SECONDS = 0.25
-WARM_EPOCHS = 3  # in which libraries load, the cache fills and buffers grow; the slope is that of the others
+WARM_EPOCHS = 3  # libraries load, the cache fills, and buffers grow; these epochs do not count for the slope
 WORKERS = 2
-TINY = ("model.name=r3d18", "model.width=0.0625", f"data.workers={WORKERS}", "data.val_fraction=0")
+TINY = ("model.name=r3d_18", "model.width_mult=0.0625", f"data.num_workers={WORKERS}", "data.val_fraction=0")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at the processes: epochs finished, and MB of the one that trains and of its workers together."""
+    """One sample: finished epochs, and memory of the training process and of all its workers together."""
 
     epochs: int
-    trainer_mb: float
-    workers_mb: float
+    trainer_mib: float
+    workers_mib: float
 
     @property
-    def total_mb(self) -> float:
-        return self.trainer_mb + self.workers_mb
+    def total_mib(self) -> float:
+        return self.trainer_mib + self.workers_mib
 
 
 def write_manifest(data: Path, most: int, path: Path) -> int:
-    """An even choice of the training videos of split 1; returns how many."""
-    items = [item for item in read_data(data).items if item.split == "train"]
+    """Write an evenly spaced subset of the training videos of split 1; returns their number."""
+    items = [item for item in read_dataset(data).items if item.split == "train"]
     chosen = items[:: max(1, -(-len(items) // most))]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -60,7 +60,7 @@ def write_manifest(data: Path, most: int, path: Path) -> int:
 
 
 def watch(manifest: Path, folder: Path, epochs: int) -> list[Sample]:
-    """Train on the manifest and look at the processes from the first finished epoch to the last."""
+    """Train on the manifest and sample the processes from the first finished epoch to the last."""
     settings = [*TINY, f"train.epochs={epochs}", f"data.cache={folder}/cache"]
     command = [
         sys.executable,
@@ -80,9 +80,9 @@ def watch(manifest: Path, folder: Path, epochs: int) -> list[Sample]:
         done = epochs_done(folder / "run" / METRICS)
         if 0 < done < epochs:
             try:
-                workers_mb = sum(resident_mb(child) for child in descendants(process.pid))
-                samples.append(Sample(done, resident_mb(process.pid), workers_mb))
-            except (FileNotFoundError, ProcessLookupError):  # one of them has ended meanwhile
+                workers_mib = sum(resident_mib(child) for child in descendants(process.pid))
+                samples.append(Sample(done, resident_mib(process.pid), workers_mib))
+            except (FileNotFoundError, ProcessLookupError):  # a worker has ended in the meantime
                 pass
         time.sleep(SAMPLE_SECONDS)
     if process.returncode:
@@ -102,29 +102,29 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def resident_mb(pid: int) -> float:
+def resident_mib(pid: int) -> float:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def epoch_medians(samples: Sequence[Sample]) -> dict[int, float]:
-    """Number of the epoch -> MB of all processes during it. The first, in which samples begin late, is not there."""
+    """Epoch number -> median MiB of all processes. The first epoch is omitted: sampling starts late in it."""
     numbers = sorted({sample.epochs for sample in samples})
-    return {n + 1: median(s.total_mb for s in samples if s.epochs == n) for n in numbers}
+    return {n + 1: median(s.total_mib for s in samples if s.epochs == n) for n in numbers}
 
 
 def slope(medians: dict[int, float]) -> tuple[float, float]:
-    """MB an epoch after the warm ones, by least squares, and its standard error."""
-    epochs, mb = (np.array(values, float) for values in zip(*medians.items(), strict=True))
-    epochs, mb = epochs[epochs > WARM_EPOCHS], mb[epochs > WARM_EPOCHS]
-    fit = np.polynomial.Polynomial.fit(epochs, mb, 1).convert()
+    """MiB per epoch after the warm-up epochs, by least squares, and the standard error."""
+    epochs, mib = (np.array(values, float) for values in zip(*medians.items(), strict=True))
+    epochs, mib = epochs[epochs > WARM_EPOCHS], mib[epochs > WARM_EPOCHS]
+    fit = np.polynomial.Polynomial.fit(epochs, mib, 1).convert()
     spread_epochs = ((epochs - epochs.mean()) ** 2).sum()
-    error = np.sqrt(((mb - fit(epochs)) ** 2).sum() / max(1, len(mb) - 2) / spread_epochs)
+    error = np.sqrt(((mib - fit(epochs)) ** 2).sum() / max(1, len(mib) - 2) / spread_epochs)
     return float(fit.coef[1]), float(error)
 
 
 def plot(samples: Sequence[Sample]) -> bytes:
-    """Memory over epochs; the samples of an epoch lie evenly within it."""
+    """Plot memory over epochs, with the samples of an epoch evenly spaced within it."""
     places = []
     for number in sorted({sample.epochs for sample in samples}):
         n_samples = sum(sample.epochs == number for sample in samples)
@@ -132,22 +132,22 @@ def plot(samples: Sequence[Sample]) -> bytes:
     figure = Figure(figsize=(7, 3.2))
     axes = figure.subplots()
     curves = {
-        "all": ([s.total_mb for s in samples], INK),
-        "training process": ([s.trainer_mb for s in samples], VAL_COLOUR),
-        f"its {WORKERS} workers": ([s.workers_mb for s in samples], TRAIN_COLOUR),
+        "all": ([s.total_mib for s in samples], INK),
+        "training process": ([s.trainer_mib for s in samples], VAL_COLOR),
+        f"its {WORKERS} workers": ([s.workers_mib for s in samples], TRAIN_COLOR),
     }
-    for name, (mb, colour) in curves.items():
-        axes.plot(places, mb, color=colour, label=name)
-    axes.set(xlabel="epochs", ylabel="MB", ylim=(0, None))
+    for name, (mib, color) in curves.items():
+        axes.plot(places, mib, color=color, label=name)
+    axes.set(xlabel="epochs", ylabel="MiB", ylim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return to_png(figure)
 
 
-def summarise(samples: Sequence[Sample], epochs: int, n_videos: int) -> str:
+def summarize(samples: Sequence[Sample], epochs: int, n_videos: int) -> str:
     medians = epoch_medians(samples)
     per_epoch, error = slope(medians)
-    later = [mb for epoch, mb in medians.items() if epoch > WARM_EPOCHS]
+    later = [mib for epoch, mib in medians.items() if epoch > WARM_EPOCHS]
     return "\n".join(
         [
             f"# Memory over {epochs} epochs",
@@ -156,8 +156,8 @@ def summarise(samples: Sequence[Sample], epochs: int, n_videos: int) -> str:
             f"`{' '.join(TINY)}`; {len(samples)} samples of the",
             "proportional set size of the training process and its workers.",
             "",
-            f"- Slope after epoch {WARM_EPOCHS}: {per_epoch:+.2f} ± {error:.2f} MB an epoch (standard error).",
-            f"- Median (and range) of {len(later)} epochs: {spread(later)} MB.",
+            f"- Slope after epoch {WARM_EPOCHS}: {per_epoch:+.2f} ± {error:.2f} MiB per epoch (standard error).",
+            f"- Median (and range) over {len(later)} epochs: {spread(later)} MiB.",
             "",
             "![Memory of the training process and its workers](memory.png)",
             "",
@@ -171,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--videos", type=int, default=300, help="about so many at most")
+    parser.add_argument("--videos", type=int, default=300, help="approximate maximum number of videos")
     parser.add_argument("--out", type=Path, default=RESULT)
     a = parser.parse_args()
     if a.epochs < WARM_EPOCHS + 2:
@@ -180,7 +180,7 @@ def main() -> None:
         manifest = Path(folder) / "videos.csv"
         n_videos = write_manifest(a.data, a.videos, manifest)
         samples = watch(manifest, Path(folder), a.epochs)
-    text = summarise(samples, a.epochs, n_videos)
+    text = summarize(samples, a.epochs, n_videos)
     a.out.with_suffix(".png").write_bytes(plot(samples))
     a.out.write_text(text)
     print(text)

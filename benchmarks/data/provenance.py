@@ -1,4 +1,4 @@
-"""Where a number comes from: processor, versions and commit in one line. And the spread of repeated measurements."""
+"""Provenance of a result (machine, versions, commit) in one line, and the spread of repeated measurements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msfnet.training.history import commit
 
 
 def provenance(*packages: str) -> str:
-    """The last line of a result: machine, versions of these packages where they are installed, commit."""
+    """The last line of a result page: machine, versions of the installed ones of `packages`, commit."""
     found = [f"{name} {number}" for name in packages if (number := package(name))]
     system = f"{os.cpu_count()} CPU cores ({processor()}), {platform.system()}"
     return ", ".join([system, f"Python {platform.python_version()}", *found, f"commit {commit()}"]) + "."
