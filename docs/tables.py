@@ -17,11 +17,9 @@ from drawing import facts
 from torch import nn
 
 from msfnet.experiments.paper import read_paper
-from msfnet.layers.cbam import CBAM
+from msfnet.layers.attention import CBAM, NST, SE
 from msfnet.layers.fsam import FAM, FSAM, SAM, FrequencyPool
 from msfnet.layers.msl import MSL
-from msfnet.layers.nst import NST
-from msfnet.layers.se import SE
 from msfnet.models.blocks import MSFBlock
 from msfnet.models.registry import list_models, summarize
 from msfnet.models.resnet3d import ResNet3D
