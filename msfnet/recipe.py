@@ -389,6 +389,13 @@ def recipe_keys() -> list[str]:
     return [f"{name}.{key}" for name, table in tables.items() for key in table.model_fields]
 
 
+def differing_keys(recipes: Iterable[Recipe]) -> list[str]:
+    """Return the dotted keys whose values are not the same in all recipes, in order."""
+    values = [recipe.flat() for recipe in recipes]
+    keys = dict.fromkeys(key for own in values for key in own)
+    return [key for key in keys if any(own.get(key) != values[0].get(key) for own in values)]
+
+
 def _flat(tables: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
     values: dict[str, Any] = {}
