@@ -47,7 +47,8 @@ def summarize(runs: dict[int, list[EpochRow]], n_videos: int) -> str:
         "",
         f"Printed by `python benchmarks/data/waiting.py DATA`: recipe `small` on {n_videos:,} videos, on a "
         f"{'GPU' if torch.cuda.is_available() else 'CPU'}; epoch 1 decodes",
-        "the videos and fills the cache; the others read from it. Shares in % of the time of all steps of an epoch.",
+        "the videos and fills the cache; the others read from it. Shares in % of the time of all steps of an epoch:",
+        "waiting for data, host-to-device transfer (h2d), augmentation, forward and backward pass.",
         "",
         f"| workers | epoch | seconds | {' | '.join(PARTS)} |",
         f"|---|---|---|{'---|' * len(PARTS)}",
