@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+import torch
+from torch import Tensor, nn
+
 sys.path.insert(0, str(Path(__file__).parent))
-from drawing import facts
-from torch import nn
+from figures import frames_seen, gradient_shares, output_widths, receptive_fields, seeded
 
 from msfnet.experiments.paper import read_paper
 from msfnet.layers.attention import CBAM, NST, SE
@@ -80,29 +82,73 @@ def method_sizes() -> str:
     return "\n".join(rows)
 
 
-def receptive_fields() -> str:
-    """The temporal receptive field of each split of MSL's output, of MSL alone and of the block around it."""
-    rows = ["| output of MSL | channels of 64 | frames, MSL | frames, MSF block |", "|---|---|---|---|"]
+def receptive_field() -> str:
+    """The temporal receptive field of each split of MSL's output, in MSL alone and in the block around it."""
+    rows = [
+        "| output of MSL | channels of 64 | receptive field in MSL, frames | in the MSF block, frames |",
+        "|---|---|---|---|",
+    ]
     names = ("`x_1`", "`y_2`, first half", "`y_3`, first half", "`y_4`")
-    pairs = zip(names, facts.msl_reaches(), facts.block_reaches("msf_r3d_18"), strict=True)
-    rows += [f"| {name} | {inner.channels} | {inner.frames} | {outer.frames} |" for name, inner, outer in pairs]
-    return "\n".join(rows)
+    (widths, msl), (_, block) = receptive_fields()["MSL"], receptive_fields()["MSF block"]
+    columns = zip(names, widths, frames_seen(msl), frames_seen(block), strict=True)
+    return "\n".join([*rows, *(f"| {' | '.join(map(str, row))} |" for row in columns)])
+
+
+@seeded()
+def split_frames(num_splits: int) -> list[int]:
+    """The temporal receptive field of each split of an MSL."""
+    msl = MSL(64, num_splits)
+    return frames_seen(gradient_shares(msl, msl.sizes, output_widths(msl)))
+
+
+def weight_share(num_splits: int, channels: int = 64) -> float:
+    """The convolution weights of an MSL relative to those of one dense 3x3x3 convolution."""
+    convs = (module for module in MSL(channels, num_splits).modules() if isinstance(module, nn.Conv3d))
+    return sum(conv.weight.numel() for conv in convs) / (27 * channels**2)
 
 
 def splits() -> str:
-    """What the number of splits S changes: weights of an MSL of 64 channels, receptive field, size, paper's top-1."""
-    printed = {row.label: row.printed.top1 for row in read_paper().row if row.table == "2"}
+    """Table 2 of the paper, with the receptive fields and the weights of MSL for each S."""
     rows = [
-        "| S | weights, % of a dense convolution | temporal receptive fields | M parameters | top-1 in the paper, % |",
-        "|---|---|---|---|---|",
+        "| S | receptive field of each split, frames | weights vs. dense conv | M parameters | paper | top-1 in the paper, % |",
+        "|---|---|---|---|---|---|",
     ]
-    for s in range(2, 7):
-        convolutions = [module for module in MSL(64, s).modules() if isinstance(module, nn.Conv3d)]
-        weights = sum(conv.weight.numel() for conv in convolutions)
-        frames = ", ".join(str(1 + 2 * number) for number in range(len(convolutions) + 1))
-        params = summarize("msf_r3d_18", num_splits=s).params
-        top1 = printed.get(f"S = {s}", "")
-        rows.append(f"| {s} | {100 * weights / (27 * 64**2):.0f} | {frames} | {params / 1e6:.3f} | {top1} |")
+    printed = {row.label: row.printed for row in read_paper().row if row.table == "2"}
+    for num_splits in range(2, 7):
+        frames = ", ".join(map(str, split_frames(num_splits)))
+        params = summarize("msf_r3d_18", num_splits=num_splits).params / 1e6
+        paper = printed.get(f"S = {num_splits}")
+        quoted = f"{paper.params} | {paper.top1}" if paper else " | "
+        rows.append(f"| {num_splits} | {frames} | {weight_share(num_splits):.0%} | {params:.3f} | {quoted} |")
+    return "\n".join(rows)
+
+
+FSAM_INPUTS = {
+    "MSF-R3D, 256 channels": (2, 14, 14),
+    "MSF-R3D, 512 channels": (1, 7, 7),
+    "MSF-C3D, 256 channels": (8, 28, 28),
+    "MSF-C3D, 512 channels": (2, 7, 7),
+}  # T H W
+
+
+def sam_coverage(frames: int, height: int, width: int) -> Tensor:
+    """The share of positions at which each weight of SAM's kernel meets the map and not its padding: 7 7 7."""
+    sam = SAM()
+    nn.init.zeros_(sam.conv.weight)  # the slope of the sigmoid is then 1/4, and a gradient counts the values met
+    (grad,) = torch.autograd.grad(sam.gate(torch.ones(1, 2, frames, height, width)).sum(), sam.conv.weight)
+    return 4 * grad[0, 0] / (frames * height * width)
+
+
+def sam_kernel() -> str:
+    """How much of SAM's kernel meets the map where each FSAM is."""
+    rows = [
+        "| SAM in | T×H×W | weights that ever meet the map | products with the map, not padding |",
+        "|---|---|---|---|",
+    ]
+    for name, shape in FSAM_INPUTS.items():
+        coverage = sam_coverage(*shape)
+        anywhere, average = float((coverage > 0).float().mean()), float(coverage.mean())
+        rows.append(f"| {name} | {'×'.join(map(str, shape))} | {anywhere:.0%} | {average:.0%} |")
     return "\n".join(rows)
 
 
@@ -207,8 +253,9 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "method.md": {
         "equations": equations,
         "sizes": method_sizes,
-        "receptive field": receptive_fields,
+        "receptive field": receptive_field,
         "splits": splits,
+        "sam": sam_kernel,
     },
 }
 

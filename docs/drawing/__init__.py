@@ -1,1 +1,0 @@
-"""The drawings of the method's page: `facts` measures, `diagrams` and `charts` draw, `canvas` has pen and colors."""
