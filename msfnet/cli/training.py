@@ -47,7 +47,6 @@ def train(
     """Train a network; leaves a run folder with the best weights and a report."""
     from msfnet import distributed
     from msfnet.data.annotations.readers import read_dataset
-    from msfnet.data.shards.index import is_shards, read_shards
     from msfnet.recipe import load_recipe
     from msfnet.training import trainer
     from msfnet.training.history import resume_hint
@@ -63,7 +62,7 @@ def train(
         if resume:
             result = trainer.resume(folder)
         else:
-            found = read_shards(data) if is_shards(data) else read_dataset(Path(data), annotations, split)
+            found = read_dataset(data, annotations, split)
             result = trainer.train(found, resolved, folder)
     except KeyboardInterrupt as stop:
         if distributed.rank() == 0:
@@ -100,14 +99,13 @@ def sweep(
 ) -> int:
     """Train a recipe with many values and seeds, side by side; rank them on videos held out of training."""
     from msfnet.data.annotations.readers import read_dataset
-    from msfnet.data.shards.index import is_shards, read_shards
     from msfnet.experiments.cluster import Machines
     from msfnet.experiments.sweep import plan_trials, run_sweep
     from msfnet.recipe import load_recipe
 
     machines, resolved = Machines(ray_address, cpus_per_trial, gpus_per_trial), load_recipe(recipe, set_)
     planned = plan_trials(resolved, grid, sample, num_samples)
-    found = read_shards(data) if is_shards(data) else read_dataset(Path(data), annotations, split)
+    found = read_dataset(data, annotations, split)
     try:
         result = run_sweep(found, resolved, planned, seeds, out, machines)
     except KeyboardInterrupt:
@@ -155,7 +153,6 @@ def reproduce(
 ) -> int:
     """Train and score the rows of the paper's tables, side by side; say which of its claims held. It goes on."""
     from msfnet.data.annotations.readers import read_dataset
-    from msfnet.data.shards.index import is_shards, read_shards
     from msfnet.experiments.cluster import Machines
     from msfnet.experiments.paper import make_plan, read_paper, read_scale
     from msfnet.experiments.paper_page import write_results
@@ -170,7 +167,7 @@ def reproduce(
         raise UserError("expected --data, the videos to train on; --report-only does without")
     else:
         machines = Machines(ray_address, cpus_per_trial, gpus_per_trial)
-        found = read_shards(data) if is_shards(data) else read_dataset(Path(data), annotations, split)
+        found = read_dataset(data, annotations, split)
         try:
             done = run_plan(plan, found, folder, machines, merge_runs)
         except KeyboardInterrupt:

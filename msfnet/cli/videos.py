@@ -78,20 +78,20 @@ def shard(
     shard_size_mib: Annotated[int, Parameter(help="Size in MiB at which a shard is closed.")] = 256,
 ) -> int:
     """Pack a data set into shards to stream: tar archives of decoded, resized videos. Started again, it goes on."""
-    from msfnet.data.annotations.readers import read_dataset
+    from msfnet.data.annotations.readers import read_video_files
     from msfnet.data.shards.write import write_shards
     from msfnet.recipe import load_recipe
 
     if shard_size_mib < 1:
         raise UserError(f"expected --shard-size-mib of 1 or more, found {shard_size_mib}")
-    listing, resolved = read_dataset(data, annotations, split), load_recipe(recipe, set_)
+    files, resolved = read_video_files(data, annotations, split), load_recipe(recipe, set_)
     try:
-        index = write_shards(listing, resolved, data, out, shard_bytes=shard_size_mib * 2**20)
+        shards = write_shards(files, resolved, data, out, shard_bytes=shard_size_mib * 2**20)
     except KeyboardInterrupt:
         log.info("stopped; the same command goes on")
         return 1
     print(out)
-    return 1 if index.failed else 0
+    return 1 if shards.unreadable else 0
 
 
 @app.command

@@ -1,218 +1,219 @@
-"""Videos as torch data sets: each item is the frames of one video, or the reason why there are none.
+"""What training, evaluation and export need of a dataset, and a base for datasets of one's own.
 
-Workers hand over uint8 frames; crops, flips and normalization are done in batches where the network is.
+A `Dataset` is a value: its videos with their labels and splits. `open` makes a `ClipLoader` of it, which reads clips as
+one recipe wants them. `VideoFiles` and `Shards` are the datasets that `read_dataset` returns.
 """
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import copy
+import hashlib
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, Self
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-
-from msfnet.data.cache.frame_cache import FrameCache, choose_codec, default_folder, describe, estimate_raw_bytes
-from msfnet.data.loading import Batches
-from msfnet.data.sampling import eval_clips, train_sampler
-from msfnet.data.video import decode_torchcodec
+from msfnet.data.splits import resolve_splits
+from msfnet.data.thumbnails import THUMBNAIL_FORMAT, side_by_side, thumbnail_plan
 from msfnet.data.video.decode import Plan
-from msfnet.data.video.decoders import DirectReader, Reader
 from msfnet.recipe import Data
-from msfnet.types import Indices, Ints, Preprocessing, UserError, VideoError, VideoItem
+from msfnet.types import Clip, FrameFormat, Frames, Preprocessing, VideoError, VideoItem
 
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One video's turn: `frames` V T H W 3, or None and the `error`."""
-
-    index: int
-    label: int
-    frames: Tensor | None
-    error: str | None = None
-    padded: bool = False  # shorter than the clip
-    warning: str | None = None  # damaged, but read in part
-    read_seconds: float = 0.0  # what finding, decoding and resizing its frames took
+if TYPE_CHECKING:
+    from msfnet.data.loading import Batches
 
 
-def open_reader(data: Data, preprocessing: Preprocessing, items: Sequence[VideoItem]) -> Reader:
-    """The decoder and cache that a recipe asks for, for a run on `items`; says what will be kept, and what is wrong.
+class ClipLoader(Protocol):
+    """Reads clips of a dataset as one recipe wants them, for this process of a run."""
 
-    Raises UserError when the recipe names a folder that is none or a decoder that cannot start.
-    """
-    if data.decoder != "pyav":
-        decode_torchcodec.require(cuda=data.decoder == "torchcodec-cuda", workers=data.num_workers)
-    if data.cache == "off":
-        return DirectReader(preprocessing.frame_format, data.decoder)
-    folder = default_folder() if data.cache == "auto" else Path(data.cache)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"expected a folder for the cache, found the file {folder}; name another or data.cache=off")
-    budget_bytes, paths = int(data.cache_gib * 2**30), sorted({item.path for item in items})
-    raw_bytes = estimate_raw_bytes(paths, preprocessing.frame_format)
-    codec = choose_codec(data.cache_codec, raw_bytes, budget_bytes)
-    cache = FrameCache(folder, preprocessing.frame_format, budget_bytes, codec, data.decoder)
-    log.info(describe(len(paths), raw_bytes, codec, budget_bytes))
-    for line in cache.problems():
-        log.info(line)
-    return cache
+    def train_batches(self, *, sampling: str, batch_size: int, seed: int) -> Batches:
+        """Batches of one random clip of each training video an epoch.
 
+        Args:
+            sampling: How a clip's frames are drawn: `clip.train_sampling` of a recipe.
+            batch_size: Clips of a batch, over all processes of the run.
+            seed: Seed of the order and of the clips.
 
-class _Videos(Dataset[Sample]):
-    """What both data sets share: reading one video as a plan says, errors caught."""
+        Raises:
+            UserError: The dataset cannot be read in such batches.
+        """
 
-    def __init__(
-        self,
-        items: Sequence[VideoItem],
-        classes: Sequence[str],
-        preprocessing: Preprocessing,
-        reader: Reader | None = None,
-    ) -> None:
-        self.items = list(items)
-        self.labels = [classes.index(item.label) if item.label in classes else -1 for item in items]
-        self.preprocessing = preprocessing
-        self.reader = reader or DirectReader(preprocessing.frame_format)
+    def eval_batches(self, items: Sequence[VideoItem], *, clips: int, batch_size: int) -> Batches:
+        """Batches of `clips` fixed clips of each of these videos; indices are those of `items`.
 
-    def __len__(self) -> int:
-        return len(self.items)
+        Args:
+            items: Videos of the dataset.
+            clips: How many clips of a video are read.
+            batch_size: Videos of a batch, over all processes of the run, each of which reads its part.
+        """
 
-    def read(self, index: int, plan: Plan) -> Sample:
-        label, started = self.labels[index], time.perf_counter()
-        try:
-            clip = self.reader.read_clips(self.items[index].path, plan)
-        except VideoError as error:
-            return Sample(index, label, None, str(error), read_seconds=time.perf_counter() - started)
-        frames = torch.from_numpy(np.ascontiguousarray(clip.frames))
-        seconds = time.perf_counter() - started
-        return Sample(index, label, frames, padded=clip.padded, warning=clip.warning, read_seconds=seconds)
+    def problems(self) -> list[str]:
+        """What went wrong other than in single videos, a line each."""
 
 
-class TrainVideos(_Videos):
-    """One random clip of a video at each turn. Indexed by (index, seed), so that a turn can be repeated exactly."""
+class Dataset(Protocol):
+    """Labeled videos that a network can be trained, scored and exported on."""
 
-    def __init__(self, *args: Any, sampling: str, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.sampler = train_sampler(sampling, self.preprocessing.frame_interval)
+    @property
+    def items(self) -> tuple[VideoItem, ...]:
+        """All videos, always in the same order."""
 
-    def __getitem__(self, turn: tuple[int, int]) -> Sample:
-        index, seed = turn
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels that have a video: position is class number."""
 
-        def plan(video_frames: int) -> Indices:
-            return self.sampler(video_frames, self.preprocessing.read_frames, np.random.default_rng(seed))[None]
+    @property
+    def source(self) -> str:
+        """Where the videos were found, for messages."""
 
-        return self.read(index, plan)
+    @property
+    def location(self) -> str | None:
+        """What `read_dataset` reads this dataset from again; None where the list of its files is enough."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the videos, their labels and splits: two datasets with the same one hold the same videos."""
+
+    @property
+    def unreadable(self) -> Mapping[VideoItem, str]:
+        """Videos that are known to be unreadable before anything is read, each with the reason."""
+
+    def describe(self) -> str:
+        """One line: what was found and what is missing."""
+
+    def in_split(self, *names: str) -> list[VideoItem]:
+        """The videos of these splits, in the order of `items`."""
+
+    def resolve_splits(self, data: Data, seed: int) -> Dataset:
+        """Give every video a split, as the table `[data]` of a recipe says.
+
+        Raises:
+            UserError: The given split separates videos of one group, or the dataset cannot be read as `data` says.
+        """
+
+    def rename_split(self, old: str, new: str) -> Dataset:
+        """Move all videos of split `old` to split `new`, which must have none."""
+
+    def open(self, data: Data, preprocessing: Preprocessing) -> ClipLoader:
+        """Get ready to read clips, with the decoder, cache and worker processes that `data` names.
+
+        Raises:
+            UserError: The decoder cannot start, or the dataset holds frames of another format.
+        """
+
+    def thumbnails(self, paths: Sequence[str]) -> Mapping[str, Frames]:
+        """Pictures H W 3 of the videos with these paths, as `path_of` gives them, for those that can be read."""
 
 
-class EvalVideos(_Videos):
-    """The clips that a video is scored by, always the same."""
+class VideoDataset(ABC):
+    """Base of datasets whose videos are read one at a time. Only `read_clips` has to be written.
 
-    def __init__(self, *args: Any, clips: int, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.clips = clips
+    Workers, order, batches and resuming come from msfnet, in training, evaluation and export.
 
-    def __getitem__(self, index: int) -> Sample:
-        return self.read(index, partial(eval_clips, self.preprocessing, self.clips))
-
-
-class _Order:
-    """The batches of an epoch for one of `ranks` processes, from the batch that it was told to go to.
-
-    A batch is every process's clips of one step: each takes the turns at its rank, and every `ranks`-th after it. The
-    last batch may be short, and have turns for some processes only.
+    Args:
+        items: The videos; `path` may be any name by which `read_clips` knows a video.
+        source: Where they come from, for messages.
     """
 
-    def __init__(self, n_videos: int, batch: int, rank: int = 0, ranks: int = 1) -> None:
-        self.n_videos, self.batch, self.rank, self.ranks = n_videos, batch, rank, ranks
-        self.epoch, self.done = 0, 0
+    def __init__(self, items: Iterable[VideoItem], source: str = "a dataset in Python") -> None:
+        self.items, self.source = tuple(items), source
 
-    def set_epoch(self, epoch: int, done: int = 0) -> None:
-        """To an epoch, of which so many batches are done."""
-        self.epoch, self.done = epoch, done
+    @abstractmethod
+    def read_clips(self, item: VideoItem, plan: Plan, frame_format: FrameFormat) -> Clip:
+        """Read frames of one video. Called in worker processes.
 
-    def batches(self) -> int:
-        """How many an epoch has."""
-        return -(-self.n_videos // self.batch)
+        Args:
+            item: The video.
+            plan: Returns the numbers V T of the frames that are wanted of a video of so many frames.
+            frame_format: The frame rate that frames are wanted at (0: each frame of the video) and their size. Frames
+                of another size are scaled by the caller.
 
-    def __len__(self) -> int:
-        return self.batches() - self.done
+        Returns:
+            The frames uint8 V T H W 3 that `plan` chose, RGB, and how many frames the video has.
 
-    def __iter__(self) -> Iterator[list[Any]]:
-        turns = self._turns()
-        for start in range(self.done * self.batch, self.n_videos, self.batch):
-            yield turns[start : start + self.batch][self.rank :: self.ranks]
+        Raises:
+            VideoError: The video cannot be read.
+        """
 
-    def _turns(self) -> list[Any]:
-        return list(range(self.n_videos))
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(sorted({item.label for item in self.items}))
 
+    @property
+    def location(self) -> str | None:
+        return None
 
-class EvalSampler(_Order):
-    """Every video once, by its number, for scoring."""
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.items)
 
+    @property
+    def unreadable(self) -> Mapping[VideoItem, str]:
+        return {}
 
-class Turns(_Order):
-    """Training: (index, seed of the clip) in an order that is a pure function of seed and epoch.
+    @property
+    def official(self) -> bool:
+        """Whether the split is a published one, which is kept even if it separates videos of one group."""
+        return False
 
-    Every video has one turn, or `draw` says which have, in as many turns as there are videos.
-    """
+    def describe(self) -> str:
+        splits = Counter(item.split or "no split" for item in self.items)
+        counts = ", ".join(f"{n} {name}" for name, n in splits.items())
+        return f"{len(self.items)} videos of {len(self.classes)} classes from {self.source} ({counts})"
 
-    def __init__(
-        self,
-        n_videos: int,
-        batch: int,
-        seed: int,
-        rank: int = 0,
-        ranks: int = 1,
-        *,
-        draw: Callable[[np.random.Generator], Ints] | None = None,
-    ) -> None:
-        super().__init__(n_videos, batch, rank, ranks)
-        self.seed, self.draw = seed, draw
+    def in_split(self, *names: str) -> list[VideoItem]:
+        return [item for item in self.items if item.split in names]
 
-    def _turns(self) -> list[tuple[int, int]]:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        order = self.draw(rng) if self.draw else rng.permutation(self.n_videos)
-        seeds = rng.integers(0, 2**31, self.n_videos)
-        return list(zip(order.tolist(), seeds.tolist(), strict=True))
+    def with_items(self, items: Iterable[VideoItem]) -> Self:
+        """The same dataset with these videos in place of its own."""
+        changed = copy.copy(self)
+        changed.items = tuple(items)
+        return changed
 
+    def resolve_splits(self, data: Data, seed: int) -> Self:
+        return self.with_items(resolve_splits(self.items, data, seed, official=self.official))
 
-def collate(samples: Sequence[Sample]) -> dict[str, Any]:
-    """A batch of the samples that were read: clips N V T H W 3 (None when there is none), labels N, indices N.
+    def rename_split(self, old: str, new: str) -> Self:
+        return self.with_items(replace(item, split=new) if item.split == old else item for item in self.items)
 
-    `places` holds the place that each of these had in the whole batch, before it lost those that could not be read.
-    `failures` holds (index, reason) of the others, `warnings` the same of damaged videos that were read in part,
-    `repeated` the indices of videos shorter than the clip, `read_seconds` what reading all of them took.
-    """
-    good = [s for s in samples if s.frames is not None]
-    return {
-        "clips": torch.stack([s.frames for s in good if s.frames is not None]) if good else None,
-        "labels": torch.tensor([s.label for s in good], dtype=torch.int64),
-        "indices": [s.index for s in good],
-        "places": [place for place, s in enumerate(samples) if s.frames is not None],
-        "failures": [(s.index, s.error) for s in samples if s.frames is None],
-        "warnings": [(s.index, s.warning) for s in good if s.warning],
-        "padded": [s.index for s in good if s.padded],
-        "read_seconds": sum(s.read_seconds for s in samples),
-    }
+    def open(self, data: Data, preprocessing: Preprocessing) -> ClipLoader:
+        from msfnet.data.video_loader import VideoLoader  # here: torch takes seconds to import
 
-
-def make_batches(videos: _Videos, order: _Order, workers: int) -> Batches:
-    """Batches of `videos` in an order, read by `workers` processes of one thread each that live as long as these."""
-
-    def make() -> DataLoader[Any]:
-        return DataLoader(
-            videos,
-            batch_sampler=order,
-            num_workers=min(workers, len(videos)),
-            collate_fn=collate,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
+        return VideoLoader(
+            self.in_split("train"),
+            self.classes,
+            partial(self.read_clips, frame_format=preprocessing.frame_format),
+            preprocessing,
+            num_workers=data.num_workers,
+            class_balance=data.class_balance,
         )
 
-    return Batches(make, order.set_epoch, order.batches())
+    def thumbnails(self, paths: Sequence[str]) -> Mapping[str, Frames]:
+        wanted = set(paths)
+        pictures = {}
+        for path, item in ((path_of(item), item) for item in self.items):
+            if path in wanted:
+                try:
+                    pictures[path] = side_by_side(self.read_clips(item, thumbnail_plan, THUMBNAIL_FORMAT).frames[0])
+                except VideoError:  # the page does without
+                    continue
+        return pictures
+
+
+def path_of(item: VideoItem) -> str:
+    """How results name a video: by the absolute path of its file or, where there is none, by its name."""
+    return str(item.path.resolve()) if item.path.exists() else item.path.as_posix()
+
+
+def fingerprint(items: Iterable[VideoItem]) -> str:
+    """Digest of the videos' names, labels, splits and sizes, in any order."""
+    described = sorted(f"{item.label}/{item.path.name} {item.split} {size_bytes(item.path)}" for item in items)
+    return hashlib.sha256("\n".join(described).encode()).hexdigest()
+
+
+def size_bytes(path: Path) -> int:
+    """Size of a file; 0 where there is none."""
+    return path.stat().st_size if path.exists() else 0

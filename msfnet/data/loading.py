@@ -1,82 +1,152 @@
-"""Batches epoch after epoch, whatever becomes of the processes that read them. Knows no video and no network."""
+"""Batches of clips from worker processes, epoch after epoch. Knows no video file, no shard and no network."""
 
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
+
+from msfnet.types import UserError
 
 log = logging.getLogger(__name__)
 
-DEATHS = 3  # of reading processes, in one epoch, before a run gives up
-REMEDY = "often the machine ran out of memory: lower data.num_workers"
+EXIT_SECONDS = 1.0  # how long a worker that closed its connection may take to be gone
 
 
-class ReaderDiedError(RuntimeError):
-    """Processes that read videos died again and again."""
+class WorkerDiedError(RuntimeError):
+    """A worker process that reads videos ended without being asked to."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What reading one video gave: `frames` uint8 V T H W 3, or None and the `error`."""
+
+    index: int
+    label: int
+    frames: Tensor | None
+    error: str | None = None
+    padded: bool = False
+    warning: str | None = None
+    read_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of several videos as uint8 frames, and what there is to say of videos that are not among them.
+
+    Args:
+        clips: Frames N V T H W 3, or None where no video of the batch could be read.
+        labels: Class numbers N.
+        indices: The number of each video N in the list that the batches are of.
+        places: The place of each clip N in the whole batch, before it lost the videos that could not be read.
+        unreadable: The reason of each video that could not be read, by its number.
+        warnings: What is wrong with each damaged video that was read in part, by its number.
+        padded: Numbers of the videos that are shorter than a clip; their last frame is repeated.
+        worker_seconds: What finding, decoding and resizing the frames took, summed over the videos.
+    """
+
+    clips: Tensor | None
+    labels: Tensor
+    indices: list[int]
+    places: list[int]
+    unreadable: dict[int, str] = field(default_factory=dict)
+    warnings: dict[int, str] = field(default_factory=dict)
+    padded: list[int] = field(default_factory=list)
+    worker_seconds: float = 0.0
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory. A DataLoader calls this where the device is a GPU."""
+        clips = None if self.clips is None else self.clips.pin_memory()
+        return replace(self, clips=clips, labels=self.labels.pin_memory())
+
+
+def collate(samples: Sequence[Sample | UserError]) -> Batch | UserError:
+    """Stack the samples that were read into a batch; an error that ends the run takes the batch's place."""
+    read: list[Sample] = []
+    frames, places, unreadable = [], [], {}
+    for place, sample in enumerate(samples):
+        if isinstance(sample, UserError):
+            return sample
+        if sample.frames is None:
+            unreadable[sample.index] = sample.error or "no frames"
+            continue
+        read.append(sample)
+        frames.append(sample.frames)
+        places.append(place)
+    return Batch(
+        clips=torch.stack(frames) if frames else None,
+        labels=torch.tensor([sample.label for sample in read], dtype=torch.int64),
+        indices=[sample.index for sample in read],
+        places=places,
+        unreadable=unreadable,
+        warnings={sample.index: sample.warning for sample in read if sample.warning},
+        padded=[sample.index for sample in read if sample.padded],
+        worker_seconds=sum(sample.read_seconds for sample in samples if isinstance(sample, Sample)),
+    )
 
 
 class Batches:
-    """The batches of a loader from any place of any epoch. When a reader dies, others go on with the same batches.
+    """The batches of each epoch, which can be begun at any batch.
 
-    `make` makes the loader, anew after a death. `set_epoch` tells its sampler or its data the epoch and how many batches
-    of it are done; the rest must come as it would have come. Every process of a run has `n_batches` in an epoch.
+    Args:
+        loader: Yields what `collate` returns.
+        set_epoch: Called with the epoch and the number of its first batch before each iteration of the loader.
+        n_batches: How many batches an epoch has, the same in every process of a run.
     """
 
-    def __init__(
-        self, make: Callable[[], DataLoader[Any]], set_epoch: Callable[[int, int], None], n_batches: int
-    ) -> None:
-        self.make, self.set_epoch, self.n_batches = make, set_epoch, n_batches
-        self.loader: DataLoader[Any] | None = None
+    def __init__(self, loader: DataLoader[Any], set_epoch: Callable[[int, int], None], n_batches: int) -> None:
+        self.loader, self.set_epoch, self.n_batches = loader, set_epoch, n_batches
+        self._workers: list[BaseProcess] = []
 
     def __len__(self) -> int:
         return self.n_batches
 
-    def epoch(self, epoch: int = 0, done: int = 0) -> Iterator[dict[str, Any]]:
-        """Raises ReaderDiedError when readers keep dying; no death goes unnoticed for more than some seconds."""
-        deaths = 0
-        while True:
-            self.set_epoch(epoch, done)
-            self.loader = self.loader or self.make()
-            try:
-                for batch in _quietly_iterate(self.loader):
-                    done += 1
-                    yield batch
-                return
-            except (RuntimeError, EOFError, OSError) as error:
-                if not self.loader.num_workers or not _tells_of_a_death(error):
-                    raise
-                deaths += 1
-                self.loader = None  # a loader that has lost a process is of no more use
-                if deaths > DEATHS:
-                    raise ReaderDiedError(f"{deaths} processes that read videos died; {REMEDY}") from error
-                how = str(error) or type(error).__name__
-                log.info(f"a process that reads videos died ({how}); another goes on from batch {done + 1}; {REMEDY}")
+    def epoch(self, epoch: int = 0, start_batch: int = 0) -> Iterator[Batch]:
+        """Iterate over the batches of an epoch from `start_batch` on.
 
+        Raises:
+            WorkerDiedError: A worker process died, at most seconds ago.
+            UserError: The data cannot be read any further.
+        """
+        self.set_epoch(epoch, start_batch)
+        try:
+            for batch in self._start():
+                if isinstance(batch, UserError):  # handed over as a value: torch would make a new error of its text
+                    raise batch
+                yield batch
+        except (RuntimeError, OSError, EOFError) as error:
+            if (code := self._dead_worker()) is None:
+                raise
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            raise WorkerDiedError(
+                f"a process that reads videos {how}; often the machine ran out of memory: lower data.num_workers"
+            ) from error
 
-def _tells_of_a_death(error: Exception) -> bool:
-    """Whether a loader raised this of a process that is gone, rather than passed on what its data raised.
+    def _start(self) -> Iterator[Batch | UserError]:
+        """Start an iteration, without the handler by which torch raises a worker's death in the midst of anything.
 
-    Who dies while it hands over a tensor leaves a connection cut short or, of its socket, not even the file.
-    """
-    if "in DataLoader worker process" in str(error):  # torch's words for an error in the data
-        return False
-    cut_short = isinstance(error, (EOFError, ConnectionError, FileNotFoundError))
-    return cut_short or "DataLoader worker (pid" in str(error)
+        A death is then noticed where a batch is waited for, between two training steps, and never within one.
+        """
+        catchable = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+        handler = signal.getsignal(signal.SIGCHLD) if catchable else None
+        before = set(multiprocessing.active_children())
+        iterator = iter(self.loader)
+        self._workers += [process for process in multiprocessing.active_children() if process not in before]
+        if catchable:
+            signal.signal(signal.SIGCHLD, handler if callable(handler) else signal.SIG_DFL)
+        return iterator
 
-
-def _quietly_iterate(loader: DataLoader[Any]) -> Iterator[dict[str, Any]]:
-    """Iterate, with the handler undone by which torch raises a worker's death in the midst of anything.
-
-    A death is then found where a batch is waited for, between two steps, and never within one.
-    """
-    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
-        return iter(loader)
-    handler = signal.getsignal(signal.SIGCHLD)
-    iterator = iter(loader)
-    signal.signal(signal.SIGCHLD, handler if callable(handler) else signal.SIG_DFL)
-    return iterator
+    def _dead_worker(self) -> int | None:
+        """The exit code of a worker that has ended, None where all are alive."""
+        wait([worker.sentinel for worker in self._workers], timeout=EXIT_SECONDS if self._workers else 0)
+        return next((worker.exitcode for worker in self._workers if worker.exitcode is not None), None)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from msfnet.data.annotations.readers import Listing
-from msfnet.data.shards.index import ShardIndex
-from msfnet.data.splits import resolve_splits
+from msfnet.data.dataset import Dataset
 from msfnet.experiments.cluster import Machines, do_runs, finished
 from msfnet.experiments.paper import Plan
 from msfnet.experiments.paper_results import Results, find_records, read_results
@@ -25,7 +23,7 @@ class Reproduction:
 
 
 def run_plan(
-    plan: Plan, data: Listing | ShardIndex, folder: Path, machines: Machines, joined: Sequence[Path] = ()
+    plan: Plan, data: Dataset, folder: Path, machines: Machines, joined: Sequence[Path] = ()
 ) -> Reproduction:
     """Bring every run of the plan to its end in `folder`, but for those in the files `joined`; it goes on.
 
@@ -39,21 +37,17 @@ def run_plan(
     return Reproduction(read_results(plan, folder, joined), failed, problems)
 
 
-def with_test_videos(data: Listing | ShardIndex, plan: Plan) -> Listing | ShardIndex:
+def with_test_videos(data: Dataset, plan: Plan) -> Dataset:
     """The data with one test split for all runs, drawn if it has none.
 
     Validation videos are tested on where there are no others, as the paper does with those of Kinetics; each run then
     holds out its own of the training videos, if its recipe wants any.
     """
-    if isinstance(data, ShardIndex):  # whose split was drawn when they were written
-        if not data.items("test"):
-            raise UserError(f"expected test videos in {data.source}, found none; write shards of data that have some")
-        return data
     recipe = plan.recipe_of(plan.networks[0])
     no_val = recipe.data.model_copy(update={"val_fraction": 0.0})
-    items = resolve_splits(data.items, no_val, recipe.train.seed, official=data.official)
-    if not any(item.split == "test" for item in items):
-        items = [replace(item, split="test") if item.split == "val" else item for item in items]
-    if not any(item.split == "test" for item in items):
-        raise UserError("expected test videos, found none; remove the split to have one drawn")
-    return replace(data, items=tuple(items))
+    data = data.resolve_splits(no_val, recipe.train.seed)
+    if not data.in_split("test"):
+        data = data.rename_split("val", "test")
+    if not data.in_split("test"):
+        raise UserError(f"expected test videos in {data.source}, found none; remove the split to have one drawn")
+    return data

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from msfnet.data.annotations.readers import Listing, read_manifest
-from msfnet.data.sampling import eval_clips
+from msfnet.data.annotations.readers import read_manifest
+from msfnet.data.dataset import Dataset
 from msfnet.data.transforms import crop_views, normalize
-from msfnet.data.video.decode import read_clips
 from msfnet.exporting.libraries import library, quietly
-from msfnet.types import Preprocessing, UserError, VideoError, VideoItem
+from msfnet.recipe import Data
+from msfnet.types import Preprocessing, UserError, VideoItem
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +37,19 @@ CALIBRATION, COMPARISON = 128, 64  # clips, one of a video
 NOISE = 8
 
 
-def training_items(listing: Listing, run_folder: Path) -> list[VideoItem]:
+def training_items(data: Dataset, run_folder: Path) -> list[VideoItem]:
     """The training split; where the data has none, all but what the run folder's own split chose or tests on.
 
     Raises UserError where the data has a split and no training videos in it.
     """
-    if items := listing.in_split("train"):
+    if items := data.in_split("train"):
         return items
-    if any(item.split for item in listing.items):
+    if any(item.split for item in data.items):
         raise UserError("expected training videos to calibrate and compare on, found other splits alone")
     recorded = run_folder / "split.csv"
     scored = [item for item in read_manifest(recorded).items if item.split != "train"] if recorded.is_file() else []
     never = {item.path.resolve() for item in scored}
-    return [item for item in listing.items if item.path.resolve() not in never]
+    return [item for item in data.items if item.path.resolve() not in never]
 
 
 def draw(items: Sequence[VideoItem], *, calibrate: bool) -> tuple[list[VideoItem], list[VideoItem]]:
@@ -61,20 +60,19 @@ def draw(items: Sequence[VideoItem], *, calibrate: bool) -> tuple[list[VideoItem
     return chosen[:n], chosen[n : n + CALIBRATION] if calibrate else []
 
 
-def read(items: Sequence[VideoItem], preprocessing: Preprocessing) -> Tensor:
+def read(data: Dataset, items: Sequence[VideoItem], preprocessing: Preprocessing) -> Tensor:
     """The middle clip of each video, as the network takes it: N C T H W. What cannot be read is named and left out.
 
     Raises UserError when none can be read.
     """
+    loader = data.open(Data(cache="off", num_workers=0), preprocessing)
     clips = []
-    for item in items:
-        try:
-            clip = read_clips(item.path, partial(eval_clips, preprocessing, 1), preprocessing.frame_format)
-        except VideoError as error:
-            log.info(f"left out: {item.path}: {error}")
-            continue
-        views = crop_views(torch.from_numpy(clip.frames), preprocessing.crop_size, 1)[:, 0]  # 1 T h w 3
-        clips.append(normalize(views, preprocessing))
+    for batch in loader.eval_batches(items, clips=1, batch_size=1).epoch():
+        for index, reason in batch.unreadable.items():
+            log.warning(f"left out: {items[index].path}: {reason}")
+        if batch.clips is not None:
+            views = crop_views(batch.clips[:, 0], preprocessing.crop_size, 1)[:, 0]  # N T h w 3
+            clips.append(normalize(views, preprocessing))
     if not clips:
         raise UserError(f"expected videos to calibrate and compare on, found none among {len(items)} that can be read")
     return torch.cat(clips)

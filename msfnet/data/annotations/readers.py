@@ -7,75 +7,72 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from msfnet.data.annotations.locate import locate
 from msfnet.data.annotations.names import SPLIT_FOLDERS, group_of, split_named, ucf_group
 from msfnet.data.annotations.official_lists import read_lists
 from msfnet.data.annotations.tables import Row, SaidBefore, read_columns, read_table
+from msfnet.data.dataset import Dataset
+from msfnet.data.shards.index import is_shards, read_shards
 from msfnet.data.video.frame_folders import VIDEO_SUFFIXES, is_frame_folder, is_hidden, is_video, videos_below
+from msfnet.data.video_files import VideoFiles
 from msfnet.types import UserError, VideoItem
 
-__all__ = ["MANIFEST", "Listing", "is_video", "read_dataset", "read_manifest", "ucf_group"]
+__all__ = ["MANIFEST", "is_video", "read_dataset", "read_manifest", "read_video_files", "ucf_group"]
 
 MANIFEST = "manifest.csv"
 
 
-@dataclass(frozen=True)
-class Listing:
-    """A data set as found: its videos, and the names of those that a list promises but that are not there."""
+def read_dataset(data: Path | str, annotations: Path | None = None, split: int = 1) -> Dataset:
+    """Read a dataset of any form: see `docs/commands.md`, DATA.
 
-    items: tuple[VideoItem, ...]
-    source: str  # "class folders", "manifest", ...
-    missing: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()  # what else there is to say, as of lists without labels
-    official: bool = False  # its split is the one that others report their scores on
+    Args:
+        data: A folder or manifest of videos, or the folder or URL of shards.
+        annotations: The folder of the official lists, for a folder of videos.
+        split: The number of the split, where there are several.
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The labels that have a video, sorted: position is class number."""
-        return tuple(sorted({item.label for item in self.items}))
+    Returns:
+        The videos with their labels and, if given, their splits.
 
-    def in_split(self, *names: str) -> list[VideoItem]:
-        return [item for item in self.items if item.split in names]
-
-    def describe(self) -> str:
-        """One line: what was found and what was not."""
-        splits = Counter(item.split or "no split" for item in self.items)
-        counted = ", ".join(f"{n} {name}" for name, n in splits.items())
-        line = f"{len(self.items)} videos of {len(self.classes)} classes from {self.source} ({counted})"
-        if self.missing:
-            line += f"; {len(self.missing)} listed videos are not there (first: {self.missing[0]})"
-        return "; ".join((line, *self.notes))
+    Raises:
+        UserError: A path does not exist, a class has no video, or a list or the shards cannot be read.
+    """
+    if is_shards(str(data)):
+        if annotations is not None:
+            raise UserError(f"expected a folder of videos with --annotations, found the shards {data}")
+        return read_shards(str(data))
+    return read_video_files(Path(data), annotations, split)
 
 
-def read_dataset(data: Path, annotations: Path | None = None, split: int = 1) -> Listing:
-    """Find the videos of a data set: see `docs/commands.md` for the forms that `data` and `lists` can have.
+def read_video_files(data: Path, annotations: Path | None = None, split: int = 1) -> VideoFiles:
+    """Read a dataset of video files, as `read_dataset` does.
 
-    Raises UserError when a path does not exist, a class has no video, or a list cannot be read.
+    Raises:
+        UserError: As `read_dataset`; also for shards, which hold no video files.
     """
     if not data.exists():
         raise UserError(f"expected a folder of videos or a manifest, found nothing at {data}")
+    if is_shards(str(data)):
+        raise UserError(f"expected video files, found shards in {data}; name the videos that they were written from")
     if annotations is not None:
-        listing = _read_listed(data, annotations, split)
+        files = _read_listed(data, annotations, split)
     elif is_video(data) and data.is_file():
         raise UserError(
             f"expected a folder of videos or a manifest, found the video {data}; is it one for msfnet predict?"
         )
     elif data.is_file():
-        listing = read_manifest(data, split)
+        files = read_manifest(data, split)
     elif (data / MANIFEST).is_file():
-        listing = read_manifest(data / MANIFEST, split)
+        files = read_manifest(data / MANIFEST, split)
     else:
-        listing = _read_folders(data)
-    if not listing.items:
-        missing = [f"all {len(listing.missing)} listed videos are missing"] if listing.missing else []
-        found = "; ".join(("found none", *missing, *listing.notes))
+        files = _read_folders(data)
+    if not files.items:
+        missing = [f"all {len(files.missing)} listed videos are missing"] if files.missing else []
+        found = "; ".join(("found none", *missing, *files.notes))
         raise UserError(f"expected videos under {data}, {found}; is this the right folder?")
-    return listing
+    return files
 
 
 # Class folders
@@ -85,7 +82,7 @@ def _folders(path: Path) -> list[Path]:
     return sorted(p for p in path.iterdir() if p.is_dir() and not is_hidden(p.name))
 
 
-def _read_folders(root: Path) -> Listing:
+def _read_folders(root: Path) -> VideoFiles:
     folders = _folders(root)
     split_folders = [f for f in folders if f.name.lower() in SPLIT_FOLDERS]
     if len(split_folders) < len(folders) and len(split_folders) > 1:
@@ -100,7 +97,7 @@ def _read_folders(root: Path) -> Listing:
         parts = [(None, root)]
     items = [item for split, folder in parts for item in _read_classes(folder, split)]
     notes = [note for _, folder in parts if (note := _note_loose(folder))]
-    return Listing(tuple(items), "class folders", notes=tuple(notes))
+    return VideoFiles(tuple(items), "class folders", notes=tuple(notes))
 
 
 def _read_classes(root: Path, split: str | None) -> Iterator[VideoItem]:
@@ -128,7 +125,7 @@ def _note_loose(folder: Path) -> str | None:
 # Manifests
 
 
-def read_manifest(path: Path, split: int = 1) -> Listing:
+def read_manifest(path: Path, split: int = 1) -> VideoFiles:
     """A CSV with columns path and label, and if there split (or split1, split2, ...) and group.
 
     A video may be a file or a frame folder, with its path absolute or from the manifest's own folder.
@@ -147,7 +144,7 @@ def read_manifest(path: Path, split: int = 1) -> Listing:
             continue
         group = row.values.get("group", "").strip() or group_of(video, label)
         items.append(VideoItem(video, label, part, group))
-    return Listing(tuple(items), "manifest", tuple(missing))
+    return VideoFiles(tuple(items), "manifest", tuple(missing))
 
 
 def _split_column(path: Path, split: int) -> str:
@@ -180,10 +177,10 @@ def _existing(folder: Path, listed: str) -> Path | None:
 # Official lists
 
 
-def _read_listed(root: Path, lists: Path, split: int) -> Listing:
+def _read_listed(root: Path, lists: Path, split: int) -> VideoFiles:
     found = read_lists(lists, split)
     items, missing, left_out = locate(root, found.entries)
     notes = list(found.notes)
     if left_out:
         notes.append(f"{len(left_out)} videos are listed under several labels or splits and left out: {left_out[0]}")
-    return Listing(tuple(items), found.source, tuple(missing), tuple(notes), official=True)
+    return VideoFiles(tuple(items), found.source, tuple(missing), tuple(notes), official=True)

@@ -9,7 +9,7 @@ nothing else: the same on every device, and not moved by what other keys of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from msfnet.recipe import Recipe
 from msfnet.types import UserError, nearest
 
 Box = tuple[int, int, int, int]  # top, bottom, left, right, px
+Transform = Callable[[Tensor], Tensor]  # uint8 N T H W 3 -> the same, on the device that trains
 
 
 def mix(x: Tensor, targets: Tensor, mixup: float, cutmix: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -78,11 +79,21 @@ YIQ = (LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
 class Augmentation:
-    """What a recipe does to a batch of training clips: crop, flip, RandAugment, color, mixup and CutMix."""
+    """What is done to a batch of training clips: the user's transform, crop, flip, RandAugment, color, mixup, CutMix.
 
-    def __init__(self, recipe: Recipe, classes: Sequence[str]) -> None:
-        """Raises UserError for flip pairs that `classes` do not hold."""
-        self.augment, self.train = recipe.augment, recipe.train
+    Args:
+        recipe: Its tables `[augment]` and `[clip]` apply.
+        classes: The labels in the order of their class numbers.
+        transform: Applied first, to uint8 clips N T H W 3 on the device that trains; returns clips of the same type,
+            frames and count. Randomness from torch's global generators is seeded for each step, so that a run can be
+            resumed.
+
+    Raises:
+        UserError: `augment.flip_pairs` names a class that `classes` does not have.
+    """
+
+    def __init__(self, recipe: Recipe, classes: Sequence[str], transform: Transform | None = None) -> None:
+        self.augment, self.train, self.transform = recipe.augment, recipe.train, transform
         self.preprocessing = recipe.preprocessing()
         self.mirrored = torch.tensor(mirrored_classes(recipe.augment.flip_pairs, classes))
 
@@ -100,6 +111,7 @@ class Augmentation:
         draws = draws if places is None else draws[:, list(places)]
         of_crop, of_flip, of_color = draws[[0, 1, 2, 5]], draws[3], draws[[4, 6, 7, 8]]
         with torch.autocast(clips.device.type, enabled=False):
+            clips = self._transformed(clips)
             clips = self._crop(clips, of_crop)
             if self.augment.hflip:
                 clips, labels = self._flip(clips, labels, of_flip < 0.5)
@@ -109,6 +121,19 @@ class Augmentation:
             x = INPUTS[self.preprocessing.input](self._recolor(clips, of_color))
             targets = F.one_hot(labels, len(self.mirrored)).float()
             return mix(x, targets, self.augment.mixup, self.augment.cutmix, generator)
+
+    def _transformed(self, clips: Tensor) -> Tensor:
+        """The clips after the user's transform, which may change the size of frames but nothing else of the shape."""
+        if self.transform is None:
+            return clips
+        changed = self.transform(clips)
+        fits = changed.dtype == torch.uint8 and changed.ndim == 5 and changed.shape[:2] == clips.shape[:2]
+        if not fits or changed.shape[-1] != 3 or min(changed.shape[2:4]) < self.preprocessing.crop_size:
+            raise UserError(
+                f"expected uint8 clips N T H W 3 of {tuple(clips.shape)} from the transform, found {changed.dtype} of "
+                f"{tuple(changed.shape)}"
+            )
+        return changed
 
     def _crop(self, clips: Tensor, draws: Tensor) -> Tensor:
         frame_px, size_px = (clips.shape[2], clips.shape[3]), self.preprocessing.crop_size

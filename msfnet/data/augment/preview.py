@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from msfnet.data.annotations.readers import Listing
 from msfnet.data.augment.augmentation import Augmentation
 from msfnet.data.augment.randaugment import OPERATIONS, STRONGEST
-from msfnet.data.sampling import uniform_clips
+from msfnet.data.dataset import Dataset
 from msfnet.data.transforms import crop_views
-from msfnet.data.video.decode import read_clips
-from msfnet.recipe import Recipe
+from msfnet.recipe import Data, Recipe
 from msfnet.report import Section, plot_frames, write_page
-from msfnet.types import Frames, Indices, UserError, VideoError, VideoItem
+from msfnet.types import Frames, UserError, VideoItem
 
 BATCH, SHOWN, DRAWS, FRAMES = 8, 2, 3, 6  # clips that are mixed, clips that are shown, draws and frames of each
 GAP_PX = 8
@@ -70,15 +68,15 @@ class Examples:
     labels: Tensor
 
 
-def write_augmentation_page(listing: Listing, recipe: Recipe, path: Path) -> None:
+def write_augmentation_page(data: Dataset, recipe: Recipe, path: Path) -> None:
     """Write an HTML page that shows what each augmentation does to a few clips of the data set.
 
     Raises UserError when too few of its videos can be read, or for flip pairs that name no class.
     """
-    examples = _read_examples(listing, recipe)
+    examples = _read_examples(data, recipe)
     sections = [
-        _together(examples, recipe, listing.classes),
-        *(_one_effect(effect, examples, recipe, listing.classes) for effect in EFFECTS),
+        _together(examples, recipe, data.classes),
+        *(_one_effect(effect, examples, recipe, data.classes) for effect in EFFECTS),
         _operations(examples, recipe),
     ]
     write_page(path, "Augmentation of training clips", {}, sections)
@@ -124,32 +122,30 @@ def _operations(examples: Examples, recipe: Recipe) -> Section:
 # Clips
 
 
-def _read_examples(listing: Listing, recipe: Recipe) -> Examples:
+def _read_examples(data: Dataset, recipe: Recipe) -> Examples:
     """The first videos that can be read, of as many classes as there are; classes of flip pairs come first."""
     paired = [label for pair in recipe.augment.flip_pairs for label in pair]
     turn: Counter[str] = Counter()
     order = []
-    for item in listing.in_split("train") or listing.items:
+    for item in data.in_split("train") or data.items:
         order.append((turn[item.label], item.label not in paired, item.label, item))
         turn[item.label] += 1
-    items, frames = [], []
-    for *_, item in sorted(order, key=lambda entry: entry[:3]):
-        try:
-            clip = read_clips(item.path, _plan_even, recipe.preprocessing().frame_format)
-        except VideoError:
-            continue
-        items.append(item)
-        frames.append(clip.frames[0])
-        if len(items) == BATCH:
+    chosen = [item for *_, item in sorted(order, key=lambda entry: entry[:3])]
+    shown = replace(recipe.preprocessing(), num_frames=FRAMES, eval_sampling="uniform", input="rgb")
+    loader = data.open(Data(cache="off", num_workers=0), shown)
+    items: list[VideoItem] = []
+    frames = torch.empty(0)
+    for start in range(0, len(chosen), BATCH):
+        for batch in loader.eval_batches(chosen[start : start + BATCH], clips=1, batch_size=BATCH).epoch():
+            if batch.clips is not None:
+                items += [chosen[start + index] for index in batch.indices]
+                frames = torch.cat([frames, batch.clips[:, 0]]) if len(frames) else batch.clips[:, 0]
+        if len(items) >= BATCH:
             break
     if len(items) < SHOWN:
         raise UserError(f"expected at least {SHOWN} videos that can be read, found {len(items)} of {len(order)}")
-    labels = torch.tensor([listing.classes.index(item.label) for item in items])
-    return Examples(tuple(items), torch.from_numpy(np.stack(frames)), labels)
-
-
-def _plan_even(video_frames: int) -> Indices:
-    return uniform_clips(video_frames, FRAMES, 1)
+    labels = torch.tensor([data.classes.index(item.label) for item in items[:BATCH]])
+    return Examples(tuple(items[:BATCH]), frames[:BATCH], labels)
 
 
 def _centered(examples: Examples, size_px: int) -> Examples:

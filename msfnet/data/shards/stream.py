@@ -1,6 +1,6 @@
-"""Videos streamed from shards as torch data sets: the same samples as `dataset` makes, read in the planned order.
+"""Clips streamed from shards: samples in the planned order, and their batches.
 
-A sample whose bytes are not those that were written is a sample with an error; a shard that breaks off on its way is
+A sample whose bytes are not those that were written is a sample with an error; a shard whose transfer breaks off is
 read again from where it broke, a few times. Knows no network and no video file.
 """
 
@@ -9,22 +9,23 @@ from __future__ import annotations
 import tarfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from http.client import HTTPException
-from typing import Any, BinaryIO
+from types import ModuleType
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from msfnet import distributed
 from msfnet.data.cache.packed import DamagedEntry, read_header, unpack
-from msfnet.data.dataset import Sample, collate
-from msfnet.data.loading import Batches
-from msfnet.data.sampling import eval_clips, train_sampler
-from msfnet.data.shards.index import Shard, ShardIndex, locate, open_file, reason, sample_key, webdataset
+from msfnet.data.loading import Batches, Sample, collate
+from msfnet.data.sampling import eval_clips, is_short, train_sampler
+from msfnet.data.shards.index import Shard, Shards
+from msfnet.data.shards.location import Stream, error_line, locate, open_file
 from msfnet.data.shards.plan import (
     Reader,
     Route,
@@ -35,7 +36,8 @@ from msfnet.data.shards.plan import (
     training_route,
     visits,
 )
-from msfnet.types import Indices, Preprocessing, UserError
+from msfnet.data.thumbnails import side_by_side, thumbnail_plan
+from msfnet.types import Frames, Indices, Ints, Preprocessing, UserError, VideoItem
 
 RETRY_SECONDS = (0.5, 2.0, 8.0)  # before each further attempt at a shard that brings nothing new
 SHUFFLE_WINDOW = 128  # clips that a reader may hold; the shards themselves were filled in random order
@@ -46,46 +48,84 @@ _BROKEN = (OSError, HTTPException, tarfile.TarError, EOFError, zlib.error)
 class ShardError(UserError):
     """A shard that cannot be read to its end, in one line."""
 
-    def __init__(self, text: str) -> None:
-        # A loader's process hands on its traceback as the text of a new error of this class: its last line is ours.
-        super().__init__(text.strip().rpartition(f"{type(self).__name__}: ")[2])
 
+class ShardLoader:
+    """Batches of clips from shards, for this process of a run: see `msfnet.data.dataset.ClipLoader`.
 
-def check_format(index: ShardIndex, preprocessing: Preprocessing) -> None:
-    """Raises UserError when the shards hold frames of another size or rate than the network's."""
-    if index.frame_format != preprocessing.frame_format:
-        raise UserError(
-            f"{index.source}: expected shards of {preprocessing.frame_format}, found {index.frame_format}; "
-            "write them with the network's own recipe: msfnet shard --recipe RUN/recipe.toml"
+    Args:
+        shards: The dataset.
+        preprocessing: What the network is fed.
+        num_workers: Processes that read shards; with 0 this process reads them.
+
+    Raises:
+        UserError: The shards hold frames of another size or rate than the network's, or webdataset is missing.
+    """
+
+    def __init__(self, shards: Shards, preprocessing: Preprocessing, *, num_workers: int = 0) -> None:
+        webdataset()
+        if shards.frame_format != preprocessing.frame_format:
+            raise UserError(
+                f"{shards.source}: expected shards of {preprocessing.frame_format}, found {shards.frame_format}; "
+                "write them with the network's own recipe: msfnet shard --recipe RUN/recipe.toml"
+            )
+        self.shards, self.preprocessing, self.num_workers = shards, preprocessing, num_workers
+
+    def train_batches(self, *, sampling: str, batch_size: int, seed: int) -> Batches:
+        if batch_size % (ranks := distributed.world_size()):
+            raise UserError(
+                f"expected train.batch_size to divide among {ranks} processes when they read shards, found {batch_size}"
+            )
+        own = _part_of_process(batch_size)
+        return self._batches(TrainShards(self.shards, self.preprocessing, sampling=sampling, seed=seed, **own))
+
+    def eval_batches(self, items: Sequence[VideoItem], *, clips: int, batch_size: int) -> Batches:
+        own = _part_of_process(batch_size)
+        return self._batches(EvalShards(self.shards, self.preprocessing, items, clips=clips, **own))
+
+    def problems(self) -> list[str]:
+        return []
+
+    def _batches(self, videos: TrainShards | EvalShards) -> Batches:
+        loader = DataLoader(
+            videos,
+            batch_size=videos.batch,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
         )
+        return Batches(loader, videos.set_epoch, videos.n_batches())
 
 
-class _Shards(IterableDataset[Sample]):
-    """What both data sets share: passing through the shards of a route, and yielding samples in its order.
+def _part_of_process(batch_size: int) -> dict[str, int]:
+    """This process's part of batches of so many clips over all processes."""
+    ranks = distributed.world_size()
+    return {"batch": max(1, batch_size // ranks), "rank": distributed.rank(), "ranks": ranks}
 
-    `rank` of `ranks` and `batch` decide, with the loader's workers, which samples each process yields.
+
+class _ShardClips(IterableDataset["Sample | UserError"]):
+    """What training and evaluation share: passing through the shards of a route, and yielding samples in its order.
+
+    `rank` of `ranks` and `batch` decide, with the loader's workers, which samples each process yields. `videos` are
+    those of the samples of `archives`, in their order, and `numbers` what samples of them are numbered by.
     """
 
     def __init__(
         self,
-        index: ShardIndex,
-        split: str,
-        classes: Sequence[str],
+        shards: Shards,
+        archives: Sequence[Shard],
         preprocessing: Preprocessing,
         *,
         batch: int,
-        rank: int = 0,
-        ranks: int = 1,
+        rank: int,
+        ranks: int,
     ) -> None:
-        webdataset()
-        check_format(index, preprocessing)
-        self.index, self.split, self.preprocessing = index, split, preprocessing
+        self.source, self.frame_format, self.preprocessing = shards.source, shards.frame_format, preprocessing
         self.batch, self.rank, self.ranks = batch, rank, ranks
-        self.shards = index.shards(split)
-        self.sizes = [len(shard.items) for shard in self.shards]
-        self.items = index.items(split)
-        numbers = {label: number for number, label in enumerate(classes)}
-        self.labels = [numbers.get(item.label, -1) for item in self.items]
+        self.archives = archives
+        self.sizes = [len(shard.items) for shard in archives]
+        numbers = {label: number for number, label in enumerate(shards.classes)}
+        self.labels = [numbers[item.label] for shard in archives for item in shard.items]
 
     def _reader(self) -> Reader:
         worker = get_worker_info()
@@ -94,28 +134,32 @@ class _Shards(IterableDataset[Sample]):
 
     def _follow(
         self, route: Route, read: Callable[[Visit], Iterator[Sample]], sizes: Sequence[int]
-    ) -> Iterator[Sample]:
+    ) -> Iterator[Sample | UserError]:
         """The samples of a route in its order: those that are read too early wait."""
         arriving = (pair for visit in visits(route, sizes) for pair in zip(visit.places, read(visit), strict=True))
-        held: dict[int, Sample] = {}
-        for place in route.order.tolist():
-            while place not in held:
-                arrived, sample = next(arriving)
-                held[arrived] = sample
-            yield held.pop(place)
+        waiting: dict[int, Sample] = {}
+        try:
+            for place in route.order.tolist():
+                while place not in waiting:
+                    arrived, sample = next(arriving)
+                    waiting[arrived] = sample
+                yield waiting.pop(place)
+        except UserError as error:
+            yield error
 
     def _read(self, visit: Visit, plan: Callable[[int, int], Indices]) -> Iterator[Sample]:
         """The samples of one visit; `plan` says which frames of a sample of so many frames are wanted."""
-        shard, first = self.shards[visit.shard], sum(self.sizes[: visit.shard])
-        numbers = [first + sample for sample in visit.samples]
-        names = [f"{sample_key(self.split, number)}.frames" for number in numbers]
-        entries = read_entries(self.index.source, shard, names)
+        shard, first = self.archives[visit.shard], sum(self.sizes[: visit.shard])
+        keys = shard.keys()
+        names = [f"{keys[number]}.frames" for number in visit.samples]
+        entries = read_entries(self.source, shard, names)
         started = time.perf_counter()
-        for number, name, entry in zip(numbers, names, entries, strict=True):
+        for number, name, entry in zip(visit.samples, names, entries, strict=True):
             try:
-                sample = self._unpack(number, entry, plan)
+                sample = self._unpack(first + number, entry, plan)
             except DamagedEntry as error:
-                sample = Sample(number, self.labels[number], None, f"{error} ({shard.name}, sample {name})")
+                reason = f"{error} ({shard.name}, sample {name})"
+                sample = Sample(first + number, self.labels[first + number], None, reason)
             yield replace(sample, read_seconds=time.perf_counter() - started)
             started = time.perf_counter()
 
@@ -124,54 +168,57 @@ class _Shards(IterableDataset[Sample]):
             raise DamagedEntry("the archive is damaged: the sample is not in it")
         header = read_header(entry)
         video_frames, height, width, _ = header.shape
-        if (width, height) != self.index.frame_format.resize or not video_frames:
-            raise DamagedEntry(
-                f"expected frames of {self.index.frame_format}, found {video_frames} of {width}x{height}"
-            )
+        if (width, height) != self.frame_format.resize or not video_frames:
+            raise DamagedEntry(f"expected frames of {self.frame_format}, found {video_frames} of {width}x{height}")
         indices = plan(number, video_frames)
         frames = torch.from_numpy(unpack(entry, indices, header))
-        short = video_frames < indices.shape[-1]
+        short = is_short(video_frames, indices.shape[-1])
         return Sample(number, self.labels[number], frames, padded=short, warning=header.warning)
 
 
-class TrainShards(_Shards):
+class TrainShards(_ShardClips):
     """One random clip of each training video in each epoch: of this rank's, a pure function of seed, epoch and sample.
 
-    Tell it the epoch with `set_epoch`. Every rank yields equally many: see `plan` for the rule.
+    Every rank yields equally many: see `plan` for the rule.
     """
 
     def __init__(
         self,
-        *args: Any,
+        shards: Shards,
+        preprocessing: Preprocessing,
+        *,
         sampling: str,
         seed: int,
+        batch: int,
+        rank: int = 0,
+        ranks: int = 1,
         window: int = SHUFFLE_WINDOW,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
-        self.sampler = train_sampler(sampling, self.preprocessing.frame_interval)
+        archives = shards.splits.get("train", ())
+        super().__init__(shards, archives, preprocessing, batch=batch, rank=rank, ranks=ranks)
+        self.sampler = train_sampler(sampling, preprocessing.frame_interval)
         self.seed, self.window = seed, window
         # In memory that workers share: those that live on from epoch to epoch must hear of the next.
-        self._moment = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self._position = torch.zeros(2, dtype=torch.int64).share_memory_()
 
-    def set_epoch(self, epoch: int, done: int = 0) -> None:
-        """Go to an epoch, or to where so many batches of it have been yielded to this rank.
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Choose the epoch that is iterated over next, and its first batch.
 
         The rest comes exactly as it would have, as long as ranks, workers and batch are the same.
         """
         length = training_length(sum(self.sizes), self.ranks)
-        self._moment.copy_(torch.tensor([epoch, min(done * self.batch, length)]))
+        self._position.copy_(torch.tensor([epoch, min(start_batch * self.batch, length)]))
 
-    def batches(self) -> int:
-        """How many an epoch has, for every rank."""
+    def n_batches(self) -> int:
+        """Count the batches of a whole epoch, the same for every rank."""
         return -(-training_length(sum(self.sizes), self.ranks) // self.batch)
 
     def __len__(self) -> int:
         """The samples that this rank has yet to yield in the epoch."""
-        return training_length(sum(self.sizes), self.ranks) - int(self._moment[1])
+        return training_length(sum(self.sizes), self.ranks) - int(self._position[1])
 
-    def __iter__(self) -> Iterator[Sample]:
-        epoch, done = self._moment.tolist()
+    def __iter__(self) -> Iterator[Sample | UserError]:
+        epoch, done = self._position.tolist()
         route = training_route(
             self.sizes,
             self._reader(),
@@ -188,35 +235,56 @@ class TrainShards(_Shards):
         return self.sampler(video_frames, self.preprocessing.read_frames, rng)[None]
 
 
-class EvalShards(_Shards):
-    """The clips that the videos of a split are scored by, always the same, each video in one rank's turn only.
+class EvalShards(_ShardClips):
+    """The clips that videos are scored by, always the same, each video in one rank's part only.
 
-    Videos that could not be packed come last, as samples with the reason, so that they can be counted as wrong.
+    Videos are read in the order of the shards. Those that could not be packed come last, as samples with the reason,
+    so that they can be counted as wrong.
     """
 
-    def __init__(self, *args: Any, clips: int, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        shards: Shards,
+        preprocessing: Preprocessing,
+        items: Sequence[VideoItem],
+        *,
+        clips: int,
+        batch: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        archives = [shard for split in shards.splits.values() for shard in split]
+        super().__init__(shards, archives, preprocessing, batch=batch, rank=rank, ranks=ranks)
         self.clips = clips
-        self.reasons = self.index.reasons(self.split)
+        packed = [item for shard in archives for item in shard.items]
+        order = {item: number for number, item in enumerate([*packed, *shards.unreadable])}
+        self.reasons = list(shards.unreadable.values())
+        self.labels += [shards.classes.index(item.label) for item in shards.unreadable]
+        found = sorted((order[item], index) for index, item in enumerate(items))
+        self.numbers: Ints = np.array([number for number, _ in found], np.int64)  # of the samples, rising
+        self.indices = dict(found)  # their places in `items`
         self._done = torch.zeros(1, dtype=torch.int64).share_memory_()
 
-    def set_epoch(self, epoch: int, done: int = 0) -> None:
-        """To where so many batches have been yielded to this rank; every epoch is the same."""
-        self._done.fill_(min(done * self.batch, len(self)))
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Choose the first batch of the next iteration; every epoch is the same."""
+        self._done.fill_(min(start_batch * self.batch, len(self)))
 
-    def batches(self) -> int:
+    def n_batches(self) -> int:
+        """Count this rank's batches."""
         return -(-len(self) // self.batch)
 
     def __len__(self) -> int:
-        start, stop = scored_stretch(len(self.items), self.rank, self.ranks)
+        start, stop = scored_stretch(len(self.numbers), self.rank, self.ranks)
         return stop - start
 
-    def __iter__(self) -> Iterator[Sample]:
-        route = scored_route(len(self.items), self._reader(), batch=self.batch, done=int(self._done))
-        return self._follow(route, self._read_or_explain, [*self.sizes, len(self.reasons)])
+    def __iter__(self) -> Iterator[Sample | UserError]:
+        route = scored_route(len(self.numbers), self._reader(), batch=self.batch, done=int(self._done))
+        route = Route(self.numbers[route.line], route.order)
+        for sample in self._follow(route, self._read_or_explain, [*self.sizes, len(self.reasons)]):
+            yield sample if isinstance(sample, UserError) else replace(sample, index=self.indices[sample.index])
 
     def _read_or_explain(self, visit: Visit) -> Iterator[Sample]:
-        if visit.shard < len(self.shards):
+        if visit.shard < len(self.archives):
             return self._read(visit, self._plan)
         first = sum(self.sizes)
         return (Sample(first + n, self.labels[first + n], None, self.reasons[n]) for n in visit.samples)
@@ -225,30 +293,41 @@ class EvalShards(_Shards):
         return eval_clips(self.preprocessing, self.clips, video_frames)
 
 
-def make_shard_batches(videos: TrainShards | EvalShards, workers: int) -> Batches:
-    """Batches of `videos`, of the size that they are planned for, read by `workers` processes."""
+def shard_thumbnails(shards: Shards, paths: Sequence[str]) -> Mapping[str, Frames]:
+    """Pictures H W 3 of the videos with these names; those that cannot be read have none."""
+    wanted = set(paths)
+    pictures: dict[str, Frames] = {}
+    for shard in (shard for split in shards.splits.values() for shard in split):
+        names = [item.path.as_posix() for item in shard.items]
+        chosen = {f"{key}.frames": name for key, name in zip(shard.keys(), names, strict=True) if name in wanted}
+        with suppress(ShardError):  # moved or damaged since: the page does without
+            for name, entry in zip(chosen.values(), read_entries(shards.source, shard, list(chosen)), strict=True):
+                with suppress(DamagedEntry):
+                    header = read_header(entry or b"")
+                    frames = unpack(entry or b"", thumbnail_plan(header.shape[0]), header)[0]
+                    pictures[name] = side_by_side(frames)
+    return pictures
 
-    def make() -> DataLoader[Any]:
-        return DataLoader(
-            videos,
-            batch_size=videos.batch,
-            num_workers=workers,
-            collate_fn=collate,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
 
-    return Batches(make, videos.set_epoch, videos.batches())
+def webdataset() -> ModuleType:
+    """Import the library, or raise a UserError that says how to install it."""
+    try:
+        import webdataset
+    except ImportError as error:
+        raise UserError("webdataset, which reads shards, is not installed; run pip install 'msfnet[shards]'") from error
+    return webdataset
 
 
 # One shard's bytes
 
 
 def read_entries(source: str, shard: Shard, names: Sequence[str]) -> Iterator[bytes | None]:
-    """The files of a shard with these names, in this order, which is theirs in the archive.
+    """The files of a shard with these names, which are in the archive's order; None for one that is not in it.
 
-    None stands for a file that is not there although the whole archive came. An archive that breaks off is opened
-    again and passed over up to the file it broke at. Raises ShardError when several attempts in a row bring nothing.
+    An archive whose transfer breaks off is opened again and skipped up to the file it broke at.
+
+    Raises:
+        ShardError: Several attempts in a row brought nothing.
     """
     done, attempts = 0, 0
     while done < len(names):
@@ -259,19 +338,15 @@ def read_entries(source: str, shard: Shard, names: Sequence[str]) -> Iterator[by
         except _BROKEN as error:
             if attempts == len(RETRY_SECONDS):
                 where = locate(source, shard.name)
-                text = f"{where} breaks off before {names[done]}, at {attempts + 1} attempts: {reason(error)}"
+                text = f"{where} breaks off before {names[done]}, at {attempts + 1} attempts: {error_line(error)}"
                 raise ShardError(text) from error
             time.sleep(RETRY_SECONDS[attempts])
             attempts += 1
 
 
 def _read_once(source: str, shard: Shard, names: Sequence[str]) -> Iterator[bytes | None]:
-    file = _Counted(open_file(source, shard.name), shard.name)
-    try:
-        yield from _expand(file, shard, names)
-    finally:
-        with suppress(OSError):  # a command whose output is not read to the end complains
-            file.file.close()
+    with closing(open_file(source, shard.name)) as file:
+        yield from _expand(_Counted(file, shard.name), shard, names)
 
 
 def _expand(file: _Counted, shard: Shard, names: Sequence[str]) -> Iterator[bytes | None]:
@@ -303,9 +378,9 @@ def _expand(file: _Counted, shard: Shard, names: Sequence[str]) -> Iterator[byte
 
 
 class _Counted:
-    """A stream that counts the bytes read of it; its name stands in the library's messages."""
+    """A stream that counts the bytes read of it; the library's messages hold its name."""
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: Stream, name: str) -> None:
         self.file, self.name = file, name
         self.n_bytes = 0
 

@@ -23,20 +23,20 @@ from pathlib import Path
 import numpy as np
 
 from msfnet.atomic_io import atomic_write, write_text
-from msfnet.data.annotations.readers import Listing
 from msfnet.data.cache.packed import pack
+from msfnet.data.dataset import size_bytes
 from msfnet.data.shards.index import (
     FORMAT,
     INDEX,
     SPLIT_ORDER,
     UNFINISHED,
     Shard,
-    ShardIndex,
+    Shards,
     sample_key,
     shard_name,
 )
-from msfnet.data.splits import resolve_splits
 from msfnet.data.video.decode import read_video
+from msfnet.data.video_files import VideoFiles
 from msfnet.recipe import Recipe
 from msfnet.types import FrameFormat, UserError, VideoError, VideoItem
 
@@ -66,14 +66,14 @@ class _Job:
 
     def fingerprint(self) -> str:
         videos = [
-            (listed.path.as_posix(), listed.label, listed.split, listed.group, _size_bytes(item.path))
+            (listed.path.as_posix(), listed.label, listed.split, listed.group, size_bytes(item.path))
             for item, listed in zip(self.queue, map(self.listed, self.queue), strict=True)
         ]
         settings = (FORMAT, CODEC, *self.frame_format.key, self.shard_bytes)
         return hashlib.sha256(json.dumps([settings, videos]).encode()).hexdigest()
 
 
-def write_shards(listing: Listing, recipe: Recipe, data: Path, out: Path, *, shard_bytes: int) -> ShardIndex:
+def write_shards(files: VideoFiles, recipe: Recipe, data: Path, out: Path, *, shard_bytes: int) -> Shards:
     """Write the videos of a data set, found at `data`, as shards into `out`; goes on with what was begun there.
 
     An archive is closed when it has reached `shard_bytes`. Videos that cannot be read are in no archive, but are
@@ -81,13 +81,13 @@ def write_shards(listing: Listing, recipe: Recipe, data: Path, out: Path, *, sha
 
     Raises UserError when `out` holds shards of other videos or settings, or the given split parts a group.
     """
-    log.info(listing.describe())
-    items = resolve_splits(listing.items, recipe.data, recipe.train.seed, official=listing.official)
+    log.info(files.describe())
+    files = files.resolve_splits(recipe.data, recipe.train.seed)
     job = _Job(
         data if data.is_dir() else data.parent,
         out,
-        _shuffled(items, recipe.train.seed),
-        listing.classes,
+        _shuffled(files.items, recipe.train.seed),
+        files.classes,
         recipe.preprocessing().frame_format,
         shard_bytes,
     )
@@ -99,8 +99,8 @@ def write_shards(listing: Listing, recipe: Recipe, data: Path, out: Path, *, sha
     index = _write_all(job, index, teller, max(1, recipe.data.num_workers))
     write_text(out / INDEX, json.dumps(index.to_dict(), ensure_ascii=False))
     (out / UNFINISHED).unlink(missing_ok=True)
-    for item, reason in index.failed:
-        log.info(f"failed: {item.path}: {reason}")
+    for item, reason in index.unreadable.items():
+        log.warning(f"unreadable: {item.path}: {reason}")
     log.info(index.describe())
     return index
 
@@ -114,19 +114,15 @@ def _shuffled(items: Sequence[VideoItem], seed: int) -> tuple[VideoItem, ...]:
     return tuple(queue)
 
 
-def _size_bytes(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
 # What is done already
 
 
-def _begun(job: _Job) -> ShardIndex:
+def _begun(job: _Job) -> Shards:
     """The index as far as it goes. Raises UserError for another job's."""
-    fresh = ShardIndex(str(job.out), job.fingerprint(), job.classes, job.frame_format)
+    fresh = Shards(str(job.out), job.fingerprint(), job.classes, job.frame_format)
     for name in (INDEX, UNFINISHED):
         if (job.out / name).is_file():
-            index = ShardIndex.from_dict(str(job.out), json.loads((job.out / name).read_text("utf-8")))
+            index = Shards.from_dict(str(job.out), json.loads((job.out / name).read_text("utf-8")))
             if index.fingerprint != fresh.fingerprint:
                 raise UserError(
                     f"{job.out} holds shards of other videos, or of another split, size, rate or --shard-size-mib; "
@@ -136,15 +132,15 @@ def _begun(job: _Job) -> ShardIndex:
     return fresh
 
 
-def _done(index: ShardIndex) -> int:
+def _done(index: Shards) -> int:
     """How many videos of the queue stand in the index."""
-    return len(index.failed) + sum(len(shard.items) for shards in index.splits.values() for shard in shards)
+    return len(index.unreadable) + sum(len(shard.items) for shards in index.splits.values() for shard in shards)
 
 
 # Writing
 
 
-def _write_all(job: _Job, index: ShardIndex, teller: _Teller, threads: int) -> ShardIndex:
+def _write_all(job: _Job, index: Shards, teller: _Teller, threads: int) -> Shards:
     """The index with all that was left of the queue added, archive by archive."""
     paths = [item.path for item in job.queue[_done(index) :]]
     entries = in_order(paths, partial(_packed, frame_format=job.frame_format), threads)
@@ -157,31 +153,31 @@ def _write_all(job: _Job, index: ShardIndex, teller: _Teller, threads: int) -> S
     return index
 
 
-def _write_shard(job: _Job, index: ShardIndex, entries: Iterator[Packed], teller: _Teller) -> ShardIndex:
+def _write_shard(job: _Job, index: Shards, entries: Iterator[Packed], teller: _Teller) -> Shards:
     """The index with one more archive, made of the next entries."""
     left = job.queue[_done(index) :]
     split = left[0].split
     assert split is not None
-    shards = index.shards(split)
+    shards = index.splits.get(split, ())
     path, first = job.out / shard_name(split, len(shards)), sum(len(shard.items) for shard in shards)
     items: list[VideoItem] = []
-    failed = list(index.failed)
+    unreadable = dict(index.unreadable)
     with atomic_write(path) as temporary, tarfile.open(temporary, "w") as tar:
         for item, entry in zip(takewhile(lambda item: item.split == split, left), entries, strict=False):
             teller.count()
             listed = job.listed(item)
             if isinstance(entry, str):
-                failed.append((listed, entry))
+                unreadable[listed] = entry
                 continue
             _add_sample(tar, sample_key(split, first + len(items)), listed, entry)
             items.append(listed)
             if tar.offset >= job.shard_bytes:
                 break
-    if not items:  # all that was left of the split failed
+    if not items:  # all that was left of the split is unreadable
         path.unlink()
-        return replace(index, failed=tuple(failed))
-    shard = Shard(path.name, _size_bytes(path), tuple(items))
-    return replace(index, splits={**index.splits, split: (*shards, shard)}, failed=tuple(failed))
+        return replace(index, unreadable=unreadable)
+    shard = Shard(path.name, size_bytes(path), tuple(items), first)
+    return replace(index, splits={**index.splits, split: (*shards, shard)}, unreadable=unreadable)
 
 
 def _add_sample(tar: tarfile.TarFile, key: str, item: VideoItem, entry: bytes) -> None:

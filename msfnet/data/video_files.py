@@ -1,0 +1,96 @@
+"""Datasets of video files and frame folders, read by a decoder with a cache of decoded frames in front of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from msfnet.data.cache.frame_cache import FrameCache, choose_codec, default_folder, describe, estimate_raw_bytes
+from msfnet.data.dataset import ClipLoader, VideoDataset
+from msfnet.data.thumbnails import file_thumbnails
+from msfnet.data.video import decode_torchcodec
+from msfnet.data.video.decode import Plan
+from msfnet.data.video.decoders import DirectReader, Reader
+from msfnet.recipe import Data
+from msfnet.types import Clip, FrameFormat, Frames, Preprocessing, UserError, VideoItem
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VideoFiles(VideoDataset):
+    """The video files that class folders, a manifest or a dataset's own lists name.
+
+    Args:
+        items: The videos that are there.
+        source: The form of the list: "class folders", "manifest", ...
+        missing: Listed names of videos that are not there.
+        notes: What else there is to say, such as lists without labels.
+        official: Whether the split is a published one, which is kept even if it separates videos of one group.
+    """
+
+    items: tuple[VideoItem, ...]
+    source: str
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    official: bool = False
+
+    def describe(self) -> str:
+        line = super().describe()
+        if self.missing:
+            line += f"; {len(self.missing)} listed videos are missing (first: {self.missing[0]})"
+        return "; ".join((line, *self.notes))
+
+    def with_items(self, items: Iterable[VideoItem]) -> Self:
+        return replace(self, items=tuple(items))
+
+    def read_clips(self, item: VideoItem, plan: Plan, frame_format: FrameFormat) -> Clip:
+        return DirectReader(frame_format).read_clips(item.path, plan)
+
+    def open(self, data: Data, preprocessing: Preprocessing) -> ClipLoader:
+        from msfnet.data.video_loader import VideoLoader  # here: torch takes seconds to import
+
+        reader = open_reader(data, preprocessing, self.items)
+        return VideoLoader(
+            self.in_split("train"),
+            self.classes,
+            partial(_read, reader),
+            preprocessing,
+            num_workers=data.num_workers,
+            class_balance=data.class_balance,
+            problems=reader.problems,
+        )
+
+    def thumbnails(self, paths: Sequence[str]) -> Mapping[str, Frames]:
+        return file_thumbnails(paths)
+
+
+def _read(reader: Reader, item: VideoItem, plan: Plan) -> Clip:
+    return reader.read_clips(item.path, plan)
+
+
+def open_reader(data: Data, preprocessing: Preprocessing, items: Sequence[VideoItem]) -> Reader:
+    """Return the decoder and cache that a recipe asks for, for a run on `items`. Logs what will be cached.
+
+    Raises:
+        UserError: `data.cache` is no folder, or the decoder cannot start.
+    """
+    if data.decoder != "pyav":
+        decode_torchcodec.require(cuda=data.decoder == "torchcodec-cuda", workers=data.num_workers)
+    if data.cache == "off":
+        return DirectReader(preprocessing.frame_format, data.decoder)
+    folder = default_folder() if data.cache == "auto" else Path(data.cache)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"expected a folder for the cache, found the file {folder}; name another or data.cache=off")
+    budget_bytes, paths = int(data.cache_gib * 2**30), sorted({item.path for item in items})
+    raw_bytes = estimate_raw_bytes(paths, preprocessing.frame_format)
+    codec = choose_codec(data.cache_codec, raw_bytes, budget_bytes)
+    cache = FrameCache(folder, preprocessing.frame_format, budget_bytes, codec, data.decoder)
+    log.info(describe(len(paths), raw_bytes, codec, budget_bytes))
+    for line in cache.problems():
+        log.info(line)
+    return cache
