@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import signal
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +33,18 @@ INPUT_CHANNELS = {"rgb": 3, "rgb_diff": 3, "rgb+rgb_diff": 6}
 
 class UserError(ValueError):
     """An error that the user can correct: one line with what was expected, what was found and how to mend it."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the work where it can be resumed.
+
+    Args:
+        signal_number: The signal, which decides the exit code: 130 after SIGINT, 143 after SIGTERM.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
 
 
 class VideoError(Exception):
@@ -223,7 +236,7 @@ class Clip:
         video_frames: Number of frames of the video, at the frame rate that it was read at.
         padded: The video is shorter than a clip, and its last frame was repeated.
         warning: What is wrong with a damaged file that could be read in part, else None.
-        times: V T, seconds from the first frame of the video to each frame; None if the file has no timestamps.
+        times: V T, seconds from the first frame of the video to each frame; None where the reader does not know them.
     """
 
     frames: Frames

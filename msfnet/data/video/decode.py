@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from io import SEEK_END, BytesIO
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -23,8 +25,9 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from msfnet.data.video.frame_folders import frame_files
-from msfnet.types import Clip, FrameFormat, Frames, Indices, VideoError
+from msfnet.types import Clip, Floats, FrameFormat, Frames, Indices, VideoError
 
+VideoSource = Path | bytes | BinaryIO  # a file or a folder of images, a file's content, or an opened file
 Plan = Callable[[int], Indices]  # frames in the video, at the rate that it is read at -> indices V T of those wanted
 
 # Decoders that pass over frames that no other refers to, when they are told so packet by packet.
@@ -33,7 +36,7 @@ KEPT_BYTES = 256 * 2**20  # the packets of a larger file are read from it again 
 MOST_REPEATS = 1000  # steps of time for each frame, on average: more come of times that are wrong, or of no video
 
 
-def read_clips(path: Path, plan: Plan, frame_format: FrameFormat, threads: int = 1) -> Clip:
+def read_clips(path: VideoSource, plan: Plan, frame_format: FrameFormat, threads: int = 1) -> Clip:
     """The frames that `plan` wants of a video, in a format. A folder of images is a video too, of no rate.
 
     `plan` counts in even steps of time: see `timeline`. It is asked with what the packets tell first; where fewer
@@ -41,7 +44,7 @@ def read_clips(path: Path, plan: Plan, frame_format: FrameFormat, threads: int =
 
     Raises VideoError when no frame can be decoded.
     """
-    if path.is_dir():
+    if isinstance(path, Path) and path.is_dir():
         return _read_folder(path, plan, frame_format.resize)
     with open_video(path, threads) as (container, stream):
         survey = _survey(container, stream)
@@ -58,12 +61,33 @@ def read_clips(path: Path, plan: Plan, frame_format: FrameFormat, threads: int =
                         convert(frame, frames[wanted[frame.pts]])
                         found += 1
             if found == len(wanted) and not survey.problems:
-                return pick(frames, places.reshape(indices.shape), len(shown))
+                clip = pick(frames, places.reshape(indices.shape), len(shown))
+                return replace(clip, times=survey.clock.seconds(survey.times, indices))
     scan = _scan(path, threads)
     shown = scan.timeline(frame_format.fps)
     indices = shown[plan(len(shown))]
     converted = _scan(path, threads, Converter(frame_format.resize), np.unique(indices).tolist()).frames
-    return _clip(converted, indices, len(shown), scan.damage())
+    clip = _clip(converted, indices, len(shown), scan.damage())
+    return replace(clip, times=scan.clock.seconds(scan.times(), indices))
+
+
+def frame_size(path: Path) -> tuple[int, int]:
+    """Return the width and height of a video's frames in pixels, turned upright.
+
+    Raises:
+        VideoError: No frame can be decoded.
+    """
+    if path.is_dir():
+        files = frame_files(path)
+        if not files:
+            raise VideoError("the folder holds no images")
+        path = files[0]
+    with open_video(path) as (container, stream):
+        frame = next(decoded_frames(container, stream, []), None)
+        if frame is None:
+            raise VideoError("no frame can be decoded")
+        turned = round(frame.rotation / 90) % 2
+        return (frame.height, frame.width) if turned else (frame.width, frame.height)
 
 
 def read_video(path: Path, frame_format: FrameFormat, threads: int = 1) -> Clip:
@@ -150,6 +174,13 @@ class _Clock:
             return timeline(times, fps, self.tick_seconds)
         return timeline(range(video_frames), fps, self.frame_seconds)
 
+    def seconds(self, times: Sequence[int], indices: Indices) -> Floats | None:
+        """Return when frames are shown, from the first one on; None for a file that tells neither times nor a rate."""
+        if times and self.tick_seconds:
+            ticks = np.asarray(times, dtype=np.int64)
+            return (ticks[indices] - ticks[0]) * self.tick_seconds
+        return indices * self.frame_seconds if self.frame_seconds else None
+
 
 def pick(frames: Frames, indices: Indices, video_frames: int, warning: str | None = None) -> Clip:
     """The clip made of `frames` T H W 3 at `indices` V T."""
@@ -182,13 +213,24 @@ def _read_folder(path: Path, plan: Plan, resize: tuple[int, int]) -> Clip:
 # Files and packets
 
 
+def _openable(source: VideoSource) -> str | BinaryIO:
+    """What PyAV opens; an opened file is read from its beginning. Raises VideoError for one without content."""
+    if isinstance(source, Path):
+        empty = source.stat().st_size == 0
+    else:
+        source = BytesIO(source) if isinstance(source, bytes) else source
+        empty = source.seek(0, SEEK_END) == 0
+        source.seek(0)
+    if empty:
+        raise VideoError("the file is empty")
+    return str(source) if isinstance(source, Path) else source
+
+
 @contextmanager
-def open_video(path: Path, threads: int = 1) -> Iterator[tuple[InputContainer, VideoStream]]:
+def open_video(path: VideoSource, threads: int = 1) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A container and its video stream, decoded by so many threads; what FFmpeg says of a bad file as VideoError."""
     try:
-        if path.stat().st_size == 0:
-            raise VideoError("the file is empty")
-        with av.open(str(path), metadata_errors="replace") as container:
+        with av.open(_openable(path), "r", metadata_errors="replace") as container:
             streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
             if not streams:
                 raise VideoError("the file has no video stream")
@@ -277,16 +319,22 @@ class _Scan:
     def video_frames(self) -> int:
         return len(self.starts)
 
-    def timeline(self, fps: float) -> Indices:
+    def times(self) -> list[int]:
+        """Return when each frame is shown, in ticks; none unless the file tells it of every frame, in order."""
         times = [start for start in self.starts if start is not None]
         told = len(times) == len(self.starts) and all(a < b for a, b in pairwise(times))
-        return self.clock.timeline(times if told else [], len(self.starts), fps)
+        return times if told else []
+
+    def timeline(self, fps: float) -> Indices:
+        return self.clock.timeline(self.times(), len(self.starts), fps)
 
     def damage(self) -> str | None:
         return describe_damage(self.video_frames, self.promised, self.problems)
 
 
-def _scan(path: Path, threads: int, convert: Converter | None = None, wanted: Collection[int] | None = None) -> _Scan:
+def _scan(
+    path: VideoSource, threads: int, convert: Converter | None = None, wanted: Collection[int] | None = None
+) -> _Scan:
     """Decode a whole file and convert the frames that are wanted (None: all); with no `convert`, only count."""
     with open_video(path, threads) as (container, stream):
         scan = _Scan(stream.frames, _Clock.of(stream))
@@ -323,7 +371,7 @@ class _Survey:
         return describe_damage(len(self.starts), self.promised, self.problems)
 
     @contextmanager
-    def replay(self, path: Path, threads: int) -> Iterator[tuple[VideoStream, Iterable[Packet[VideoStream]]]]:
+    def replay(self, path: VideoSource, threads: int) -> Iterator[tuple[VideoStream, Iterable[Packet[VideoStream]]]]:
         """The packets once more, from memory or from the file, with the stream that decodes them."""
         if self.packets:
             yield self.packets[0].stream, self.packets
