@@ -110,7 +110,7 @@ def weight_share(num_splits: int, channels: int = 64) -> float:
 def splits() -> str:
     """Table 2 of the paper, with the receptive fields and the weights of MSL for each S."""
     rows = [
-        "| S | receptive field of each split, frames | weights vs. dense conv | M parameters | paper | top-1 in the paper, % |",
+        "| S | receptive fields of the splits | weights vs. dense conv | M parameters | paper | top-1 in the paper, % |",
         "|---|---|---|---|---|---|",
     ]
     printed = {row.label: row.printed for row in read_paper().row if row.table == "2"}
