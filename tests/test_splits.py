@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msfnet.data.annotations.readers import read_dataset
-from msfnet.data.splits import assign_splits, hold_out, parted_groups, refuse_leaks
+from msfnet.data.splits import assign_splits, group_by_path, hold_out, parted_groups, refuse_leaks
 from msfnet.types import UserError, VideoItem
 
 
@@ -88,3 +88,22 @@ def test_groups_that_are_ignored_are_drawn_by_video():
     parted = parted_groups(assign_splits(items, 0.2, seed=0, groups="ignore"))
     assert len(parted) == 4
     assert parted_groups(assign_splits(items, 0.2, seed=0)) == {}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "groups"),
+    [("camera_[0-9]+", ["camera_1", "camera_2", None]), ("camera_([0-9]+)", ["1", "2", None]), ("run", ["run"] * 3)],
+)
+def test_groups_by_path(pattern, groups):
+    items = [
+        VideoItem(Path("run") / name, "run", group="old") for name in ("camera_1/a.mp4", "camera_2/a.mp4", "b.mp4")
+    ]
+    assert [item.group for item in group_by_path(items, pattern)] == groups
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"), [("camera(", "expected a regular expression"), ("walk", "matches paths such as run.mp4")]
+)
+def test_wrong_group_patterns(pattern, message):
+    with pytest.raises(UserError, match=message):
+        group_by_path([VideoItem(Path("run.mp4"), "run")], pattern)

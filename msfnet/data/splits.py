@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from msfnet.recipe import Data
 from msfnet.types import UserError, VideoItem
+
+log = logging.getLogger(__name__)
 
 TEST_FRACTION = 0.2  # of a data set that comes without a split
 
@@ -98,3 +102,28 @@ def resolve_splits(items: Sequence[VideoItem], data: Data, seed: int, *, officia
     if data.group_split and not official:
         refuse_leaks(items)
     return assign_splits(items, data.val_fraction, seed, data.group_split)
+
+
+def group_by_path(items: Iterable[VideoItem], pattern: str) -> list[VideoItem]:
+    """Replace the groups of videos by what a regular expression finds in their paths.
+
+    Args:
+        items: Videos with any groups.
+        pattern: Searched in each path, written with "/". Its first parenthesis, or without one the whole match, names
+            the group. A video that it does not match is a group of its own.
+
+    Raises:
+        UserError: The pattern is not a regular expression, or matches no path.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"expected a regular expression for groups, found {pattern!r}: {error}") from error
+    items = list(items)
+    matches = [compiled.search(item.path.as_posix()) for item in items]
+    if not any(matches):
+        raise UserError(f"expected a regular expression that matches paths such as {items[0].path}, found {pattern!r}")
+    if n := matches.count(None):
+        log.warning("%d videos do not match %r: each is a group of its own", n, pattern)
+    number = 1 if compiled.groups else 0
+    return [replace(item, group=match[number] if match else None) for item, match in zip(items, matches, strict=True)]
