@@ -1,4 +1,4 @@
-"""Minimal filtering over time: the same convolution, from its three matrices to its gradients."""
+"""Winograd's F(4, 3) along the time axis: the same convolution, from its matrices to its gradients."""
 
 import pytest
 import torch
@@ -8,32 +8,51 @@ from hypothesis import strategies as st
 from torch import nn
 
 from msfnet.layers import winograd
-from msfnet.layers.winograd import Conv3x3x3, filtering, flat_convolution, frame_transform
+from msfnet.layers.winograd import (
+    CPU_TRANSFORMS,
+    Conv3x3x3,
+    flat_convolution,
+    input_transform,
+    transforms,
+    use_winograd,
+)
+from msfnet.models.registry import create_model
 
 
 @pytest.fixture
 def always(monkeypatch):
-    """Small tensors go the way of large ones."""
-    for dtype in winograd.WORTHWHILE_MACS:
-        monkeypatch.setitem(winograd.WORTHWHILE_MACS, dtype, 0)
+    """Use Winograd's algorithm for small tensors too."""
+    for dtype in winograd.MIN_MACS:
+        monkeypatch.setitem(winograd.MIN_MACS, dtype, 0)
 
 
-def test_the_matrices_filter_six_frames_by_three_taps():
-    mix, taps, frames = filtering()
-    x, w = torch.randn(6, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
-    expected = torch.stack([x[t : t + 3] @ w for t in range(4)])
-    torch.testing.assert_close(mix @ ((taps @ w) * (frames @ x)), expected, rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize(("near", "far"), [(0.75, 1.5), (2**-0.5, 2**0.5), (1, 2)])
+def test_transforms_convolve_six_frames_by_three_taps(near, far):
+    matrices = transforms(near, far)
+    d, g = torch.randn(6, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    expected = torch.stack([d[t : t + 3] @ g for t in range(4)])
+    y = matrices.output @ ((matrices.weight @ g) * (matrices.input @ d))
+    torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_only_the_weights_are_rounded_in_low_precision():
-    mix, _, frames = filtering()
-    assert torch.equal(frames, frames.bfloat16().double())
-    assert torch.equal(mix, mix.bfloat16().double())
+def test_transforms_of_lavin_and_gray():
+    """Their F(4, 3) has the points 0, ±1, ±2 and infinity."""
+    a, g, b = (transforms(1, 2).output, transforms(1, 2).weight, transforms(1, 2).input)
+    assert a[3].tolist() == [0, 1, -1, 8, -8, 1]
+    assert g[:, 0].tolist() == pytest.approx([1 / 4, -1 / 6, -1 / 6, 1 / 24, 1 / 24, 0])
+    assert b[0].tolist() == [4, 0, -5, 0, 1, 0]
+    assert b[1].tolist() == [0, -4, -4, 1, 1, 0]
+    assert b[5].tolist() == [0, 4, 0, -5, 0, 1]
+
+
+def test_only_the_weights_are_rounded_in_bfloat16():
+    for matrix in (CPU_TRANSFORMS.output, CPU_TRANSFORMS.input):
+        assert torch.equal(matrix, matrix.bfloat16().double())
 
 
 @pytest.mark.parametrize(("frames", "tiles"), [(1, 1), (3, 1), (4, 1), (5, 2), (8, 2), (9, 3)])
-def test_tiles_of_four_frames_see_their_neighbors_and_nothing_beyond_the_clip(frames, tiles):
-    matrix = frame_transform(frames, torch.float64).unflatten(0, (6, tiles))
+def test_a_tile_sees_a_frame_on_either_side(frames, tiles):
+    matrix = input_transform(frames, torch.float64).unflatten(0, (6, tiles))
     for tile in range(tiles):
         seen = matrix[:, tile].abs().sum(0).nonzero().flatten().tolist()
         assert seen == [t for t in range(4 * tile - 1, 4 * tile + 5) if 0 <= t < frames]
@@ -44,10 +63,10 @@ def test_tiles_of_four_frames_see_their_neighbors_and_nothing_beyond_the_clip(fr
     n=st.integers(1, 3), c_in=st.integers(1, 5), c_out=st.integers(1, 5), frames=st.integers(1, 10),
     height=st.integers(1, 6), width=st.integers(1, 6), bias=st.booleans(), chunk=st.sampled_from([1, 2**24]),
 )  # fmt: skip
-def test_it_is_the_convolution_and_so_are_its_gradients(n, c_in, c_out, frames, height, width, bias, chunk):
+def test_output_and_gradients_are_the_convolutions(n, c_in, c_out, frames, height, width, bias, chunk):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd, "CHUNK_BYTES", chunk)
-        patch.setitem(winograd.WORTHWHILE_MACS, torch.float64, 0)
+        patch.setitem(winograd.MIN_MACS, torch.float64, 0)
         fast = Conv3x3x3(c_in, c_out, bias=bias).double()
         x = torch.randn(n, c_in, frames, height, width, dtype=torch.float64, requires_grad=True)
         wanted = [x, *fast.parameters()]
@@ -60,7 +79,7 @@ def test_it_is_the_convolution_and_so_are_its_gradients(n, c_in, c_out, frames, 
             torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_large_clips_go_through_it_and_stay_within_rounding(monkeypatch):
+def test_large_clips_use_it_and_agree_to_rounding(monkeypatch):
     used = []
     convolve = winograd.convolve
     monkeypatch.setattr(winograd, "convolve", lambda *args: used.append(1) or convolve(*args))
@@ -72,8 +91,26 @@ def test_large_clips_go_through_it_and_stay_within_rounding(monkeypatch):
     assert (y.double() - exact).norm() < 3e-6 * exact.norm()
 
 
+def test_it_can_be_turned_off(monkeypatch):
+    used = []
+    convolve = winograd.convolve
+    monkeypatch.setattr(winograd, "convolve", lambda *args: used.append(1) or convolve(*args))
+    torch.manual_seed(0)
+    model = create_model("msf_r3d_18", 3, width_mult=0.5).eval()
+    x = torch.randn(1, 3, 8, 56, 56)
+    with torch.no_grad():
+        fast = model(x)
+        calls = len(used)
+        with use_winograd(False):
+            plain = model(x)
+        assert len(used) == calls > 0
+        assert torch.equal(model(x), fast)  # it is on again
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(fast, plain)
+
+
 @pytest.mark.parametrize("wanted", [(True, False), (False, True)])
-def test_a_single_gradient_can_be_asked_for(always, wanted):
+def test_a_single_gradient_can_be_computed(always, wanted):
     conv, x = Conv3x3x3(3, 3), torch.randn(2, 3, 4, 5, 5)
     conv.weight.requires_grad_(wanted[0])
     x.requires_grad_(wanted[1])
@@ -92,7 +129,7 @@ def test_one_and_two_frames_are_convolved_as_channels(frames, bias):
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 4])
-def test_gradients_in_bf16_are_whole_for_few_frames(always, frames):
+def test_bf16_gradients_are_right_for_few_frames(always, frames):
     """torch 2.13's own are partly unwritten memory for two frames."""
     conv = Conv3x3x3(32, 32)
     x = torch.randn(2, 32, frames, 8, 8).to(memory_format=torch.channels_last_3d)
