@@ -1,1 +1,1 @@
-"""The mechanisms of the paper and its rivals, one a file. They know torch and nothing else."""
+"""The paper's layers and those it compares with, one mechanism per file. They import torch and nothing else."""

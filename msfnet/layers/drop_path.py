@@ -1,4 +1,4 @@
-"""Stochastic depth (Huang et al., 2016, "Deep networks with stochastic depth"): residual branches dropped by chance."""
+"""Stochastic depth (Huang et al., 2016, "Deep networks with stochastic depth"): residual branches dropped at random."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """In training, zero for a share `rate` of the samples and x / (1 - rate) for the others: N ... -> N ...
+    """In training, zeroes a sample with probability `rate` and scales the others by 1 / (1 - rate): N ... -> N ...
 
-    The mean stays what it is in evaluation, where x passes unchanged. No parameters, no buffers.
+    The expected value is that of evaluation, where the input passes unchanged.
 
-    Raises ValueError for a rate outside 0 <= rate < 1.
+    Args:
+        rate: probability of dropping a sample.
+
+    Raises:
+        ValueError: unless 0 <= rate < 1.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         if not 0 <= rate < 1:
-            raise ValueError(f"expected a drop_path of at least 0 and below 1, found {rate}")
+            raise ValueError(f"expected drop_path_rate of at least 0 and below 1, found {rate}")
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,6 +34,6 @@ class DropPath(nn.Module):
         return f"rate={self.rate:g}"
 
 
-def linear_rates(highest: float, blocks: int) -> list[float]:
-    """The rate of each block: growing in equal steps to `highest` at the last, as early features serve all blocks."""
-    return [highest * (number + 1) / blocks for number in range(blocks)]
+def linear_rates(last: float, num_blocks: int) -> list[float]:
+    """The drop rate of each block, increasing linearly to `last` at the last block (Huang et al., 2016, section 3)."""
+    return [last * (number + 1) / num_blocks for number in range(num_blocks)]

@@ -1,10 +1,12 @@
-"""Whether a network is run, or written down to be run by something else.
+"""Activation recomputation: cheap activations are recomputed in the backward pass instead of saved for it.
 
-Training with less memory: what norms, ReLUs and concatenations make is made again instead of kept.
+A convolution is expensive; the batch norm, ReLU and concatenation after it are cheap. Autograd nevertheless saves the
+output of each for backward. Within `recompute_activations` only the convolutions' outputs (the pre-activations) are
+saved: layers register how a tensor is recomputed from them, and wherever autograd would save such a tensor, it saves
+that function instead. Values and gradients are identical bit for bit.
 
-A convolution's output is expensive, and norm and ReLU of it are cheap; yet autograd keeps both, and every concatenation
-beside its parts. Within `lean`, layers note how a tensor can be made again (`note`), and wherever autograd would keep
-one of these it keeps the note. Values and gradients stay the same to the last bit.
+Activation checkpointing (Chen et al., 2016; `training.checkpointing`) recomputes whole blocks, convolutions included:
+it saves more memory and costs a second forward pass.
 """
 
 from __future__ import annotations
@@ -21,61 +23,76 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-def traced() -> bool:
-    """While torch.compile, torch.export or torch.jit.trace look on: then layers do what they are, without our ways
-    of doing it faster, which compilers and other runtimes would have to see through."""
+def is_tracing() -> bool:
+    """Whether torch.compile, torch.export or torch.jit.trace records the network at the moment.
+
+    Layers then use the plain PyTorch operations they are defined by, which compilers and other runtimes optimize
+    themselves.
+    """
     return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
-Again = Callable[[int, int], Tensor]  # from the first channel and how many of them
-_state = threading.local()  # .notes: of the innermost `lean` of this thread
+Recompute = Callable[[int, int], Tensor]  # (first channel, number of channels) -> those channels of the tensor
+_state = threading.local()  # .registry: that of this thread's innermost `recompute_activations`
 
 
-class _Notes:
-    """How to make the tensors that are alive, by the address of their memory; the note goes with the tensor."""
+class _Registry:
+    """How to recompute the tensors that are alive, by the address of their memory; a freed tensor loses its entry."""
 
     def __init__(self) -> None:
-        self.again: dict[int, tuple[weakref.ref[Tensor], Again]] = {}
+        self.entries: dict[int, tuple[weakref.ref[Tensor], Recompute]] = {}
 
-    def add(self, made: Tensor, again: Again) -> None:
-        address = made.untyped_storage().data_ptr()
-        if not address:  # on the meta device nothing has one
+    def register(self, tensor: Tensor, recompute: Recompute) -> None:
+        address = tensor.untyped_storage().data_ptr()
+        if not address:  # tensors on the meta device have no memory
             return
-        self.again[address] = weakref.ref(made, lambda _: self.again.pop(address, None)), again
+        self.entries[address] = weakref.ref(tensor, lambda _: self.entries.pop(address, None)), recompute
 
     def pack(self, x: Tensor) -> Any:
-        note = self.again.get(x.untyped_storage().data_ptr())
-        return x if note is None else (note[1], x.storage_offset() // x.stride(1), x.shape)
+        """What autograd saves for `x`: `x` itself, or how to recompute its slice of channels."""
+        entry = self.entries.get(x.untyped_storage().data_ptr())
+        return x if entry is None else (entry[1], x.storage_offset() // x.stride(1), x.shape)
 
 
-def unpack(kept: Any) -> Tensor:
-    if isinstance(kept, Tensor):
-        return kept
-    again, first, shape = kept
-    return again(first, shape[1]).reshape(shape)
+def unpack(saved: Any) -> Tensor:
+    """The tensor that `_Registry.pack` was called with."""
+    if isinstance(saved, Tensor):
+        return saved
+    recompute, first, shape = saved
+    return recompute(first, shape[1]).reshape(shape)
 
 
 @contextmanager
-def lean(wanted: bool) -> Iterator[None]:
-    """Within, if `wanted`, autograd keeps notes in place of the tensors that have one."""
-    if not wanted or traced():
+def recompute_activations(enabled: bool) -> Iterator[None]:
+    """Within it, registered activations are recomputed in the backward pass instead of saved for it.
+
+    Args:
+        enabled: False changes nothing, so that callers need no branch.
+    """
+    if not enabled or is_tracing():
         yield
         return
-    before, notes = getattr(_state, "notes", None), _Notes()
-    _state.notes = notes
+    outer, registry = getattr(_state, "registry", None), _Registry()
+    _state.registry = registry
     try:
-        with torch.autograd.graph.saved_tensors_hooks(notes.pack, unpack):
+        with torch.autograd.graph.saved_tensors_hooks(registry.pack, unpack):
             yield
     finally:
-        _state.notes = before
+        _state.registry = outer
 
 
-def _notes() -> _Notes | None:
-    return None if traced() else getattr(_state, "notes", None)
+def _registry() -> _Registry | None:
+    """The registry of the innermost `recompute_activations`, if any."""
+    return None if is_tracing() else getattr(_state, "registry", None)
 
 
 class ConvNormReLU(nn.Sequential):
-    """relu(norm(conv(x))), of which `lean` keeps the convolution's output alone."""
+    """relu(norm(conv(x))), of which `recompute_activations` saves the convolution's output alone.
+
+    Args:
+        conv: convolution N c_in T H W -> N channels T' H' W'.
+        channels: channels of its output.
+    """
 
     def __init__(self, conv: nn.Module, channels: int) -> None:
         super().__init__(conv, nn.BatchNorm3d(channels), nn.ReLU(inplace=True))
@@ -86,50 +103,51 @@ class ConvNormReLU(nn.Sequential):
 
 
 def norm_relu(norm: nn.Module, z: Tensor) -> Tensor:
+    """relu(norm(z)) of the pre-activations `z`; norms other than `nn.BatchNorm3d` are not recomputed."""
     y = norm(z)
-    notes = _notes()
-    if notes is None or type(norm) is not nn.BatchNorm3d:
+    registry = _registry()
+    if registry is None or type(norm) is not nn.BatchNorm3d:
         return F.relu_(y)
-    kept, weight, bias, eps = z.detach(), norm.weight.detach(), norm.bias.detach(), norm.eps
+    saved, weight, bias, eps = z.detach(), norm.weight.detach(), norm.bias.detach(), norm.eps
 
-    def again(first: int, count: int) -> Tensor:
+    def recompute(first: int, count: int) -> Tensor:
         own = slice(first, first + count)
-        part = kept if count == kept.shape[1] else kept[:, own].clone()  # norms are slow on slices
+        part = saved if count == saved.shape[1] else saved[:, own].clone()  # batch norm is slow on slices
         return F.relu_(F.batch_norm(part, None, None, weight[own], bias[own], True, 0.0, eps))
 
-    notes.add(y, again)
+    registry.register(y, recompute)
     result: Tensor = _ReLU.apply(y)  # type: ignore[no-untyped-call]
     return result
 
 
-def join(parts: list[Tensor]) -> Tensor:
-    """The parts N c T H W side by side: N C T H W."""
-    fast = parts[0].device.type == "cpu" and not traced()
-    y: Tensor = _Join.apply(*parts) if fast else torch.cat(parts, dim=1)  # type: ignore[no-untyped-call]
-    if notes := _notes():
-        kept = [notes.pack(part.detach()) for part in parts]
-        notes.add(y, lambda first, count: _side_by_side([unpack(part) for part in kept]).narrow(1, first, count))
+def concat_channels(parts: list[Tensor]) -> Tensor:
+    """Concatenate N c T H W along the channels: N C T H W."""
+    fast = parts[0].device.type == "cpu" and not is_tracing()
+    y: Tensor = _Concat.apply(*parts) if fast else torch.cat(parts, dim=1)  # type: ignore[no-untyped-call]
+    if registry := _registry():
+        saved = [registry.pack(part.detach()) for part in parts]
+        registry.register(y, lambda first, count: _concat([unpack(part) for part in saved]).narrow(1, first, count))
     return y
 
 
-def _side_by_side(parts: Sequence[Tensor]) -> Tensor:
-    """torch.cat by channel, several times faster where parts are slices of channels-last tensors."""
-    n, _, *place = parts[0].shape
+def _concat(parts: Sequence[Tensor]) -> Tensor:
+    """torch.cat along the channels, several times faster where parts are slices of channels-last tensors."""
+    n, _, *positions = parts[0].shape
     layout = torch.channels_last_3d if parts[0].stride(1) == 1 else torch.contiguous_format
     widths = [part.shape[1] for part in parts]
-    y = torch.empty(n, sum(widths), *place, dtype=parts[0].dtype, device=parts[0].device, memory_format=layout)
+    y = torch.empty(n, sum(widths), *positions, dtype=parts[0].dtype, device=parts[0].device, memory_format=layout)
     for own, part in zip(y.split(widths, dim=1), parts, strict=True):
         own.copy_(part)
     return y
 
 
-class _Join(torch.autograd.Function):
-    """Concatenation by channel whose gradients are no slices: most operations are slow on those."""
+class _Concat(torch.autograd.Function):
+    """Concatenation whose gradients are copies instead of slices, on which most operations are slow."""
 
     @staticmethod
     def forward(ctx: Any, *parts: Tensor) -> Tensor:
         ctx.widths = [part.shape[1] for part in parts]
-        return _side_by_side(parts)
+        return _concat(parts)
 
     @staticmethod
     @once_differentiable
@@ -138,7 +156,7 @@ class _Join(torch.autograd.Function):
 
 
 class _ReLU(torch.autograd.Function):
-    """ReLU in place, whose gradient is laid out as its output: a slice's is slow to go through otherwise."""
+    """In-place ReLU whose gradient has the memory layout of its output; the gradient of a slice is slow otherwise."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -150,5 +168,5 @@ class _ReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        alike = grad if grad.stride() == y.stride() else torch.empty_like(y).copy_(grad)
-        return torch.ops.aten.threshold_backward(alike, y, 0)
+        aligned = grad if grad.stride() == y.stride() else torch.empty_like(y).copy_(grad)
+        return torch.ops.aten.threshold_backward(aligned, y, 0)
