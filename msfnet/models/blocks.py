@@ -1,7 +1,8 @@
-"""The blocks of a residual 3D network, made of whichever convolutions they are given.
+"""The residual blocks of R3D, R(2+1)D and MSF-R3D, made of whichever convolutions they are given.
 
-A convolution maker takes (c_in, c_out, stride) and returns a module N c_in T H W -> N c_out T/s H/s W/s. A block maker
-takes (c_in, c_out, stride, drop_rate); the rate is of stochastic depth (`layers.drop_path`).
+A convolution maker takes (c_in, c_out, stride) and returns a module N c_in T H W -> N c_out T/s H/s W/s without a norm
+at its end. A block maker takes (c_in, c_out, stride, drop_rate), the last for stochastic depth. An attention maker
+takes the channels of a feature map and returns a module that preserves its shape.
 """
 
 from __future__ import annotations
@@ -22,27 +23,30 @@ AttentionMaker = Callable[[int], nn.Module]
 
 
 def scaled(channels: int, width_mult: float) -> int:
-    """`channels` times the width multiplier, at least one."""
+    """`channels` times the width multiplier, rounded, at least one."""
     return max(1, round(channels * width_mult))
 
 
+# Convolution makers
+
+
 def conv3x3x3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv3d:
-    """The plain convolution of R3D; the norm that follows it stands in for a bias."""
+    """The convolution of R3D. It has no bias because a batch norm follows it."""
     return nn.Conv3d(c_in, c_out, 3, stride, padding=1, bias=False)
 
 
 def fast_conv3x3x3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv3d:
-    """The same convolution, with half the multiplications where the stride is 1 (`layers.winograd`)."""
+    """`conv3x3x3`, with half the multiplications on CPUs where the stride is 1 (`layers.winograd`)."""
     return Conv3x3x3(c_in, c_out) if stride == 1 else conv3x3x3(c_in, c_out, stride)
 
 
 def conv3x3x3_biased(c_in: int, c_out: int, stride: int = 1) -> nn.Conv3d:
-    """The convolution of C3D, whose bias MSF-C3D keeps although a norm follows: counted from its 69.20 M."""
+    """The convolution of C3D. MSF-C3D keeps its bias although a batch norm follows: only then has it 69.20 M."""
     return Conv3x3x3(c_in, c_out, bias=True) if stride == 1 else nn.Conv3d(c_in, c_out, 3, stride, padding=1)
 
 
 def time_then_space(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
-    """Placement (d) of Table 1: conv3x1x1 (c_in -> c_out), then conv1x3x3 (c_out -> c_out)."""
+    """The factorized convolution of Table 1 (d): conv3x1x1 (c_in -> c_out), norm, ReLU, conv1x3x3 (c_out -> c_out)."""
     return nn.Sequential(
         nn.Conv3d(c_in, c_out, (3, 1, 1), (stride, 1, 1), padding=(1, 0, 0), bias=False),
         nn.BatchNorm3d(c_out),
@@ -52,7 +56,7 @@ def time_then_space(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
 
 
 def msl(num_splits: int) -> ConvMaker:
-    """A maker of MSL; where the block changes shape a strided 1x1x1 convolution does so first."""
+    """A maker of MSL; where the shape changes, a strided 1x1x1 convolution, norm and ReLU precede it."""
 
     def make(c_in: int, c_out: int, stride: int = 1) -> nn.Module:
         if c_in == c_out and stride == 1:
@@ -68,7 +72,7 @@ def msl(num_splits: int) -> ConvMaker:
 
 
 def msl_unless_downsampling(num_splits: int) -> ConvMaker:
-    """Placement (c) of Table 1 keeps conv3x3x3 where the block changes shape, and is MSL elsewhere."""
+    """The first convolution of Table 1 (c): conv3x3x3 where the shape changes, MSL elsewhere."""
 
     def make(c_in: int, c_out: int, stride: int = 1) -> nn.Module:
         return conv3x3x3(c_in, c_out, stride) if stride != 1 or c_in != c_out else MSL(c_out, num_splits)
@@ -78,16 +82,13 @@ def msl_unless_downsampling(num_splits: int) -> ConvMaker:
 
 @dataclass(frozen=True)
 class FactoredConv:
-    """The (2+1)D convolution of Tran et al. (2018): 1x3x3 to `middle` channels, norm, ReLU, then 3x1x1.
-
-    The middle width gives a factored convolution the parameters of the dense one. torchvision computes it once,
-    from the block's first convolution; an older public variant computes it for each.
-    """
+    """A maker of the (2+1)D convolution of Tran et al. (2018): 1x3x3 to `middle` channels, norm, ReLU, then 3x1x1."""
 
     middle: int
 
     @staticmethod
     def middle_channels(c_in: int, c_out: int) -> int:
+        """The width with which the factorized convolution has as many weights as the 3x3x3 one (section 3.5)."""
         return (c_in * c_out * 27) // (c_in * 9 + 3 * c_out)
 
     def __call__(self, c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
@@ -99,8 +100,11 @@ class FactoredConv:
         )
 
 
+# Blocks
+
+
 def last_norm(channels: int, zero_init_residual: bool) -> nn.BatchNorm3d:
-    """The norm at the end of a residual branch; with `zero_init_residual` the branch adds nothing until it has learned to."""
+    """The norm at the end of a residual branch; with `zero_init_residual` the branch is zero at initialization."""
     norm = nn.BatchNorm3d(channels)
     if zero_init_residual:
         nn.init.zeros_(norm.weight)
@@ -110,7 +114,21 @@ def last_norm(channels: int, zero_init_residual: bool) -> nn.BatchNorm3d:
 class BasicBlock(nn.Module):
     """The residual block of R3D-18: relu(norm(second(relu(norm(first(x))))) + shortcut(x)).
 
-    With `zero_init_residual` the last norm starts at zero, and the block as relu(shortcut(x)) (Goyal et al., 2017).
+    It maps N c_in T H W to N c_out T/s H/s W/s. The shortcut is a strided 1x1x1 convolution and a norm where the shape
+    changes.
+
+    Args:
+        c_in: input channels.
+        c_out: output channels.
+        stride: stride s in time, height and width.
+        drop_rate: stochastic depth rate of the residual branch.
+        first: maker of the convolution c_in -> c_out with the stride.
+        second: maker of the convolution c_out -> c_out.
+        zero_init_residual: initialize the last norm's weight to zero, so that the block starts as relu(shortcut(x))
+            (Goyal et al., 2017).
+
+    Raises:
+        ValueError: as `DropPath`.
     """
 
     def __init__(
@@ -142,17 +160,29 @@ class MSFBlock(nn.Module):
     """The multilevel spatiotemporal fusion block (section 3.1, Fig. 2): Output = X + Y + Input.
 
         X   = relu(norm(first(x)))      path A; X itself is path C
-        Y   = norm(second(X))           the MSL, in the placement that the paper chose
+        Y   = norm(second(X))           second is MSL in the placement that the paper chose
         B   = x, or norm(conv1x1x1(maxpool(x))) where the shape changes
         out = relu(X + Y + B)
 
-    Pooling keeps more texture than a strided 1x1x1 convolution would. Its rounding up gives the size of a padded
-    3x3x3 convolution of the same stride, odd sizes and single frames included. `project` puts the 1x1x1
-    convolution in path B even where the shape does not change.
+    It maps N c_in T H W to N c_out T/s H/s W/s. Pooling rounds up (ceil mode), which gives the size of a padded 3x3x3
+    convolution of the same stride for odd sizes and single frames too.
 
     Stochastic depth drops X and Y together: Y is computed from X, and only without both is the block its shortcut, as
-    the shorter networks are that Huang et al. train. `zero_init_residual` zeroes the norm of Y, and the block starts as
-    relu(X + B): X cannot be zeroed as well, for no gradient passes a relu whose input is zero everywhere.
+    in Huang et al. (2016).
+
+    Args:
+        c_in: input channels.
+        c_out: output channels.
+        stride: stride s in time, height and width.
+        drop_rate: stochastic depth rate of X + Y.
+        first: maker of the convolution c_in -> c_out with the stride.
+        second: maker of the convolution c_out -> c_out.
+        project: whether path B has its 1x1x1 convolution where the shape does not change, too.
+        zero_init_residual: initialize the weight of Y's norm to zero, so that the block starts as relu(X + B). X keeps
+            its norm: a ReLU whose input is zero everywhere passes no gradient.
+
+    Raises:
+        ValueError: as `DropPath`, and what the makers raise.
     """
 
     def __init__(
@@ -182,3 +212,26 @@ class MSFBlock(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         y = self.drop_path(self.conv2(fused).add_(fused))
         return self.relu(y.add_(shortcut))
+
+
+# Both families of networks
+
+
+def new_classifier(old: nn.Linear, num_classes: int) -> nn.Linear:
+    """A newly initialized last layer for the features of `old`, on its device and of its element type.
+
+    Raises:
+        ValueError: unless num_classes is above 0.
+    """
+    check_positive(num_classes=num_classes)
+    layer = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def check_positive(**values: float) -> None:
+    """Raise ValueError for the first value that is not above 0."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"expected {name} above 0, found {value}")

@@ -1,13 +1,24 @@
-"""One file for a trained network: weights, the network's name and arguments, classes and preprocessing.
+"""A trained network in one file: weights, the network's name and arguments, classes and preprocessing.
 
-A safetensors file: tensors and one JSON text, so that loading one runs no code that it brings along.
+The file is in the safetensors format, tensors and a JSON header, so that loading it runs no code from it. The header is
+under the key `msfnet` of the file's metadata:
+
+    format          "msfnet/1"; the number increases when older versions of msfnet cannot read the file
+    model           name and kwargs of `create_model`
+    classes         labels in the order of the logits
+    preprocessing   what `msfnet.types.Preprocessing` holds
+    license         license of the weights; empty: not stated
+    trained_on      what `TrainedOn` holds, or null
+    notes           what the training run adds: epoch, accuracy, version
+
+`msfnet export` writes the same header into the files of other runtimes.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,75 +27,138 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from msfnet.atomic_io import atomic_write
-from msfnet.models.registry import create_model
+from msfnet.models.registry import MODELS, create_model
 from msfnet.run_folder import WEIGHTS as WEIGHTS
-from msfnet.run_folder import weights_file
+from msfnet.run_folder import resolve_weights
 from msfnet.types import Preprocessing, UserError
 
-FORMAT = "msfnet/1"
-KEY = "msfnet"  # of the header among the metadata of a file
+FORMAT = 1
+KEY = "msfnet"  # of the header in the metadata of a file, and before the number of its format
+FIELDS = {"model", "classes", "preprocessing", "license", "trained_on", "notes"}
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The data that weights were trained on, for those who use the weights without it.
+
+    Training fills it: `TrainedOn(source=dataset.source, n_videos=<training videos>, n_classes=len(classes))`.
+    """
+
+    source: str  # what the data is, as in "UCF101, official split 1" or the folder's name
+    n_videos: int  # training videos, without those held out
+    n_classes: int
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network ready to recognize, with all that is needed to feed it and to read its answers."""
+    """A network with all that is needed to feed it and to read its output.
+
+    The network may be any nn.Module that maps float N C T H W to logits N K. To be loaded from a file, its name must be
+    one of msfnet's or registered with `register_model`.
+
+    Attributes:
+        model: the network.
+        name: its name for `create_model`.
+        kwargs: the keyword arguments it was created with.
+        classes: labels in the order of the logits.
+        preprocessing: how its input is made from a video.
+        notes: what the training run adds: epoch, accuracy, version.
+        license: license of the weights, as in "CC BY 4.0"; empty where it is not stated.
+        trained_on: the training data, or None where it is not known.
+    """
 
     model: nn.Module
     name: str
     kwargs: Mapping[str, Any]
     classes: tuple[str, ...]
     preprocessing: Preprocessing
-    notes: Mapping[str, Any]  # whatever the training run had to say: scores, seed, version
+    notes: Mapping[str, Any]
+    license: str = ""
+    trained_on: TrainedOn | None = None
 
 
 def save_weights(path: Path, weights: Checkpoint) -> None:
-    """Write the file under a temporary name, then rename it."""
+    """Write a checkpoint as a file, under a temporary name that is renamed at the end.
+
+    Raises:
+        UserError: as `header_of`.
+    """
     tensors = {key: value.detach().cpu().contiguous() for key, value in weights.model.state_dict().items()}
     with atomic_write(path) as temporary:
         temporary.write_bytes(save(tensors, metadata={KEY: header_of(weights)}))
 
 
 def header_of(weights: Checkpoint) -> str:
-    """What a file says of itself, as JSON: all but the tensors. Every kind of file carries it, under `KEY`."""
+    """The header of a checkpoint as JSON: all but the tensors.
+
+    Raises:
+        UserError: when an argument of the network is a function, which no file can hold.
+    """
     header = {
-        "format": FORMAT,
+        "format": f"{KEY}/{FORMAT}",
         "model": {"name": weights.name, "kwargs": dict(weights.kwargs)},
         "classes": list(weights.classes),
         "preprocessing": weights.preprocessing.to_dict(),
+        "license": weights.license,
+        "trained_on": asdict(weights.trained_on) if weights.trained_on else None,
         "notes": dict(weights.notes),
     }
+    if functions := [key for key, value in weights.kwargs.items() if callable(value)]:
+        raise UserError(
+            f"{weights.name}: expected arguments that a file can hold, found a function as {functions[0]}; give it to "
+            f"register_model(name, maker, {functions[0]}=...) and create the network by that name"
+        )
     return json.dumps(header)
 
 
 def parse_header(text: str, file: Path) -> dict[str, Any]:
-    """The inverse of `header_of`. Raises UserError for what msfnet did not write, or a newer one did."""
+    """The inverse of `header_of`.
+
+    Args:
+        text: the JSON text.
+        file: where it is from, for errors.
+
+    Raises:
+        UserError: when msfnet did not write it, or a newer version did.
+    """
     try:
         header = json.loads(text)
-    except ValueError as error:
+        name, _, version = str(header["format"]).partition("/")
+        newer = name == KEY and int(version) > FORMAT
+    except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"expected a file that msfnet wrote at {file}, found damage") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise UserError(f"{file}: expected format {FORMAT}; update msfnet")
-    return header
+    if newer:
+        raise UserError(f"{file} was written by a newer msfnet (format {version}); update msfnet")
+    if name != KEY or not header.keys() >= FIELDS:
+        raise UserError(f"expected a file that msfnet wrote at {file}, found damage")
+    return dict(header)
 
 
-def with_model(header: dict[str, Any], model: nn.Module) -> Checkpoint:
-    """What a header says, of a network that is made."""
+def with_model(header: Mapping[str, Any], model: nn.Module) -> Checkpoint:
+    """The checkpoint of a parsed header and its network, which is put in evaluation mode."""
     return Checkpoint(
         model.eval(),
         header["model"]["name"],
         header["model"]["kwargs"],
         tuple(header["classes"]),
         Preprocessing.from_dict(header["preprocessing"]),
-        header.get("notes", {}),
+        header["notes"],
+        header["license"],
+        TrainedOn(**header["trained_on"]) if header["trained_on"] else None,
     )
 
 
 def load_weights(path: Path) -> Checkpoint:
-    """Read a weights file, or the best one of a run folder, into a network in evaluation mode.
+    """Read a weights file into a network in evaluation mode.
 
-    Raises UserError for a path that is not there, a file that is no safetensors file, or one that is not ours.
+    Args:
+        path: a weights file, a run folder (its best weights), or the name of bundled weights.
+
+    Raises:
+        UserError: when there is no file, msfnet did not write it or a newer version did, or its network has to be
+            registered first.
     """
-    file = weights_file(path)
+    file = resolve_weights(path)
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
@@ -99,9 +173,10 @@ def load_weights(path: Path) -> Checkpoint:
 
 
 def read_header(file: Path) -> dict[str, Any]:
-    """What a weights file says of itself (model, classes, preprocessing, notes), without its tensors.
+    """The header of a weights file, without its tensors.
 
-    Raises UserError for a file that msfnet did not write.
+    Raises:
+        UserError: when msfnet did not write the file, or a newer version did.
     """
     try:
         with safe_open(file, framework="pt") as opened:
@@ -111,8 +186,11 @@ def read_header(file: Path) -> dict[str, Any]:
     return parse_header(text, file)
 
 
-def _build(header: dict[str, Any], tensors: dict[str, Tensor], file: Path) -> Checkpoint:
+def _build(header: Mapping[str, Any], tensors: Mapping[str, Tensor], file: Path) -> Checkpoint:
+    """The network that a header names, with the tensors of its file."""
     name = header["model"]["name"]
+    if name not in MODELS:
+        raise UserError(f"{file}: this checkpoint needs register_model({name!r}) first")
     model = create_model(name, len(header["classes"]), **header["model"]["kwargs"])
     try:
         model.load_state_dict(tensors)

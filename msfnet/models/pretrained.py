@@ -1,6 +1,7 @@
-"""Where a network starts from when it does not start from scratch: files of weights, and which of their keys fit.
+"""Pretrained weights: where they are read from, and which of their keys fit a network.
 
-Nothing is left out silently: what was copied, sliced, left fresh and not used is told, and all else is refused.
+Nothing is left out silently: `LoadReport` says what was copied, adapted, left at its random initialization and not
+used, and everything else is an error.
 """
 
 from __future__ import annotations
@@ -15,102 +16,133 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from msfnet.models.checkpoint import WEIGHTS
-from msfnet.models.weight_transfer import State, Taken, dense_shapes, is_dense, takes_dense, transplant
-from msfnet.models.zoo import GATES
+from msfnet.models.c3d import C3D
+from msfnet.models.resnet3d import ResNet3D
+from msfnet.models.weight_transfer import State, Transferred, accepts_r3d, is_r3d, r3d_shapes, transfer_r3d
+from msfnet.run_folder import resolve_weights
 from msfnet.types import UserError
 
-# torchvision's published weights (Kinetics-400), fetched only when a recipe names them: backbone -> file.
+# torchvision's published weights (Kinetics-400), downloaded only when they are asked for: network -> file.
 R3D18_URL = "https://download.pytorch.org/models/r3d_18-b3b3357e.pth"
 KINETICS400_URLS = {
     "r3d_18": R3D18_URL,
     "msf_r3d_18": R3D18_URL,
     "r2plus1d_18": "https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth",
 }
-COUNTER = "num_batches_tracked"  # of norms; nothing reads it
-ATTENTIONS = (*GATES, nn.Identity)  # what may stand where attention does
+COUNTER = "num_batches_tracked"  # of batch norms; nothing reads it
 
 
 @dataclass(frozen=True)
-class WarmStart:
+class LoadReport:
     """What became of each key: of the network's own, and of those in the file that it has no use for."""
 
     copied: tuple[str, ...]
-    fitted: tuple[str, ...]  # sliced, rescaled or worked out
-    fresh: tuple[str, ...]
+    adapted: tuple[str, ...]  # sliced from an R3D's, rescaled or computed, see `models.weight_transfer`
+    randomly_initialized: tuple[str, ...]
     unused: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """One line for each group that has keys: how many, and in which parts of the network."""
         groups = {
             "copied": self.copied,
-            "sliced and rescaled": self.fitted,
-            "left fresh": self.fresh,
-            "not used": self.unused,
+            "adapted": self.adapted,
+            "randomly initialized": self.randomly_initialized,
+            "unused": self.unused,
         }
         return [f"{what}: {len(keys)} keys ({_parts(keys)})" for what, keys in groups.items() if keys]
 
 
-def load_pretrained(model: nn.Module, source: str, name: str) -> WarmStart:
-    """Start a fresh network from trained weights; returns what became of every key.
+def load_pretrained(model: nn.Module, source: str, name: str) -> LoadReport:
+    """Load pretrained weights into a network.
 
-    `source` is a file (a weights file of ours, any safetensors file, or a PyTorch state dict), a run folder, or
-    "kinetics400", torchvision's published weights for `name`, which are downloaded. They are those of the same
-    network, or an R3D's for an MSF-R3D, whose convolutions then start from their parts of the dense ones. The last
-    layer may have another number of classes, and attention may be another: both then stay fresh.
+    They are the weights of the same network, or of an R3D for an MSF-R3D, whose convolutions then start from their
+    parts of the dense ones (`models.weight_transfer`). The last layer may have another number of classes, and the
+    attention may be another one: both then stay randomly initialized.
 
-    Raises UserError naming the keys that do not fit, with both shapes where it is these.
+    Args:
+        model: the network, which is changed.
+        source: bundled weights by name, a weights file of msfnet or any other safetensors file, a run folder, a PyTorch
+            state dict, or "kinetics400", torchvision's published weights for `name`, which are downloaded.
+        name: name of the network.
+
+    Returns:
+        What became of every key.
+
+    Raises:
+        UserError: when there are no weights at `source`, or naming the keys that do not fit, with both shapes.
     """
-    found = read_state(source, name)
+    return load_state(model, read_state(source, name), source, name)
+
+
+def load_state(model: nn.Module, found: Mapping[str, Tensor], source: str | None, name: str) -> LoadReport:
+    """`load_pretrained` of weights that are read: `found`. `source` is named in errors."""
     state = {key: value.float() for key, value in found.items() if not key.endswith(COUNTER)}
     own = {key: value for key, value in model.state_dict().items() if not key.endswith(COUNTER)}
-    dense = takes_dense(model) and is_dense(state)
-    swappable = _swappable(model, own.keys() | state.keys())
-    unfit = _unfit(swappable, own, state)
-    needed = dense_shapes(model) if dense else {key: tuple(own[key].shape) for key in own if key not in unfit}
-    _refuse_others(f"model.pretrained={source} does not fit {name}", needed, state, swappable if dense else unfit)
-    if dense:
-        kept = {key: state[key] for key in own if key in swappable - unfit}
-        taken = transplant(model, {key: state[key] for key in needed}) | Taken(kept)
+    from_r3d = accepts_r3d(model) and is_r3d(state)
+    optional = _optional(model, own.keys() | state.keys())
+    unfit = _unfit(optional, own, state)
+    needed = r3d_shapes(model) if from_r3d else {key: tuple(own[key].shape) for key in own if key not in unfit}
+    _refuse_others(f"pretrained={source} does not fit {name}", needed, state, optional if from_r3d else unfit)
+    if from_r3d:
+        kept = {key: state[key] for key in own if key in optional - unfit}
+        result = transfer_r3d(model, {key: state[key] for key in needed}) | Transferred(kept)
     else:
-        taken = Taken({key: state[key] for key in needed})
+        result = Transferred({key: state[key] for key in needed})
     counters = {key: found[key] for key in model.state_dict() if key.endswith(COUNTER) and key in found}
-    model.load_state_dict(counters | taken.copied | taken.fitted, strict=False)
-    fresh = (key for key in own if key not in taken.copied and key not in taken.fitted)
-    return WarmStart(tuple(taken.copied), tuple(taken.fitted), tuple(fresh), tuple(sorted(unfit & state.keys())))
+    model.load_state_dict(counters | result.copied | result.adapted, strict=False)
+    rest = (key for key in own if key not in result.copied and key not in result.adapted)
+    return LoadReport(tuple(result.copied), tuple(result.adapted), tuple(rest), tuple(sorted(unfit & state.keys())))
 
 
-def _swappable(model: nn.Module, keys: Set[str]) -> set[str]:
-    """Those of `keys` that may differ from network to network: the last layer's, and what stands for attention."""
-    last = list(model.state_dict())[-1].rpartition(".")[0]
-    places = [last, *(name for name, module in model.named_modules() if isinstance(module, ATTENTIONS))]
-    return {key for key in keys if key.startswith(tuple(f"{place}." for place in places))}
+def num_classes_of(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
+    """How many classes weights were trained for: the rows of the last layer of `model`, or None where they lack it."""
+    classifier, _ = _optional_parts(model)
+    weight = state.get(f"{classifier}.weight")
+    return None if weight is None else len(weight)
 
 
-def _unfit(swappable: set[str], own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> set[str]:
-    """The swappable keys of every layer that is not in both alike; of the last one only where its classes differ."""
-    unlike = {key for key in swappable if key not in own or key not in state or own[key].shape != state[key].shape}
-    layers = {key.partition(".")[0] for key in unlike}
-    return {key for key in swappable if key.partition(".")[0] in layers}
+def _optional_parts(model: nn.Module) -> tuple[str, tuple[str, ...]]:
+    """The names of the last layer and of the attention modules.
+
+    Of a registered network the last layer is its last nn.Linear, and nothing is known of attention.
+    """
+    if isinstance(model, ResNet3D | C3D):
+        return model.classifier_name, model.attention_names
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return linear[-1] if linear else "", ()
+
+
+def _optional(model: nn.Module, keys: Set[str]) -> set[str]:
+    """Those of `keys` that may differ from network to network: the last layer's and the attention's."""
+    classifier, attention = _optional_parts(model)
+    prefixes = tuple(f"{name}." for name in (classifier, *attention))
+    return {key for key in keys if key.startswith(prefixes)}
+
+
+def _unfit(optional: set[str], own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> set[str]:
+    """The optional keys of every layer that is not the same in both; of the last one only where its classes differ."""
+    different = {key for key in optional if key not in own or key not in state or own[key].shape != state[key].shape}
+    layers = {key.partition(".")[0] for key in different}
+    return {key for key in optional if key.partition(".")[0] in layers}
 
 
 def _refuse_others(
-    complaint: str, needed: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], spare: set[str]
+    complaint: str, needed: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], optional: set[str]
 ) -> None:
-    """Raise UserError unless `state` has what is needed and nothing else but what is `spare`."""
+    """Raise UserError unless `state` has what is needed and nothing else but what is optional."""
     found = {key: tuple(value.shape) for key, value in state.items()}
     first = next(iter(needed))
     if first in found and found[first][1:] == needed[first][1:] and found[first] != needed[first]:
         raise UserError(
-            f"{complaint}: it is of another width, its {first} has {found[first][0]} channels, expected "
-            f"{needed[first][0]}; change model.width_mult"
+            f"{complaint}: it has another width, its {first} has {found[first][0]} channels, expected "
+            f"{needed[first][0]}; change width_mult"
         )
-    unlike = sorted(key for key in needed.keys() & found.keys() if needed[key] != found[key])
-    shapes = f", {found[unlike[0]]} instead of {needed[unlike[0]]}" if unlike else ""
+    different = sorted(key for key in needed.keys() & found.keys() if needed[key] != found[key])
+    shapes = f", {found[different[0]]} instead of {needed[different[0]]}" if different else ""
     groups = {
         "missing": (sorted(needed.keys() - found.keys()), ""),
-        "unknown": (sorted(found.keys() - needed.keys() - spare), ""),
-        "of another shape": (unlike, shapes),
+        "unknown": (sorted(found.keys() - needed.keys() - optional), ""),
+        "of another shape": (different, shapes),
     }
     counts = [f"{len(keys)} {what} (first: {keys[0]}{more})" for what, (keys, more) in groups.items() if keys]
     if counts:
@@ -118,39 +150,52 @@ def _refuse_others(
 
 
 def _parts(keys: Iterable[str]) -> str:
-    """How many of the keys lie in each part of the network, in their order."""
+    """How many of the keys are in each part of the network, in their order."""
     counts = Counter(key.partition(".")[0] for key in keys)
     return ", ".join(f"{part} {n}" for part, n in counts.items())
 
 
 def read_state(source: str, name: str) -> State:
-    """The tensors of a file or run folder, or those published for `name`; see `load_pretrained`.
+    """The tensors of pretrained weights.
 
-    Raises UserError when there is nothing to read, or nothing that can be read without running code it brings along.
+    Args:
+        source: as for `load_pretrained`.
+        name: name of the network, by which torchvision's weights are chosen.
+
+    Raises:
+        UserError: when there is nothing to read, or nothing that can be read without running code from the file.
     """
     if source == "kinetics400":
         return _published(name)
-    path = Path(source) / WEIGHTS if Path(source).is_dir() else Path(source)
-    if not path.is_file():
-        raise UserError(f"model.pretrained: expected a file, a run folder or kinetics400, found nothing at {source}")
+    try:
+        path = resolve_weights(Path(source))
+    except UserError as error:
+        raise UserError(
+            f"pretrained: expected bundled weights by name, a weights file, a run folder, a state dict or kinetics400, "
+            f"found nothing at {source}"
+        ) from error
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as opened:
                 return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118, not a dict
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the damaged file makes it raise
-        raise UserError(f"model.pretrained: {path} is not a state dict that can be read safely") from error
+    except Exception as error:  # torch.load raises whatever a damaged file makes it raise
+        raise UserError(f"pretrained: {path} is not a state dict that can be read safely") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise UserError(f"model.pretrained: expected a dict of tensors in {path}, found something else")
+        raise UserError(f"pretrained: expected a dict of tensors in {path}, found something else")
     return loaded
 
 
 def published_url(name: str) -> str:
-    """Where torchvision keeps weights that a network can start from. Raises UserError when there are none."""
-    for backbone, url in KINETICS400_URLS.items():
-        if name == backbone or name.startswith(f"{backbone}_"):
+    """Where torchvision publishes weights that a network can start from.
+
+    Raises:
+        UserError: when there are none.
+    """
+    for network, url in KINETICS400_URLS.items():
+        if name == network or name.startswith(f"{network}_"):
             return url
-    raise UserError(f"model.pretrained=kinetics400 is there for {', '.join(KINETICS400_URLS)}, found {name}")
+    raise UserError(f"pretrained=kinetics400 exists for {', '.join(KINETICS400_URLS)}, found {name}")
 
 
 def _published(name: str) -> State:
@@ -159,6 +204,6 @@ def _published(name: str) -> State:
         state: State = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True, check_hash=True)
     except OSError as error:
         raise UserError(
-            f"model.pretrained=kinetics400: cannot download {url} ({error}); download it elsewhere and give the file's path"
+            f"pretrained=kinetics400: cannot download {url} ({error}); download it elsewhere and give the file's path"
         ) from error
     return state

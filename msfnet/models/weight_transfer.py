@@ -1,8 +1,11 @@
-"""From a trained R3D to MSF-R3D: every convolution of ours starts from its part of the dense one that it replaces.
+"""Transfer of the weights of a trained R3D into the MSF blocks of an MSF-R3D.
 
-A multilevel split has small kernels where R3D has a dense one, and an MSF block adds X to what R3D adds up. What
-follows for means and variances is worked out from the trained norms, without a single clip: a norm says what leaves
-it, and what enters a ReLU is taken as normally distributed. Knows blocks and tensors, no file and no network's name.
+An MSL has small kernels where R3D has a dense one, and an MSF block adds X to what R3D adds. Every convolution of an
+MSF block starts from a slice of the dense kernel in its place, and norms are set by moment matching: so that means and
+variances after every block are those of R3D. The moments need no data. A trained batch norm says the mean and the
+variance of its output; the input of a ReLU is assumed to be normally distributed, and channels to be uncorrelated.
+
+This module knows blocks and tensors, no files and no names of networks.
 """
 
 from __future__ import annotations
@@ -22,13 +25,13 @@ from msfnet.models.resnet3d import ResNet3D
 State = dict[str, Tensor]
 NORM = ("weight", "bias", "running_mean", "running_var")
 
-# A norm inside a split starts with this bias and a weight of one, so that its ReLU, which R3D does not have at that
-# place, lets 98 % of its input through; training closes it where that helps.
-OPEN = 2.0
-# Of a second norm's variance, what is left to Y where X alone has as much or more.
-SMALLEST_SHARE = 0.25
-# Mean and variance of the largest of eight standard normal values; neighbors in a map correlate by about a half.
-LARGEST_OF_8, NEIGHBORS = (1.4236, 0.3729), 0.5
+# A norm inside MSL starts with this bias and a weight of one, so that its ReLU, which R3D does not have there, passes
+# 98 % of its input; training lowers the bias where that helps.
+BRANCH_BIAS = 2.0
+# The share of the second norm's variance that is left to Y where X alone has as much or more.
+MIN_SHARE = 0.25
+# Mean and variance of the largest of eight independent standard normal values, and the correlation between neighbors.
+MAX_OF_8, CORRELATION = (1.4236, 0.3729), 0.5
 
 
 @dataclass(frozen=True)
@@ -42,208 +45,215 @@ class Moments:
         return Moments(self.mean[channels], self.var[channels])
 
     def __add__(self, other: Moments) -> Moments:
-        """Of the sum of two that know nothing of each other."""
+        """Those of the sum of two uncorrelated values."""
         return Moments(self.mean + other.mean, self.var + other.var)
 
     @staticmethod
-    def joined(*parts: Moments) -> Moments:
-        """Of channels behind each other."""
+    def concat(*parts: Moments) -> Moments:
+        """Those of concatenated channels."""
         return Moments(torch.cat([part.mean for part in parts]), torch.cat([part.var for part in parts]))
 
-    def rectified(self) -> Moments:
-        """Of relu(z) for normally distributed z."""
+    def relu(self) -> Moments:
+        """Those of relu(z) for normally distributed z: the moments of the rectified normal distribution."""
         std = self.var.clamp_min(1e-12).sqrt()
         z = self.mean / std
-        above, density = torch.special.ndtr(z), torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-        mean = self.mean * above + std * density
-        square = (self.mean**2 + self.var) * above + self.mean * std * density
+        positive, density = torch.special.ndtr(z), torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+        mean = self.mean * positive + std * density
+        square = (self.mean**2 + self.var) * positive + self.mean * std * density
         return Moments(mean, (square - mean**2).clamp_min(0))
 
-    def pooled(self) -> Moments:
-        """Of the largest z in 2x2x2 places, for normally distributed z."""
-        mean, var = LARGEST_OF_8
-        return Moments(
-            self.mean + mean * ((1 - NEIGHBORS) * self.var).sqrt(), (NEIGHBORS + (1 - NEIGHBORS) * var) * self.var
-        )
+    def max_pool(self) -> Moments:
+        """Those of the largest of 2x2x2 values z, normally distributed and equally correlated."""
+        mean, var = MAX_OF_8
+        std = ((1 - CORRELATION) * self.var).sqrt()
+        return Moments(self.mean + mean * std, (CORRELATION + (1 - CORRELATION) * var) * self.var)
 
 
 @dataclass(frozen=True)
-class Unit:
-    """A trained convolution and the norm behind it."""
+class ConvNorm:
+    """A trained convolution and the batch norm after it."""
 
     kernel: Tensor  # C_out C_in T H W
     weight: Tensor
     bias: Tensor
-    entering: Moments  # the norm, as its running statistics have it
+    norm_input: Moments  # the running statistics
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor], name: str) -> Unit:
-        entering = Moments(state[f"{name}.1.running_mean"], state[f"{name}.1.running_var"])
-        return cls(state[f"{name}.0.weight"], state[f"{name}.1.weight"], state[f"{name}.1.bias"], entering)
+    def of(cls, state: Mapping[str, Tensor], name: str) -> ConvNorm:
+        statistics = Moments(state[f"{name}.1.running_mean"], state[f"{name}.1.running_var"])
+        return cls(state[f"{name}.0.weight"], state[f"{name}.1.weight"], state[f"{name}.1.bias"], statistics)
 
     @property
-    def leaving(self) -> Moments:
+    def output(self) -> Moments:
         return Moments(self.bias, self.weight**2)
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What a network takes from another: `copied` as it was, `fitted` sliced, rescaled or worked out anew."""
+class Transferred:
+    """Weights for a network: `copied` unchanged, or `adapted`, that is sliced, rescaled or computed."""
 
     copied: State = field(default_factory=dict)
-    fitted: State = field(default_factory=dict)
+    adapted: State = field(default_factory=dict)
 
-    def __or__(self, other: Taken) -> Taken:
-        return Taken(self.copied | other.copied, self.fitted | other.fitted)
+    def __or__(self, other: Transferred) -> Transferred:
+        return Transferred(self.copied | other.copied, self.adapted | other.adapted)
 
-    def below(self, name: str) -> Taken:
-        """The same with keys under `name`."""
-        copied, fitted = ({f"{name}.{k}": value for k, value in part.items()} for part in (self.copied, self.fitted))
-        return Taken(copied, fitted)
+    def under(self, name: str) -> Transferred:
+        """The same with `name.` before every key."""
+        copied, adapted = ({f"{name}.{k}": value for k, value in part.items()} for part in (self.copied, self.adapted))
+        return Transferred(copied, adapted)
 
 
-def is_dense(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict is that of an R3D: two 3x3x3 kernels in its first block."""
+def is_r3d(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict is that of an R3D: its first block has two 3x3x3 kernels."""
     kernels = [state.get(f"layer1.0.{conv}.0.weight") for conv in ("conv1", "conv2")]
     return all(kernel is not None and kernel.shape[2:] == (3, 3, 3) for kernel in kernels)
 
 
-def takes_dense(model: nn.Module) -> bool:
-    """Whether a network is R3D with MSF blocks, of any placement and number of groups."""
+def accepts_r3d(model: nn.Module) -> bool:
+    """Whether a network is an MSF-R3D, of any placement and number of splits."""
     return isinstance(model, ResNet3D) and isinstance(model.layer1[0], MSFBlock)
 
 
 def msf_blocks(model: nn.Module) -> dict[str, MSFBlock]:
-    """The blocks of a network by their names, in order."""
+    """The MSF blocks of a network by their names, in order."""
     return {name: module for name, module in model.named_modules() if isinstance(module, MSFBlock)}
 
 
-def dense_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The keys and shapes that a trained R3D must have to become `model`, its last layer and counters aside."""
+def r3d_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The keys and shapes of the R3D whose weights `transfer_r3d` needs for `model`, without its last layer."""
     own = model.state_dict()
     shapes = {f"stem.{key}": tuple(own[f"stem.{key}"].shape) for key in ("0.weight", *(f"1.{key}" for key in NORM))}
     c_in = len(own["stem.1.bias"])
     for name, block in msf_blocks(model).items():
         c_out = len(own[f"{name}.conv1.1.bias"])
-        units = {"conv1": (c_out, c_in, 3, 3, 3), "conv2": (c_out, c_out, 3, 3, 3)}
+        convs = {"conv1": (c_out, c_in, 3, 3, 3), "conv2": (c_out, c_out, 3, 3, 3)}
         if block.downsample is not None:
-            units["downsample"] = (c_out, c_in, 1, 1, 1)
-        for unit, kernel in units.items():
-            shapes[f"{name}.{unit}.0.weight"] = kernel
-            shapes |= {f"{name}.{unit}.1.{key}": (c_out,) for key in NORM}
+            convs["downsample"] = (c_out, c_in, 1, 1, 1)
+        for conv, kernel in convs.items():
+            shapes[f"{name}.{conv}.0.weight"] = kernel
+            shapes |= {f"{name}.{conv}.1.{key}": (c_out,) for key in NORM}
         c_in = c_out
     return shapes
 
 
-def transplant(model: nn.Module, dense: Mapping[str, Tensor]) -> Taken:
-    """What an MSF-R3D takes from a trained R3D of `dense_shapes`; `model` is not changed.
+def transfer_r3d(model: nn.Module, r3d: Mapping[str, Tensor]) -> Transferred:
+    """The weights of an MSF-R3D from those of a trained R3D.
 
-    Keys of it that are neither copied nor fitted have no counterpart in R3D.
+    Args:
+        model: the MSF-R3D; it is not changed.
+        r3d: a state dict with the keys and shapes of `r3d_shapes(model)`.
+
+    Returns:
+        Weights by the keys of `model`. Keys of it that have no counterpart in R3D are not among them.
     """
-    taken = Taken({key: value for key, value in dense.items() if key.startswith("stem.")})
-    before_relu = Unit.of(dense, "stem").leaving
+    result = Transferred({key: value for key, value in r3d.items() if key.startswith("stem.")})
+    before_relu = ConvNorm.of(r3d, "stem").output
     for name, block in msf_blocks(model).items():
-        first, second = Unit.of(dense, f"{name}.conv1"), Unit.of(dense, f"{name}.conv2")
-        x = shortcut = before_relu.rectified()
+        first, second = ConvNorm.of(r3d, f"{name}.conv1"), ConvNorm.of(r3d, f"{name}.conv2")
+        x = shortcut = before_relu.relu()
         if block.downsample is not None:
-            path_b = Unit.of(dense, f"{name}.downsample")
-            taken |= _path_b(path_b, x, before_relu.pooled().rectified()).below(f"{name}.downsample")
-            shortcut = path_b.leaving
-        taken |= _path_a(block.conv1[0], first, x).below(f"{name}.conv1")
-        taken |= _beside(block.conv2[0], second, first.leaving.rectified()).below(f"{name}.conv2")
-        before_relu = shortcut + second.leaving
-    return taken
+            strided = ConvNorm.of(r3d, f"{name}.downsample")
+            result |= _shortcut(strided, x, before_relu.max_pool().relu()).under(f"{name}.downsample")
+            shortcut = strided.output
+        result |= _first(block.conv1[0], first, x).under(f"{name}.conv1")
+        result |= _second(block.conv2[0], second, first.output.relu()).under(f"{name}.conv2")
+        before_relu = shortcut + second.output
+    return result
 
 
-# The parts of a block; keys count from the part
+# The parts of a block; keys start at the part
 
 
-def _path_a(slot: nn.Module, unit: Unit, x: Moments) -> Taken:
-    """The first convolution, whose norm stays as it was trained: X is what it was in R3D."""
-    convolution, entering = _convolution(slot, unit, x)
-    affine = {"1.weight": unit.weight, "1.bias": unit.bias}
-    running = _running("1", entering) if entering else {}
-    same = isinstance(slot, nn.Conv3d)  # then what enters the norm is what entered it in R3D
-    return convolution.below("0") | (Taken(affine | running) if same else Taken(affine, running))
+def _first(module: nn.Module, dense: ConvNorm, x: Moments) -> Transferred:
+    """The first convolution and its norm, which stays as it was trained: X is what it was in R3D."""
+    convolution, norm_input = _convolution(module, dense, x)
+    affine = {"1.weight": dense.weight, "1.bias": dense.bias}
+    running = _running("1", norm_input) if norm_input else {}
+    unchanged = isinstance(module, nn.Conv3d)  # then the input of the norm is that of R3D's
+    return convolution.under("0") | (Transferred(affine | running) if unchanged else Transferred(affine, running))
 
 
-def _beside(slot: nn.Module, unit: Unit, x: Moments) -> Taken:
-    """The second convolution, whose norm is such that X + Y has the mean and variance that Y alone had in R3D.
+def _second(module: nn.Module, dense: ConvNorm, x: Moments) -> Transferred:
+    """The second convolution and its norm, with which X + Y has the mean and variance that Y alone had in R3D.
 
-    Channels that a split passes through are X once more, so there the standard deviations add up; elsewhere X and Y
-    count as unrelated and the variances do.
+    The channels that MSL passes unchanged are X itself, so there the standard deviations add up; elsewhere X and Y
+    count as uncorrelated, and the variances do.
     """
-    convolution, entering = _convolution(slot, unit, x)
-    power = unit.weight**2
-    weight = unit.weight.sign() * torch.maximum(power - x.var, SMALLEST_SHARE * power).sqrt()
-    if isinstance(slot, MSL):
-        passed = slice(slot.sizes[0])
-        weight[passed] = unit.weight[passed].abs() - x.var[passed].sqrt()
-    norm = {"1.weight": weight, "1.bias": unit.bias - x.mean}
-    return convolution.below("0") | Taken(fitted=norm | (_running("1", entering) if entering else {}))
+    convolution, norm_input = _convolution(module, dense, x)
+    var = dense.weight**2
+    weight = dense.weight.sign() * torch.maximum(var - x.var, MIN_SHARE * var).sqrt()
+    if isinstance(module, MSL):
+        passed = slice(module.sizes[0])
+        weight[passed] = dense.weight[passed].abs() - x.var[passed].sqrt()
+    norm = {"1.weight": weight, "1.bias": dense.bias - x.mean}
+    running = _running("1", norm_input) if norm_input else {}
+    return convolution.under("0") | Transferred(adapted=norm | running)
 
 
-def _path_b(unit: Unit, strided: Moments, pooled: Moments) -> Taken:
-    """The shortcut: R3D's kernel fits, but reads the largest of eight values instead of every eighth."""
-    kernel = unit.kernel.sum((2, 3, 4))  # C_out C_in
-    mean = unit.entering.mean + kernel @ (pooled.mean - strided.mean)
-    var = unit.entering.var * _power(unit.kernel, pooled) / _power(unit.kernel, strided).clamp_min(1e-12)
-    norm = {"1.weight": unit.kernel, "2.weight": unit.weight, "2.bias": unit.bias}
-    return Taken(norm, _running("2", Moments(mean, var)))
+def _shortcut(dense: ConvNorm, strided: Moments, pooled: Moments) -> Transferred:
+    """Path B: R3D's kernel fits, but its input is the maximum of eight values instead of one of them."""
+    kernel = dense.kernel.sum((2, 3, 4))  # C_out C_in
+    mean = dense.norm_input.mean + kernel @ (pooled.mean - strided.mean)
+    ratio = _output_var(dense.kernel, pooled) / _output_var(dense.kernel, strided).clamp_min(1e-12)
+    copied = {"1.weight": dense.kernel, "2.weight": dense.weight, "2.bias": dense.bias}
+    return Transferred(copied, _running("2", Moments(mean, dense.norm_input.var * ratio)))
 
 
-def _convolution(slot: nn.Module, unit: Unit, inputs: Moments) -> tuple[Taken, Moments | None]:
-    """What stands in the place of a 3x3x3 convolution, and the moments of what leaves it (None: not known).
+def _convolution(module: nn.Module, dense: ConvNorm, inputs: Moments) -> tuple[Transferred, Moments | None]:
+    """The weights of what replaces a 3x3x3 convolution, and the moments of its output, or None where not known.
 
-    Where that is several convolutions, the first takes the middle of the dense kernel, and the others, which R3D has
-    nothing like, stay fresh.
+    Where that is several convolutions in sequence, the first gets the middle of the dense kernel, and the others, which
+    have no counterpart in R3D, stay randomly initialized.
     """
-    if isinstance(slot, nn.Conv3d):
-        return Taken({"weight": unit.kernel}), unit.entering
-    if isinstance(slot, MSL):
-        return _split(slot, unit, inputs)
-    first = cast(nn.Conv3d, cast(nn.Sequential, slot)[0])
+    if isinstance(module, nn.Conv3d):
+        return Transferred({"weight": dense.kernel}), dense.norm_input
+    if isinstance(module, MSL):
+        return _msl(module, dense, inputs)
+    first = cast(nn.Conv3d, cast(nn.Sequential, module)[0])
     middle = tuple(slice(None) if own > 1 else slice(1, 2) for own in first.kernel_size)
-    part = unit.kernel[(slice(None), slice(None), *middle)]
-    return Taken(fitted={"0.weight": _rescaled(part, inputs, _power(unit.kernel, inputs))}), None
+    part = dense.kernel[(slice(None), slice(None), *middle)]
+    return Transferred(adapted={"0.weight": _rescaled(part, inputs, _output_var(dense.kernel, inputs))}), None
 
 
-def _split(split: MSL, unit: Unit, inputs: Moments) -> tuple[Taken, Moments]:
-    """The kernels of a multilevel split, each the square of the dense kernel on the channels that it is about.
+def _msl(msl: MSL, dense: ConvNorm, inputs: Moments) -> tuple[Transferred, Moments]:
+    """The kernels of MSL, each a square slice of the dense kernel.
 
-    Those are the channels of its own part of the input and, before them, as many as the level above handed on: the
-    outputs it keeps then lie where the dense kernel had them, and a channel handed on stands for its own number.
+    The channels of a slice are those of the branch's split and, before them, as many as the previous branch handed on.
+    So the outputs that a branch keeps have the channel numbers of the dense kernel's, and a channel that was handed on
+    is treated as the one of its own number.
     """
-    fitted: State = {}
-    power = _power(unit.kernel, inputs)
-    start = split.sizes[0]
-    leaving, carry = [inputs[:start]], inputs[:0]
-    for i, size in enumerate(split.sizes[1:]):
+    adapted: State = {}
+    dense_var = _output_var(dense.kernel, inputs)
+    start = msl.sizes[0]
+    outputs, carry = [inputs[:start]], inputs[:0]
+    for i, size in enumerate(msl.sizes[1:]):
         end, width = start + size, size + len(carry.mean)
         rows = slice(end - width, end)
-        columns = [*range(start, end), *range(end - width, start)]  # its part first, what was handed on behind it
-        entering = Moments.joined(inputs[start:end], carry)
-        kernel = _rescaled(unit.kernel[rows, columns], entering, power[rows])
-        mean = kernel.sum((2, 3, 4)) @ entering.mean
-        y = Moments(torch.full((width,), OPEN), torch.ones(width))
-        fitted |= {f"branches.{i}.0.weight": kernel, f"branches.{i}.1.weight": y.var, f"branches.{i}.1.bias": y.mean}
-        fitted |= _running(f"branches.{i}.1", Moments(mean, unit.entering.var[rows]))
-        kept = width if i == len(split.branches) - 1 else width - width // 2
-        y = y.rectified()
-        leaving, carry, start = [*leaving, y[:kept]], y[kept:], end
-    return Taken(fitted=fitted), Moments.joined(*leaving)
+        columns = [*range(start, end), *range(end - width, start)]  # the split first, what was handed on after it
+        branch_inputs = Moments.concat(inputs[start:end], carry)
+        kernel = _rescaled(dense.kernel[rows, columns], branch_inputs, dense_var[rows])
+        mean = kernel.sum((2, 3, 4)) @ branch_inputs.mean
+        y = Moments(torch.full((width,), BRANCH_BIAS), torch.ones(width))
+        adapted |= {f"branches.{i}.0.weight": kernel, f"branches.{i}.1.weight": y.var, f"branches.{i}.1.bias": y.mean}
+        adapted |= _running(f"branches.{i}.1", Moments(mean, dense.norm_input.var[rows]))
+        kept = width if i == len(msl.branches) - 1 else width - width // 2
+        y = y.relu()
+        outputs, carry, start = [*outputs, y[:kept]], y[kept:], end
+    return Transferred(adapted=adapted), Moments.concat(*outputs)
 
 
-def _power(kernel: Tensor, inputs: Moments) -> Tensor:
-    """The variance that each output channel gets from inputs that know nothing of each other: C_out."""
+def _output_var(kernel: Tensor, inputs: Moments) -> Tensor:
+    """The variance of each output channel for uncorrelated inputs: C_out."""
     return kernel.pow(2).sum((2, 3, 4)) @ inputs.var
 
 
-def _rescaled(part: Tensor, inputs: Moments, power: Tensor) -> Tensor:
-    """A part of a dense kernel, each output channel scaled to the `power` that it had from all inputs."""
-    scale = (power / _power(part, inputs).clamp_min(1e-12)).sqrt()
+def _rescaled(part: Tensor, inputs: Moments, var: Tensor) -> Tensor:
+    """A slice of a dense kernel, each output channel scaled to the variance that it had with all inputs."""
+    scale = (var / _output_var(part, inputs).clamp_min(1e-12)).sqrt()
     return part * scale[:, None, None, None, None]
 
 
-def _running(norm: str, entering: Moments) -> State:
-    return {f"{norm}.running_mean": entering.mean, f"{norm}.running_var": entering.var}
+def _running(norm: str, moments: Moments) -> State:
+    """Running statistics by their keys."""
+    return {f"{norm}.running_mean": moments.mean, f"{norm}.running_var": moments.var}
