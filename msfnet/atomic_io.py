@@ -1,4 +1,4 @@
-"""Files that are whole or not there: nobody ever finds half of one."""
+"""Writes files that are either complete or absent, however the process ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to: renamed to it when the block ends well, removed when it does not."""
+    """Yield a temporary path in the same folder, which is renamed to `path` if the block succeeds, else removed."""
     temporary = path.with_name(f".part-{os.getpid()}-{path.name}")
     try:
         yield temporary
@@ -20,6 +20,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file, line ends as they are in the text."""
+    """Write a text file in UTF-8, with the line ends of the text."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with the time left on a terminal or in a notebook, lines of the log elsewhere."""
+"""Progress of long work: a bar with the time left in a terminal or notebook, and lines of the log elsewhere."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
-LINES = 10  # of the log, from start to end of a task
+LINES = 10  # of the log from the start to the end of a task, if it takes long enough
+LINE_SECONDS = 10.0  # at least between two of them
 
 Advance = Callable[[int], None]
 
 
 @contextmanager
 def progress(title: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """Report the progress of one task.
+    """Report the progress of one task, where messages of level INFO are logged.
 
     Args:
         title: What is being done, such as `epoch 3/40`.
@@ -48,14 +49,16 @@ def _bar(title: str, total: int, done: int) -> Iterator[Advance]:
 
 
 def _lines(title: str, total: int, done: int) -> Advance:
-    started, first, tenth = time.monotonic(), done, done * LINES // max(total, 1)
+    started = logged = time.monotonic()
+    first, tenth = done, done * LINES // max(total, 1)
 
     def advance(n: int) -> None:
-        nonlocal done, tenth
+        nonlocal done, tenth, logged
         done += n
-        if done * LINES // max(total, 1) > tenth:
-            tenth = done * LINES // max(total, 1)
-            left_minutes = (time.monotonic() - started) / (done - first) * (total - done) / 60
+        now = time.monotonic()
+        if done * LINES // max(total, 1) > tenth and now - logged >= LINE_SECONDS:
+            tenth, logged = done * LINES // max(total, 1), now
+            left_minutes = (now - started) / (done - first) * (total - done) / 60
             log.info("%s: %d of %d, %.0f min left", title, done, total, left_minutes)
 
     return advance

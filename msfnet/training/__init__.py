@@ -1,1 +1,1 @@
-"""From a recipe and a data set to a run folder."""
+"""Training: from a recipe and a dataset to a run folder."""

@@ -1,7 +1,7 @@
-"""Where a run can be followed live: TensorBoard always, and the trackers that its recipe names (Lightning's loggers).
+"""Experiment trackers: TensorBoard always, and those that the recipe names, through Lightning's loggers.
 
-Each gets the recipe, every step's loss and learning rate, and every epoch's row of metrics.csv. Only a tracker that is
-named is imported, and only such a one may talk to the network: as its own settings say.
+Each gets the recipe, loss and learning rate of every step, and every row of metrics.csv. Only trackers that the recipe
+names are imported, and only they may use the network, as their own settings say.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from lightning.pytorch.loggers import CometLogger, CSVLogger, Logger, MLFlowLogg
 from msfnet import distributed
 from msfnet.atomic_io import write_text
 from msfnet.recipe import Recipe
+from msfnet.run_folder import LOGS
 from msfnet.types import UserError
 
-LOGS, RUN_ID = "logs", "run-id"  # in the run folder: event files; what trackers know the run by
+RUN_ID = "run-id"  # in the folder of the logs: the identifier of the run in its trackers
 PROJECT = "msfnet"
 
 
 @dataclass(frozen=True)
 class Tracker:
-    """How to make the logger of a run folder, and the package that it needs, with its module; none for ours."""
+    """How to create the logger of a run folder, and the package and module that it needs; None for our own."""
 
     make: Callable[[Path], Logger]
     package: str | None = None
@@ -35,8 +36,7 @@ class Tracker:
 
 
 def _csv(folder: Path) -> Logger:
-    # A resumed run gets a folder of its own there.
-    return CSVLogger(folder / LOGS, name="csv", flush_logs_every_n_steps=10)
+    return CSVLogger(folder / LOGS, name="csv", flush_logs_every_n_steps=10)  # in a new folder after each resume
 
 
 def _wandb(folder: Path) -> Logger:
@@ -45,7 +45,7 @@ def _wandb(folder: Path) -> Logger:
 
 
 def _mlflow(folder: Path) -> Logger:
-    """To the server or store that MLFLOW_TRACKING_URI names, else to a data base in the run folder."""
+    """Log to the server or store that MLFLOW_TRACKING_URI names, else to a database in the run folder."""
     logs, experiment = (folder / LOGS).resolve(), os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         return MLFlowLogger(experiment, folder.name, tracking_uri=uri)
@@ -68,15 +68,21 @@ TRACKERS = {
 
 
 def require_trackers(names: Sequence[str]) -> None:
-    """Raises UserError with the install command when the package of one is not there."""
+    """Raise UserError with the install command if the package of a tracker is not installed."""
     for name in names:
         tracker = TRACKERS[name]
         if tracker.module and importlib.util.find_spec(tracker.module) is None:
-            raise UserError(f"train.loggers names {name}, whose package is not there: pip install {tracker.package}")
+            raise UserError(
+                f"train.loggers names {name}, whose package is not installed; run pip install {tracker.package}"
+            )
 
 
 def make_loggers(recipe: Recipe, folder: Path) -> list[Logger]:
-    """TensorBoard's, whose event files lie in FOLDER/logs, and those that the recipe names."""
+    """Create the loggers of a run: TensorBoard's and those that the recipe names.
+
+    Raises:
+        UserError: The package of one is not installed.
+    """
     names = tuple(dict.fromkeys(recipe.train.loggers))
     require_trackers(names)
     tensorboard = TensorBoardLogger(folder, name=LOGS, version="", default_hp_metric=False)
@@ -84,8 +90,8 @@ def make_loggers(recipe: Recipe, folder: Path) -> list[Logger]:
 
 
 @contextmanager
-def run_log(recipe: Recipe, folder: Path) -> Iterator[Callable[[Mapping[str, float], int], None]]:
-    """All loggers of a run as one function, which takes numbers and how many steps were done. One process's job."""
+def run_loggers(recipe: Recipe, folder: Path) -> Iterator[Callable[[Mapping[str, float], int], None]]:
+    """Yield a function that logs numbers and the steps taken so far to all loggers of a run, in the first process."""
     if distributed.rank():
         yield lambda numbers, step: None
         return
@@ -106,7 +112,7 @@ def run_log(recipe: Recipe, folder: Path) -> Iterator[Callable[[Mapping[str, flo
 
 
 def _run_id(folder: Path) -> str:
-    """What trackers know the run by, so that a resumed run goes on in the same place: 32 hexadecimal digits."""
+    """Return the identifier of the run in its trackers, by which a resumed run continues there."""
     file = folder / LOGS / RUN_ID
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,10 @@
-"""Optimizers and the learning rate over time. Knows torch and the recipe, not the trainer."""
+"""Optimizers, learning rate schedules, frozen modules and the moving average of weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,12 +15,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from msfnet.recipe import Optim
 from msfnet.types import UserError, nearest
 
+# Optimizer and learning rate
+
 
 def make_optimizer(model: nn.Module, optim: Optim, lr: float) -> torch.optim.Optimizer:
-    """The recipe's optimizer; weight decay applies to matrices and kernels, not to norms and biases.
+    """Create the optimizer of a recipe.
 
-    Its groups are of one learning rate each, the head's first; what is frozen is in none. Each group's `initial_lr` is
-    what `set_lr` goes by.
+    Weight decay applies to convolution and linear weights, not to norms and biases. With layer-wise decay, each depth
+    of the network has parameter groups of its own, those of the classifier first. Frozen parameters are in no group.
+
+    Args:
+        model: The network.
+        optim: The table of the recipe.
+        lr: The peak learning rate, for the actual batch size.
     """
     makers: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "adam": torch.optim.Adam,
@@ -30,70 +38,21 @@ def make_optimizer(model: nn.Module, optim: Optim, lr: float) -> torch.optim.Opt
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """The learning rate of every group: `factor` times the one that it began with."""
+    """Set the learning rate of every parameter group to `factor` times its peak, which is its `initial_lr`."""
     for group in optimizer.param_groups:
         group["lr"] = factor * group["initial_lr"]
 
 
-def _groups(model: nn.Module, optim: Optim, lr: float) -> list[dict[str, Any]]:
-    groups = []
-    for depth, parts in parts_by_depth(model).items() if optim.layer_decay < 1 else [(0, [model])]:
-        parameters = [p for part in parts for p in part.parameters() if p.requires_grad]
-        kernels, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
-        own = lr * optim.layer_decay**depth
-        groups.append({"params": kernels, "weight_decay": optim.weight_decay, "lr": own, "initial_lr": own})
-        groups.append({"params": others, "weight_decay": 0.0, "lr": own, "initial_lr": own})
-    return [group for group in groups if group["params"]]
-
-
-def parts_by_depth(model: nn.Module) -> dict[int, list[nn.Module]]:
-    """The parts of a network by how many lie behind them: 0 is the last layer. Attention goes with its stage."""
-    stages: list[list[nn.Module]] = []
-    for name, part in model.named_children():
-        if not list(part.parameters()):
-            continue
-        if name.startswith("attention"):
-            stages[-1].append(part)
-        else:
-            stages.append([part])
-    return dict(enumerate(reversed(stages)))
-
-
-def freeze(model: nn.Module, frozen: Sequence[str]) -> None:
-    """Keep the parameters of the named parts as they are, and their norms' statistics too, whatever mode is set.
-
-    A part is named as in the network: `layer1`, or `layer1.0` for its first block.
-
-    Raises UserError for a part that the network does not have, and when nothing is left to train.
-    """
-    parts = {name: module for name, module in model.named_modules() if name}
-    for name in frozen:
-        if name not in parts:
-            raise UserError(f"optim.freeze: the network has no part {name!r}; {_nearest_part(name, parts)}")
-        parts[name].requires_grad_(False)
-        for module in parts[name].modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
-                module.register_forward_pre_hook(_stay_in_eval)
-    if not any(p.requires_grad for p in model.parameters()):
-        raise UserError(f"optim.freeze: expected something left to train, found all of it frozen: {', '.join(frozen)}")
-
-
-def _stay_in_eval(norm: nn.Module, inputs: object) -> None:
-    """A trainer sets the mode of the whole network, and does so again after each validation."""
-    norm.training = False
-
-
-def _nearest_part(name: str, parts: Iterable[str]) -> str:
-    """What may have been meant: parts that are spelled alike, else those of the first level."""
-    depth = name.count(".")
-    return nearest(name, [part for part in parts if part.count(".") == depth] or parts)
-
-
 def lr_factor(optim: Optim, epoch: float, epochs: int) -> float:
-    """What the learning rate is multiplied by at a moment of training; `epoch` counts from 0 and may lie between.
+    """Return the factor on the peak learning rate at a moment of training.
 
-    A linear warm-up, then: constant; divided by ten every `step_epochs`; or half a cosine from one to zero.
+    After a linear warmup, the factor is constant, is divided by ten every `decay_epochs`, or is half a cosine from one
+    to zero.
+
+    Args:
+        optim: The table of the recipe.
+        epoch: Epochs that have passed, with fractions.
+        epochs: Epochs of the whole run.
     """
     if epoch < optim.warmup_epochs:
         return max(epoch, 1e-3) / optim.warmup_epochs
@@ -103,3 +62,124 @@ def lr_factor(optim: Optim, epoch: float, epochs: int) -> float:
         progress = (epoch - optim.warmup_epochs) / max(epochs - optim.warmup_epochs, 1e-8)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return 1.0
+
+
+def modules_by_depth(model: nn.Module) -> dict[int, list[nn.Module]]:
+    """Return the modules of a network by their distance from the output: 0 is the classifier.
+
+    Attention belongs to the stage that it follows.
+    """
+    stages: list[list[nn.Module]] = []
+    for name, module in model.named_children():
+        if not list(module.parameters()):
+            continue
+        if name.startswith("attention"):
+            stages[-1].append(module)
+        else:
+            stages.append([module])
+    return dict(enumerate(reversed(stages)))
+
+
+def _groups(model: nn.Module, optim: Optim, lr: float) -> list[dict[str, Any]]:
+    groups = []
+    for depth, modules in modules_by_depth(model).items() if optim.layer_decay < 1 else [(0, [model])]:
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        weights, others = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim <= 1]
+        own = lr * optim.layer_decay**depth
+        groups.append({"params": weights, "weight_decay": optim.weight_decay, "lr": own, "initial_lr": own})
+        groups.append({"params": others, "weight_decay": 0.0, "lr": own, "initial_lr": own})
+    return [group for group in groups if group["params"]]
+
+
+# Frozen modules
+
+
+def freeze(model: nn.Module, frozen: Sequence[str]) -> None:
+    """Keep the parameters and the batch norm statistics of modules as they are, in every mode of the network.
+
+    Args:
+        model: The network.
+        frozen: Names of its modules, such as `layer1`, or `layer1.0` for the first block of it.
+
+    Raises:
+        UserError: The network has no such module, or nothing is left to train.
+    """
+    modules = {name: module for name, module in model.named_modules() if name}
+    for name in frozen:
+        if name not in modules:
+            raise UserError(
+                f"expected modules of the network in optim.freeze, found {name!r}; {_nearest_module(name, modules)}"
+            )
+        modules[name].requires_grad_(False)
+        for module in modules[name].modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+                module.register_forward_pre_hook(_stay_in_eval)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise UserError(f"optim.freeze: expected something left to train, found all of it frozen: {', '.join(frozen)}")
+
+
+def _stay_in_eval(norm: nn.Module, inputs: object) -> None:
+    """Training mode is set for the whole network, again after each validation."""
+    norm.training = False
+
+
+def _nearest_module(name: str, modules: Iterable[str]) -> str:
+    depth = name.count(".")
+    return nearest(name, [module for module in modules if module.count(".") == depth] or modules)
+
+
+# Moving average
+
+
+class WeightAverage:
+    """The exponential moving average of a network's state: weights, and batch statistics.
+
+    After each step: average = d average + (1 - d) weights, where d is `decay`, or (1 + steps) / (10 + steps) while that
+    is lower, so that the first weights are soon forgotten. Integers (counts of batches) are copied.
+
+    Args:
+        model: The network, whose present state is the first average.
+        decay: The largest d.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.average = {key: value.detach().clone() for key, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Add the weights that a step of the optimizer has led to."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for key, value in model.state_dict().items():
+            average = self._on_device_of(key, value)
+            if value.is_floating_point():
+                average.lerp_(value, 1 - decay)
+            else:
+                average.copy_(value)
+
+    @contextmanager
+    def in_place_of(self, model: nn.Module) -> Iterator[None]:
+        """Load the average into the network within the block, and restore its own weights, bit for bit, after it."""
+        own = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        model.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            model.load_state_dict(own)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average and its number of steps, for a checkpoint."""
+        return {"steps": self.steps, "average": self.average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        self.steps = state["steps"]
+        self.average = {key: value.clone() for key, value in state["average"].items()}
+
+    def _on_device_of(self, key: str, value: torch.Tensor) -> torch.Tensor:
+        """Return a part of the average, moved to where the weights are after a checkpoint or a device change."""
+        if self.average[key].device != value.device:
+            self.average[key] = self.average[key].to(value.device)
+        return self.average[key]

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as wishes that a run grants between two steps. Knows signals, not what is done with them."""
+"""Turns SIGTERM and SIGINT into a request that training grants between two steps, where it can be resumed."""
 
 from __future__ import annotations
 
@@ -8,53 +8,52 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from msfnet.types import Interrupted
+
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT") if hasattr(signal, name))
 
 
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop and did, at a moment that it can go on from."""
+class SignalHandler:
+    """Remembers a signal while it is deferred, and raises Interrupted for it at once where it is not.
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
-        self.signal_number = signal_number
-
-
-class StopRequests:
-    """What was asked for so far. Outside of `held` blocks a request raises Interrupted at once; within, it waits there."""
+    Attributes:
+        received: Number of the signal that arrived last; 0 if none has.
+    """
 
     def __init__(self) -> None:
-        self.wanted = 0  # the signal's number
-        self.holding = False
+        self.received = 0
+        self._deferring = False
 
     def handle(self, signal_number: int, frame: FrameType | None) -> None:
-        if self.wanted == signal_number == signal.SIGINT:  # Ctrl-C twice: at once, and nothing is saved
+        """Take a signal, as `signal.signal` calls it."""
+        if self.received == signal_number == signal.SIGINT:  # a second Ctrl-C ends the run without saving its state
             raise KeyboardInterrupt
-        self.wanted = signal_number
-        if not self.holding:
+        self.received = signal_number
+        if not self._deferring:
             raise Interrupted(signal_number)
 
     @contextmanager
-    def held(self, hold: bool = True) -> Iterator[None]:
-        """What is in the block is not interrupted (or with `hold` false, in the midst of what is not: it is)."""
-        before, self.holding = self.holding, hold
+    def deferred(self, defer: bool = True) -> Iterator[None]:
+        """Defer signals that arrive within the block; with `defer` false, let them interrupt a part of such a block."""
+        before, self._deferring = self._deferring, defer
         try:
-            if self.wanted and not hold:
-                raise Interrupted(self.wanted)
+            if self.received and not defer:
+                raise Interrupted(self.received)
             yield
         finally:
-            self.holding = before
+            self._deferring = before
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequests]:
-    """Take the signals for as long as the block lasts. In other threads than the main one none arrive."""
-    requests = StopRequests()
+def handle_signals() -> Iterator[SignalHandler]:
+    """Handle signals within the block. Python delivers them to the main thread: in another one nothing is handled."""
+    handler = SignalHandler()
     if threading.current_thread() is not threading.main_thread():
-        yield requests
+        yield handler
         return
-    before = {number: signal.signal(number, requests.handle) for number in SIGNALS}
+    before = {number: signal.signal(number, handler.handle) for number in SIGNALS}
     try:
-        yield requests
+        yield handler
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)

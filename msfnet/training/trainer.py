@@ -1,292 +1,297 @@
-"""A run from start to end: recipe, split, training, best weights, final score, report; see `folder` for its files."""
+"""Trains a network on a dataset, from the recipe to the scores of its best weights, or resumes such a run."""
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from msfnet import distributed
-from msfnet.atomic_io import write_text
-from msfnet.data.annotations.readers import Listing
-from msfnet.data.augment.augmentation import mirrored_classes
-from msfnet.data.loading import ReaderDiedError
-from msfnet.data.shards.index import ShardIndex
-from msfnet.data.shards.stream import check_format
-from msfnet.data.splits import resolve_splits
-from msfnet.inference.evaluation import evaluate
-from msfnet.inference.views import best_device
-from msfnet.models.checkpoint import WEIGHTS, Checkpoint, load_weights, save_weights
+from msfnet.data.augment.augmentation import Transform
+from msfnet.data.dataset import ClipLoader, Dataset
+from msfnet.data.loading import Batches, WorkerDiedError
+from msfnet.inference.evaluation import PROTOCOLS, evaluate
+from msfnet.models.checkpoint import Checkpoint, TrainedOn, load_weights, save_weights
 from msfnet.models.pretrained import load_pretrained
-from msfnet.models.registry import create_model, kernel_exceeds_frames
-from msfnet.recipe import Recipe, Train
+from msfnet.models.registry import create_model
+from msfnet.recipe import Recipe
+from msfnet.run_folder import (
+    CHECKPOINT,
+    WEIGHTS,
+    Run,
+    can_resume,
+    locked,
+    resume_command,
+    write_result,
+    write_unreadable,
+)
+from msfnet.training.checks import check_run
 from msfnet.training.engine import Engine
-from msfnet.training.history import SCORES, History, holds_run, owned, read_folder, start_folder
-from msfnet.training.launch import processes_to_start, start
-from msfnet.training.learner import Account, BadVideoError, DivergedError, Learner
-from msfnet.training.loggers import require_trackers, run_log
-from msfnet.training.loop import Loop
-from msfnet.training.optim import freeze
-from msfnet.training.report import report_run, write_problems
-from msfnet.training.signals import StopRequests, stop_requests
-from msfnet.training.videos import RunVideos
-from msfnet.types import EvalResult, UserError, VideoItem
+from msfnet.training.history import History
+from msfnet.training.learner import Learner
+from msfnet.training.loggers import run_loggers
+from msfnet.training.loop import DivergedError, Loop, UnreadableVideoError
+from msfnet.training.report import write_report
+from msfnet.training.run_data import find_dataset, start_folder
+from msfnet.training.signals import SignalHandler, handle_signals
+from msfnet.training.statistics import VideoProblems
+from msfnet.types import EvalResult, Interrupted, UserError
 
 log = logging.getLogger(__name__)
 
-log = logging.getLogger(__name__)
-
-log = logging.getLogger(__name__)
-
-log = logging.getLogger(__name__)
-
-# What the system says when a file has no room: the disk, the user's share of it, or the largest file that may be.
+# What the system says when a file has no space: on the disk, in the user's quota, or below the largest allowed size.
 FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """A finished run: where it lies and how it scored on its test videos (None: it has none)."""
-
-    folder: Path
-    scores: EvalResult | None
-    problems: dict[str, str]  # path -> reason, of every video that could not be read
-
-
 def new_run_folder(name: str) -> Path:
-    """runs/NAME, or the first runs/NAME-2, -3, ... that is free."""
+    """Return runs/NAME, or the first of runs/NAME-2, runs/NAME-3, ... that does not exist."""
     folders = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in count(1))
     return next(folder for folder in folders if not folder.exists())
 
 
-def train(data: Listing | ShardIndex, recipe: Recipe, folder: Path, *, score_test: bool = True) -> RunResult:
-    """Train the recipe's network on a data set, of files or of shards, and leave everything in `folder`.
+def train(
+    data: Dataset,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    score_test: bool = True,
+    transform: Transform | None = None,
+    device: str | torch.device | None = None,
+) -> Run:
+    """Train the network of a recipe on a dataset.
 
-    With several `train.devices` this starts as many processes, unless torchrun or SLURM has started them already.
-    Without `score_test` the test videos are left alone: for runs that are compared to choose one of them.
+    Processes that torchrun or SLURM started train together; each of them must call this function.
 
-    Raises UserError when the folder holds a run already, another process writes to it, or the data cannot be trained
-    on; Interrupted when a signal asked for it, with the state saved that `resume` goes on from.
+    Args:
+        data: The dataset. Where its videos have no split, one is drawn as the recipe says.
+        recipe: All settings of the run.
+        folder: The run folder, which is created. The first process decides it for all.
+        score_test: Whether the best weights are evaluated on the test videos in the end. Runs that are compared to
+            choose one of them leave these videos alone.
+        transform: The user's own transform of training clips, applied before the augmentation.
+        device: Where to train; by default a GPU if there is one.
+
+    Returns:
+        The run, whose attributes are read from its folder.
+
+    Raises:
+        UserError: The folder holds a run, another process writes to it, or the recipe cannot be trained on the data.
+        Interrupted: A signal arrived. The state is saved for `resume`.
     """
-    if n := processes_to_start(recipe.train):
-        return start(n, partial(train, score_test=score_test), data, recipe, folder)
-    engine = Engine(recipe.train)
+    engine = Engine(recipe.train, device)
     folder = distributed.gather(folder)[0]
-    listing, shards = (data.listing(), data) if isinstance(data, ShardIndex) else (data, None)
-    listing = _refuse_or_split(listing, shards, recipe)
-    with _alone_in(folder):
-        if distributed.rank() == 0:
-            if holds_run(folder):
-                raise UserError(f"{folder} holds a run already; go on with --resume, or choose another --out")
-            start_folder(folder, recipe, listing.items, shards)
-        return _run(listing, shards, recipe, folder, engine, resume=False, score_test=score_test)
+    data = data.resolve_splits(recipe.data, recipe.train.seed)
+    log.info(data.describe())
+    check_run(data, recipe, engine.device)
+    batches = _Batches.of(data, recipe)
+    with _writing(folder):
+        distributed.on_first(partial(start_folder, folder, recipe, data, transform))
+        return _run(data, batches, recipe, folder, engine, transform, resumed=False, score_test=score_test)
 
 
-def resume(folder: Path, *, score_test: bool = True) -> RunResult:
-    """Go on with the run in `folder` from the last state it saved, with its own recipe, videos and split.
+def resume(
+    folder: Path,
+    data: Dataset | None = None,
+    *,
+    score_test: bool = True,
+    transform: Transform | None = None,
+    device: str | torch.device | None = None,
+) -> Run:
+    """Resume a run from its last checkpoint, with its recipe and split. See `train` for the other arguments.
 
-    Raises UserError when there is nothing to go on from, and as `train` does.
+    Args:
+        folder: The run folder.
+        data: The dataset, where it was moved since, or where it is one of the user's own in Python. Its videos must be
+            those that the run started with, by path below the dataset, label and content.
+        score_test: See `train`.
+        transform: The transform that the run started with.
+        device: See `train`.
+
+    Raises:
+        UserError: There is no checkpoint, or data or transform are not those of the run; and as `train` does.
+        Interrupted: See `train`.
     """
-    recipe, listing, shards = read_folder(folder)
-    if n := processes_to_start(recipe.train):
-        return start(n, partial(resume, score_test=score_test), folder)
-    engine = Engine(recipe.train)
-    with _alone_in(folder):
-        return _run(listing, shards, recipe, folder, engine, resume=True, score_test=score_test)
+    distributed.join()
+    recipe, data = distributed.on_first(partial(find_dataset, folder, data, transform))
+    engine = Engine(recipe.train, device)
+    log.info(data.describe())
+    batches = _Batches.of(data, recipe)
+    with _writing(folder):
+        return _run(data, batches, recipe, folder, engine, transform, resumed=True, score_test=score_test)
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The loader of a dataset, and the batches of an epoch; `val` is None without validation videos."""
+
+    loader: ClipLoader
+    train: Batches
+    val: Batches | None
+
+    @classmethod
+    def of(cls, data: Dataset, recipe: Recipe) -> _Batches:
+        loader = data.open(recipe.data, recipe.preprocessing())
+        batch_size, val = recipe.train.batch_size, data.in_split("val")
+        return cls(
+            loader,
+            loader.train_batches(sampling=recipe.clip.train_sampling, batch_size=batch_size, seed=recipe.train.seed),
+            loader.eval_batches(val, clips=1, batch_size=batch_size) if val else None,
+        )
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Nobody else writes to the folder meanwhile; a full disk is told in one line."""
-    with owned(folder) if distributed.rank() == 0 else nullcontext():
+def _writing(folder: Path) -> Iterator[None]:
+    """Lock the folder for all processes of the run, and report a full disk in one line."""
+    with ExitStack() as stack:
+
+        def lock() -> None:
+            stack.enter_context(locked(folder))
+
+        distributed.on_first(lock)
         try:
             yield
+        except KeyboardInterrupt as stop:
+            if can_resume(folder):
+                stop.add_note(f"resume with {resume_command(folder)}")
+            raise
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            where = error.filename or folder
             raise UserError(
-                f"no room to write {where} ({error.strerror}): make some, and go on with --resume --out {folder}"
+                f"expected space to write {error.filename or folder}, found none ({error.strerror}); free some, and "
+                f"resume with {resume_command(folder)}"
             ) from error
 
 
 def _run(
-    listing: Listing,
-    shards: ShardIndex | None,
+    data: Dataset,
+    batches: _Batches,
     recipe: Recipe,
     folder: Path,
     engine: Engine,
+    transform: Transform | None,
     *,
-    resume: bool,
+    resumed: bool,
     score_test: bool,
-) -> RunResult:
-    with stop_requests() as stop:
-        log.info((shards or listing).describe())
-        videos = RunVideos.of(listing, shards, recipe)
-        parts, classes = videos.parts, videos.classes
-        model, kwargs = _build_model(recipe, classes)
-        if recipe.model.pretrained and not resume:
-            _warm_start(model, recipe)
-        learner = Learner(model, recipe, classes, engine, videos.class_counts())
-        weights = Checkpoint(model, recipe.model.name, kwargs, classes, recipe.preprocessing(), {})
-        history = History(folder, weights, recipe.train.epochs)
-        choosing = f"choosing the best epoch on {len(parts['val'])}" if parts["val"] else "keeping the last epoch"
-        log.info(f"training {recipe.model.name} on {len(parts['train'])} videos, {choosing}: {folder}")
-        _fit(learner, videos, history, stop, resume=resume)
-        problems = _tell_problems(learner.account, parts)
+) -> Run:
+    with handle_signals() as signals:
+        train_items, n_val = data.in_split("train"), len(data.in_split("val"))
+        torch.manual_seed(recipe.train.seed)
+        kwargs = recipe.model_kwargs()
+        model = create_model(recipe.model.name, len(data.classes), **kwargs)
+        if recipe.model.pretrained and not resumed:
+            _load_pretrained(model, recipe)
+        labels = Counter(item.label for item in train_items)
+        learner = Learner(model, recipe, data.classes, engine, [labels[label] for label in data.classes], transform)
+        checkpoint = Checkpoint(
+            model,
+            recipe.model.name,
+            kwargs,
+            data.classes,
+            recipe.preprocessing(),
+            notes={},
+            trained_on=TrainedOn(data.source, len(train_items), len(data.classes)),
+        )
+        history = History(folder, checkpoint, recipe.train.epochs)
+        selection = f"best epoch by {n_val} validation videos" if n_val else "last epoch"
+        log.info(f"training {recipe.model.name} on {len(train_items)} videos, keeping the {selection}: {folder}")
+        _fit(learner, data, batches, history, signals, resumed=resumed)
+        unreadable = _report_problems(learner.problems, data)
         best = load_weights(folder)
-        scores = _score(best, videos, engine.device) if parts["test"] and score_test else None
-        problems |= scores.unreadable if scores else {}
-        for line in videos.reader.problems() if videos.reader else ():
-            log.info(line)
+        result = _score(best, data, batches.loader, recipe, engine) if score_test and data.in_split("test") else None
+        unreadable |= result.unreadable if result else {}
+        for line in batches.loader.problems():
+            log.warning(line)
         if distributed.rank() == 0:
-            _write_results(folder, best, scores, problems)
-    return RunResult(folder, scores, problems)
+            _write_results(folder, best, result, unreadable)
+    return Run(folder)
 
 
-# The pieces of a run
-
-
-def _build_model(recipe: Recipe, classes: Sequence[str]) -> tuple[nn.Module, dict[str, Any]]:
-    """The network, seeded, and the arguments that make it again. The recipe's size goes into the network's."""
-    torch.manual_seed(recipe.train.seed)
-    kwargs = recipe.model_kwargs()
-    return create_model(recipe.model.name, len(classes), **kwargs), kwargs
-
-
-def _warm_start(model: nn.Module, recipe: Recipe) -> None:
+def _load_pretrained(model: nn.Module, recipe: Recipe) -> None:
     for line in load_pretrained(model, recipe.model.pretrained, recipe.model.name).lines():
-        log.info(f"started from {recipe.model.pretrained}: {line}")
+        log.info(f"pretrained weights of {recipe.model.pretrained}: {line}")
 
 
-def _fit(learner: Learner, videos: RunVideos, history: History, stop: StopRequests, *, resume: bool) -> None:
-    loop = Loop(learner, *videos.batches(), history.folder / "last", history.add, stop)
-    learner.account.failures |= videos.unpacked()
-    if resume:
+def _fit(
+    learner: Learner, data: Dataset, batches: _Batches, history: History, signals: SignalHandler, *, resumed: bool
+) -> None:
+    """Train to the last epoch. What ends the run becomes a line for the user."""
+    train_items, folder = data.in_split("train"), history.folder
+    learner.problems.unreadable |= {
+        i: data.unreadable[item] for i, item in enumerate(train_items) if item in data.unreadable
+    }
+    loop = Loop(learner, batches.train, batches.val, folder / CHECKPOINT, history.add, signals)
+    if resumed:
         loop.resume()
-        history.keep(loop.epoch)
-        log.info(f"going on after {loop.epoch} epochs and {loop.step} of {len(loop.train_batches)} batches")
+        history.resume(loop.epoch)
+        log.info(f"resuming from epoch {loop.epoch + 1}, batch {loop.step + 1} of {len(batches.train)}")
     try:
-        with run_log(learner.recipe, history.folder) as tracker:
-            loop.run(tracker)
-    except BadVideoError as error:
-        key = "on_unreadable" if error.split == "train" else "bad_scored"
-        raise UserError(f"{videos.parts[error.split][error.index].path}: {error}; data.{key} is fail") from error
+        with run_loggers(learner.recipe, folder) as log_numbers:
+            loop.run(log_numbers)
+    except UnreadableVideoError as error:
+        key = "on_unreadable_train" if error.split == "train" else "on_unreadable_eval"
+        raise UserError(f"{data.in_split(error.split)[error.index].path}: {error}; data.{key} is fail") from error
     except DivergedError as error:
-        names = ", ".join(str(videos.parts["train"][index].path) for index in error.indices)
+        names = ", ".join(str(train_items[index].path) for index in error.indices)
+        raise UserError(f"{error}; lower optim.lr, or examine its videos with msfnet doctor: {names}") from error
+    except WorkerDiedError as error:
+        raise UserError(f"{error}; resume with {resume_command(folder)}") from error
+    except Interrupted as stop:
+        stop.add_note(f"resume with {resume_command(folder)}")
+        raise
+    if len(learner.problems.unreadable) == len(train_items):
         raise UserError(
-            f"{error} at batch {loop.step + 1} of epoch {loop.epoch + 1}; lower optim.lr, or look at its videos with "
-            f"msfnet doctor: {names}"
-        ) from error
-    except ReaderDiedError as error:
-        raise UserError(f"{error}; go on with --resume --out {history.folder}") from error
-    n_videos = len(videos.parts["train"])
-    if len(learner.account.failures) == n_videos:
-        raise UserError(f"none of the {n_videos} training videos could be read; see msfnet doctor for the reasons")
+            f"expected training videos that can be read, found none among {len(train_items)}; see msfnet "
+            "doctor for the reasons"
+        )
 
 
-def _tell_problems(account: Account, parts: dict[str, list[VideoItem]]) -> dict[str, str]:
-    """Name what was wrong with videos in training; returns the reason of each that could not be read."""
-    failed = {str(parts["train"][i].path): reason for i, reason in account.failures.items()}
-    for path, reason in failed.items():
-        log.info(f"skipped in training: {path}: {reason}")
-    unscored = {str(parts["val"][i].path): reason for i, reason in account.val_failures.items()}
-    for path, reason in unscored.items():
-        log.info(f"counted as wrong in validation: {path}: {reason}")
-    for i, warning in account.warnings.items():
-        log.info(f"used in part: {parts['train'][i].path}: {warning}")
-    if short := len(account.padded):
-        log.info(f"{short} training videos are shorter than a clip; their last frame was repeated")
-    return failed | unscored
+def _report_problems(problems: VideoProblems, data: Dataset) -> dict[str, str]:
+    """Log the problems of training and validation videos; return the reasons of those that could not be read."""
+    train_items, val_items = data.in_split("train"), data.in_split("val")
+    skipped = {str(train_items[i].path): reason for i, reason in problems.unreadable.items()}
+    for path, reason in skipped.items():
+        log.warning(f"skipped in training: {path}: {reason}")
+    wrong = {str(val_items[i].path): reason for i, reason in problems.val_unreadable.items()}
+    for path, reason in wrong.items():
+        log.warning(f"counted as wrong in validation: {path}: {reason}")
+    for i, warning in problems.warnings.items():
+        log.warning(f"read in part: {train_items[i].path}: {warning}")
+    if n := len(problems.padded):
+        log.info(f"{n} training videos are shorter than a clip; their last frame was repeated")
+    return skipped | wrong
 
 
-def _score(weights: Checkpoint, videos: RunVideos, device: torch.device) -> EvalResult:
-    """Score the best weights once, with the recipe's views."""
-    data = videos.recipe.data
-    scores = evaluate(
-        weights.model.to(device),
-        weights.classes,
-        weights.preprocessing,
-        videos.parts["test"],
-        reader=videos.reader,
-        workers=data.num_workers,
-        shards=videos.shards,
-        on_unreadable=data.on_unreadable_eval,
+def _score(checkpoint: Checkpoint, data: Dataset, loader: ClipLoader, recipe: Recipe, engine: Engine) -> EvalResult:
+    """Evaluate the best weights on the test videos, with the views of the recipe."""
+    result = evaluate(
+        checkpoint.model.to(engine.device),
+        checkpoint.classes,
+        checkpoint.preprocessing,
+        data.in_split("test"),
+        loader,
+        protocol=PROTOCOLS["test"],
+        on_unreadable=recipe.data.on_unreadable_eval,
     )
     log.info(
-        f"test: {scores.n_videos} videos, clip top-1 {scores.clip['top1']:.1%}, video top-1 {scores.video['top1']:.1%} "
-        f"over {scores.views} views"
+        f"test: {result.n_videos} videos, clip top-1 {result.clip.top1:.1%}, video top-1 {result.video.top1:.1%} "
+        f"over {result.views} views"
     )
-    return scores
+    return result
 
 
-def _write_results(folder: Path, best: Checkpoint, scores: EvalResult | None, problems: dict[str, str]) -> None:
-    if scores:
-        write_text(folder / SCORES, json.dumps(scores.to_dict(), indent=2, ensure_ascii=False))
-        save_weights(folder / WEIGHTS, replace(best, notes={**best.notes, "test": scores.video}))
-    write_problems(folder, problems)
-    report_run(folder)
-
-
-def _refuse_or_split(listing: Listing, shards: ShardIndex | None, recipe: Recipe) -> Listing:
-    """Refuse what cannot be trained; returns the listing with every item's split."""
-    if shards:  # whose split was drawn when they were written
-        check_format(shards, recipe.preprocessing())
-        if recipe.data.class_balance:
-            raise UserError(
-                f"expected data.class_balance of 0 with shards, found {recipe.data.class_balance}: they are read in their own "
-                "order; train on the files, or with train.loss=class_weighted"
-            )
-        items = list(listing.items)
-    else:
-        items = resolve_splits(listing.items, recipe.data, recipe.train.seed, official=listing.official)
-    trained = {item.label for item in items if item.split == "train"}
-    if len(trained) < 2:
-        raise UserError(f"expected training videos of at least 2 classes, found {len(trained)}")
-    if untrained := sorted(set(listing.classes) - trained):
-        raise UserError(f"class {untrained[0]} has no training video, only others; move some to train or leave it out")
-    mirrored_classes(recipe.augment.flip_pairs, listing.classes)  # refuses labels that no class has
-    _refuse_batch(recipe.train, from_shards=shards is not None)
-    require_trackers(recipe.train.loggers)
-    with torch.device("meta"):  # a network that cannot be made is refused before anything is written
-        model = create_model(recipe.model.name, len(trained), **recipe.model_kwargs())
-        freeze(model, recipe.optim.freeze)
-    if best_device().type == "cpu":
-        _refuse_precision(recipe.train.precision, model)
-    return replace(listing, items=tuple(items))
-
-
-def _refuse_precision(precision: str, model: Any) -> None:
-    """CPUs have no fp16 training, and bf16 gradients only where no kernel is longer than the clip."""
-    if precision == "16-mixed":
-        raise UserError("expected train.precision 32-true or bf16-mixed without a GPU, found 16-mixed")
-    if precision == "bf16-mixed" and kernel_exceeds_frames(model, model.input_shape):
-        raise UserError(
-            "expected train.precision 32-true, found bf16-mixed: without a GPU this network needs more frames for it "
-            "(clip.num_frames), or an MSF network of at least 3 frames in its place"
-        )
-
-
-def _refuse_batch(train: Train, *, from_shards: bool) -> None:
-    """Every process and every part of a step needs two clips: norms go by several."""
-    least = 2 * distributed.count() * train.micro_batches
-    if train.batch_size < least:
-        raise UserError(
-            f"expected train.batch_size of {least} or more (2 clips for each of {distributed.count()} processes x "
-            f"{train.micro_batches} parts), found {train.batch_size}"
-        )
-    if from_shards and train.batch_size % distributed.count():
-        raise UserError(
-            f"expected train.batch_size to divide among {distributed.count()} processes when they read shards, "
-            f"found {train.batch_size}"
-        )
+def _write_results(folder: Path, best: Checkpoint, result: EvalResult | None, unreadable: dict[str, str]) -> None:
+    if result:
+        write_result(folder, result)
+        save_weights(folder / WEIGHTS, replace(best, notes={**best.notes, "test": result.video.to_dict()}))
+    write_unreadable(folder, unreadable)
+    write_report(folder)
