@@ -33,7 +33,7 @@ from msfnet.experiments.paper_results import (
 from msfnet.experiments.reproduce import with_test_videos
 from msfnet.models.registry import summarize
 from msfnet.recipe import Recipe, load_recipe
-from msfnet.training.loop import CHECKPOINT
+from msfnet.run_folder import CHECKPOINT
 from msfnet.types import UserError, VideoItem
 
 PUBLISHED = Path(__file__).parent.parent / "benchmarks"
@@ -453,7 +453,7 @@ def test_a_killed_reproduction_goes_on_and_its_page_can_be_written_meanwhile(vid
     train = [*report, "--data", str(video_folder), "--cpus-per-trial", str(usable_cpus())]
     training = [sys.executable, "-m", "msfnet", *train, "--runs-dir", str(runs)]
     third = runs / "msf_r3d_18_nst-seed0"
-    kill_once_there(training, third / "last" / CHECKPOINT)
+    kill_once_there(training, third / CHECKPOINT)
 
     meanwhile = printed([*report, "--runs-dir", str(runs), "--report-only"], capsys)
     assert [row["n_seeds"] for row in meanwhile["rows"]] == [1, 1, 0, 0]

@@ -28,7 +28,7 @@ from msfnet.data.shards.write import write_shards
 from msfnet.data.video.decode import read_clips
 from msfnet.models.checkpoint import load_weights
 from msfnet.recipe import load_recipe
-from msfnet.training.history import read_history
+from msfnet.run_folder import Run
 from msfnet.training.trainer import resume, train
 from msfnet.types import FrameFormat, UserError
 
@@ -446,7 +446,7 @@ def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
     from msfnet.training.engine import Engine
     from msfnet.training.learner import Learner
     from msfnet.training.loop import Loop
-    from msfnet.training.signals import StopRequests
+    from msfnet.training.signals import SignalHandler
 
     def run(name, epochs, resume=False):
         recipe = load_recipe("small", [*TINY, f"train.epochs={epochs}", "optim.schedule=constant"])
@@ -456,11 +456,11 @@ def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
         videos = make_shard_batches(training(folder, batch=recipe.train.batch_size), 0, print)
         val_videos = make_shard_batches(scored(folder, clips=1, batch=4), 0, print)
         rows = []
-        loop = Loop(learner, videos, val_videos, tmp_path / name, rows.append, StopRequests())
+        loop = Loop(learner, videos, val_videos, tmp_path / f"{name}.pt", rows.append, SignalHandler())
         if resume:
             loop.resume()
         loop.run()
-        assert not learner.account.failures
+        assert not learner.problems.unreadable
         return rows, learner.model.state_dict()
 
     whole, expected = run("whole", 2)
@@ -473,7 +473,7 @@ def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
 
 
 def test_the_same_network_scores_alike_from_files_and_from_shards(folder, video_folder, tiny_run):
-    from msfnet.inference.views import score_views
+    from msfnet.inference.network import score_views
 
     weights = load_weights(tiny_run)
     videos = scored(folder, weights.classes)
@@ -569,7 +569,7 @@ def test_resumed_runs_with_readers_end_where_uninterrupted_ones_do(folder, video
     resume(tmp_path / "parts")
     whole, parts = (load_weights(tmp_path / name).model.state_dict() for name in ("whole", "parts"))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
-    losses = [[row["train_loss"] for row in read_history(tmp_path / name)] for name in ("whole", "parts")]
+    losses = [[row["train_loss"] for row in Run(tmp_path / name).history] for name in ("whole", "parts")]
     assert losses[0] == losses[1]
 
 

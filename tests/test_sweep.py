@@ -33,8 +33,6 @@ from msfnet.experiments.cluster import (
 from msfnet.experiments.sweep import RunScore, TrialScore, plan_trials, rank, run_sweep, score_run, to_csv, to_table
 from msfnet.experiments.trials import Run, Trial
 from msfnet.recipe import load_recipe
-from msfnet.training.history import read_history
-from msfnet.training.loop import CHECKPOINT
 from msfnet.types import UserError
 
 SETTINGS = (*TINY, "data.val_fraction=0.2", "clip.views=1x1")
@@ -105,7 +103,7 @@ def test_trials_rank_by_mean_then_loss_with_whole_ones_first():
 def test_a_run_counts_by_the_epoch_whose_weights_it_kept(tiny_run):
     from msfnet.models.checkpoint import load_weights
 
-    score, kept = score_run(read_history(tiny_run)), load_weights(tiny_run).notes
+    score, kept = score_run(Run(tiny_run).history), load_weights(tiny_run).notes
     assert (score.epoch, round(score.top1, 5)) == (kept["epoch"], round(kept["val_top1"], 5))
     rows = [{"epoch": 1.0, "val_top1": 0.5, "val_loss": 0.1}, {"epoch": 2.0, "val_top1": 0.5}]
     assert score_run(rows).epoch == 2
@@ -292,7 +290,7 @@ def cluster(ray):
 
 def wait_for_checkpoint(folder):
     deadline = time.monotonic() + 600  # Ray itself may take minutes to start on a busy machine
-    while time.monotonic() < deadline and not (folder / "last" / CHECKPOINT).exists():
+    while time.monotonic() < deadline and not (folder / CHECKPOINT).exists():
         time.sleep(0.02)
 
 
@@ -332,7 +330,7 @@ def test_a_sweep_on_two_nodes_outlives_a_killed_process_a_lost_node_and_a_failin
         "kwargs.num_splits=99": 0,
     }
     assert all("found num_splits=99" in reason for reason in document["trials"][-1]["unreadable"].values())
-    assert [len(read_history(folder)) for folder in sorted(out.glob("*groups=[23]-seed*"))] == [4] * 4
+    assert [len(Run(folder).history) for folder in sorted(out.glob("*groups=[23]-seed*"))] == [4] * 4
     assert not list(out.glob("*/scores.json"))
     tests = [
         {item.path for item in read_manifest(folder / "split.csv").items if item.split == "test"}
@@ -350,7 +348,7 @@ def test_a_killed_sweep_goes_on_and_grows(video_folder, tmp_path, ray):
     command = [sys.executable, "-m", "msfnet", "sweep", str(video_folder), "--out", str(out), *WORDS]
     command += ["--set", "train.epochs=4", "--grid", "optim.lr=0.01,0.02", "--cpus-per-trial", str(usable_cpus())]
     half_done = out / "lr=0.02-seed0"
-    kill_once_there(command, half_done / "last" / CHECKPOINT)
+    kill_once_there(command, half_done / CHECKPOINT)
     whole = (out / "lr=0.01-seed0" / "metrics.csv").read_bytes()
 
     if sys.platform != "win32":
@@ -365,7 +363,7 @@ def test_a_killed_sweep_goes_on_and_grows(video_folder, tmp_path, ray):
     assert "4 runs in" in again.stderr
     assert "1 finished before, 3 to do" in again.stderr
     assert (out / "lr=0.01-seed0" / "metrics.csv").read_bytes() == whole
-    assert len(read_history(half_done)) == 4
+    assert len(Run(half_done).history) == 4
     assert (half_done / "log.txt").read_text().count("epoch   1/4") == 1
     assert again.stdout.splitlines()[0].split() == ["rank", "validation", "top-1", "n", "trial"]
     rows = list(csv.DictReader((out / "sweep.csv").open()))
@@ -393,6 +391,7 @@ import sys
 import ray._private.services as services
 services.find_gcs_addresses = functools.cache(frozenset)  # none of another test's
 from msfnet.cli import main
+from msfnet.run_folder import CHECKPOINT, Run
 main(sys.argv[1:])
 """
 

@@ -26,7 +26,7 @@ from provenance import provenance, spread
 
 from msfnet.data.annotations.readers import read_dataset
 from msfnet.report import INK, TRAIN_COLOR, VAL_COLOR, to_png
-from msfnet.training.history import METRICS
+from msfnet.run_folder import METRICS
 
 RESULT = Path(__file__).with_suffix(".md")
 SAMPLE_SECONDS = 0.25

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from msfnet.bench.machine import package, processor
-from msfnet.training.history import commit
+from msfnet.environment import commit
 
 
 def provenance(*packages: str) -> str:

@@ -20,8 +20,7 @@ from provenance import provenance, spread
 
 from msfnet.data.annotations.readers import Listing, read_dataset
 from msfnet.recipe import load_recipe
-from msfnet.training.history import read_history
-from msfnet.training.loop import EpochRow
+from msfnet.run_folder import EpochRow, Run
 from msfnet.training.trainer import train
 
 RESULT = Path(__file__).with_suffix(".md")
@@ -34,7 +33,7 @@ def run(listing: Listing, workers: int, epochs: int) -> list[EpochRow]:
     with tempfile.TemporaryDirectory() as folder:
         settings = [f"train.epochs={epochs}", f"data.num_workers={workers}", f"data.cache={folder}/cache"]
         train(listing, load_recipe("small", settings), Path(folder) / "run")
-        return read_history(Path(folder) / "run")
+        return Run(Path(folder) / "run").history
 
 
 def percent(row: EpochRow, part: str) -> float:

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from msfnet.training.history import commit
+from msfnet.environment import commit
 
 
 def processor() -> str:
