@@ -22,7 +22,7 @@ import torch
 from msfnet.bench.memory import growth_bytes
 from msfnet.bench.networks import Network, find_network
 from msfnet.bench.runtimes import ALL, RUNTIMES, training_step
-from msfnet.inference.views import best_device
+from msfnet.inference.network import choose_device
 from msfnet.models.registry import list_models
 from msfnet.types import UserError, nearest
 
@@ -49,7 +49,8 @@ class Conditions:
     @classmethod
     def here(cls, batch: int, train: bool, threads: int | None, device: str | None) -> Conditions:
         """With this machine's own where nothing else is said."""
-        return cls(batch, train, torch.get_num_threads() if threads is None else threads, device or best_device().type)
+        threads = torch.get_num_threads() if threads is None else threads
+        return cls(batch, train, threads, device or choose_device().type)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from msfnet.models.checkpoint import load_weights, read_header
-from msfnet.models.registry import MODELS, create_model, default_kwargs, summarize
-from msfnet.run_folder import SHIPPED, WEIGHTS, weights_file
+from msfnet.models.registry import MODELS, create_model, summarize
+from msfnet.run_folder import BUNDLED, WEIGHTS, resolve_weights
 from msfnet.types import Preprocessing, UserError, nearest
 
 CLASSES = 101  # of named networks: the last layer is next to nothing of the work
@@ -74,19 +74,19 @@ def find_network(text: str, kwargs: Mapping[str, Any]) -> Network:
     """
     if text in MODELS:
         return _named(text, kwargs, CLASSES)
-    if text != SHIPPED and not Path(text).exists():
+    if text != BUNDLED and not Path(text).exists():
         raise UserError(
             f"expected a network of `msfnet models`, a run folder or a weights file, found {text!r}; "
             f"{nearest(text, MODELS)}"
         )
-    return _of_weights(weights_file(Path(text)))
+    return _of_weights(resolve_weights(Path(text)))
 
 
 def _named(name: str, kwargs: Mapping[str, Any], num_classes: int) -> Network:
-    whole = default_kwargs(name) | dict(kwargs)
-    shape = whole["in_chans"], whole["num_frames"], whole["img_size"], whole["img_size"]
-    label = name if whole["width_mult"] == 1 else f"{name} x{whole['width_mult']:g}"
-    return Network(label, name, whole, num_classes, shape)
+    width = kwargs.get("width_mult", 1)
+    label = name if width == 1 else f"{name} x{width:g}"
+    shape = summarize(name, num_classes, **kwargs).input
+    return Network(label, name, dict(kwargs), num_classes, shape)
 
 
 def _of_weights(file: Path) -> Network:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from msfnet.exporting.export import TARGETS
-from msfnet.exporting.load import load_network
 from msfnet.inference.fused import fuse
+from msfnet.inference.network import load_network
 from msfnet.models.checkpoint import Checkpoint
 from msfnet.types import INPUT_CHANNELS, Preprocessing, resize_for
 
