@@ -4,33 +4,120 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+import torch
 from torch import nn
 
 from msfnet import distributed, metrics
-from msfnet.data.annotations.readers import Listing, read_dataset, read_manifest
-from msfnet.data.dataset import EvalSampler, EvalVideos, make_batches, open_reader
-from msfnet.data.shards.index import ShardIndex, is_shards, read_shards
-from msfnet.data.shards.stream import EvalShards, make_shard_batches
-from msfnet.data.video.decoders import Reader
-from msfnet.exporting.load import load_network
-from msfnet.inference.views import best_device, score_views
-from msfnet.recipe import Data, Train, load_recipe
-from msfnet.types import EvalResult, Preprocessing, ScoredVideo, UserError, VideoItem, Views
+from msfnet.data.annotations.readers import read_dataset
+from msfnet.data.cache.content import fingerprint
+from msfnet.data.dataset import ClipLoader, Dataset, path_of
+from msfnet.inference.network import load_network, score_views
+from msfnet.models.checkpoint import Checkpoint
+from msfnet.recipe import Data, load_recipe
+from msfnet.run_folder import RECIPE, SPLIT, Run, recorded_splits, resolve_weights
+from msfnet.types import Accuracy, EvalResult, Floats, Preprocessing, ScoredVideo, UserError, VideoItem, Views
 
 log = logging.getLogger(__name__)
 
-log = logging.getLogger(__name__)
+# What `EvalResult.protocol` says of the videos that were scored.
+PROTOCOLS = {
+    "test": "test split",
+    "val": "validation split",
+    "unseen": "videos that the run did not train on",
+    "all": "all videos: no held-out videos are known",
+    "train": "training videos",
+}
 
-log = logging.getLogger(__name__)
 
-log = logging.getLogger(__name__)
+def evaluate_dataset(
+    weights: str | Path | Run | Checkpoint,
+    data: str | Path | Dataset,
+    *,
+    views: Views | str | None = None,
+    annotations: Path | None = None,
+    split: int = 1,
+    device: str | torch.device | None = None,
+) -> EvalResult:
+    """Score a network on the held-out videos of a dataset: see `held_out` for which those are.
 
-SPLIT, RECIPE = "split.csv", "recipe.toml"  # in a run folder: the split and the recipe that it was trained with
+    Where torchrun or SLURM started several processes, each scores its part, and all return the same result. Videos are
+    read as the recipe in the weights' folder says (decoder, cache, workers, unreadable videos), else by the defaults.
+
+    Args:
+        weights: what `load_network` takes.
+        data: a path or URL in any form that `read_dataset` takes, or a dataset.
+        views: clips and crops of each video that are averaged, as in "4x1"; None is what the network was trained for.
+        annotations: the folder of the official lists that belong to `data`.
+        split: the number of the official split, where there are several.
+        device: see `choose_device`; None is the GPU of this process where there is one.
+
+    Raises:
+        UserError: There is nothing to score, or the weights, the data or the device cannot be used.
+    """
+    distributed.join()
+    network, folder = load_network(weights, device), _folder_of(weights)
+    dataset = read_dataset(data, annotations, split) if isinstance(data, str | Path) else data
+    log.info(dataset.describe())
+    items, protocol = held_out(dataset, folder)
+    log.info(f"scoring {len(items)} videos ({protocol})")
+    settings = load_recipe(str(folder / RECIPE)).data if folder and (folder / RECIPE).is_file() else Data()
+    loader = dataset.open(settings, network.preprocessing)
+    result = evaluate(
+        network.model,
+        network.classes,
+        network.preprocessing,
+        items,
+        loader,
+        views=Views.parse(views) if isinstance(views, str) else views,
+        on_unreadable=settings.on_unreadable_eval,
+        protocol=protocol,
+    )
+    for line in loader.problems():
+        log.warning(line)
+    return result
+
+
+def _folder_of(weights: str | Path | Run | Checkpoint) -> Path | None:
+    """The folder of the weights' file, which is the run folder if a run wrote it; None for weights in memory."""
+    if isinstance(weights, Checkpoint):
+        return None
+    return resolve_weights(weights.folder if isinstance(weights, Run) else Path(weights)).parent
+
+
+def held_out(dataset: Dataset, run_folder: Path | None) -> tuple[list[VideoItem], str]:
+    """The videos to score, and their protocol: the test split, else the validation split, else all videos.
+
+    Videos that a run has used are left out, whatever the dataset says of them: those of its training split always,
+    those of its validation split as long as others are left. If no video is left, all are scored as training videos,
+    with a warning.
+
+    Args:
+        dataset: where the videos are.
+        run_folder: the run that trained the network; None if it is not known.
+
+    Returns:
+        Videos, and one of `PROTOCOLS`.
+    """
+    name = next((name for name in ("test", "val") if dataset.in_split(name)), "all")
+    items = list(dataset.items) if name == "all" else dataset.in_split(name)
+    if run_folder is None or not (run_folder / SPLIT).is_file():
+        return items, PROTOCOLS[name]
+    used = recorded_splits(run_folder, items, fingerprint)
+    not_trained_on = [item for item, splits in zip(items, used, strict=True) if "train" not in splits]
+    unseen = [item for item, splits in zip(items, used, strict=True) if not splits & {"train", "val"}]
+    if name == "val" or not unseen:
+        unseen, name = not_trained_on, "val"
+    if not unseen:
+        log.warning(f"these are training videos: the run in {run_folder} trained on all {len(items)} of them")
+        return items, PROTOCOLS["train"]
+    if len(unseen) < len(items):
+        n_left_out = len(items) - len(unseen)
+        log.info(f"left out: {n_left_out} videos that the run in {run_folder} trained on or selected its weights by")
+    return unseen, PROTOCOLS["unseen" if name == "all" else name]
 
 
 def evaluate(
@@ -38,166 +125,110 @@ def evaluate(
     classes: Sequence[str],
     preprocessing: Preprocessing,
     items: Sequence[VideoItem],
+    loader: ClipLoader,
     *,
+    protocol: str,
     views: Views | None = None,
-    reader: Reader | None = None,
-    shards: ShardIndex | None = None,
-    batch: int = 8,
-    workers: int = 2,
+    batch_size: int = 8,
     on_unreadable: str = "count_wrong",
 ) -> EvalResult:
-    """Score every item once. `views` default to the network's own. The network is put in evaluation mode.
+    """Score each video once, by the probabilities of its views and by their average.
 
-    With `shards`, the split of theirs that the items are of is scored, and read from there. Several processes each
-    score a part, and all get the scores of the whole.
+    Args:
+        model: N C T H W -> logits N K. It is put in evaluation mode.
+        classes: the labels of its K outputs.
+        preprocessing: what its inputs are made by.
+        items: the videos to score.
+        loader: reads clips of the dataset that the videos are of.
+        protocol: what the result says of the videos, one of `PROTOCOLS`.
+        views: clips and crops of each video; None is what the network was trained for.
+        batch_size: videos that each process reads and scores at once.
+        on_unreadable: "count_wrong" counts a video that cannot be read as wrong; "fail" ends the evaluation.
 
-    A video that cannot be read counts as wrong and is named with its reason; none is replaced by another. With
-    `on_unreadable` "fail" it ends the evaluation instead.
+    Returns:
+        The scores of all videos, the same in every process of a group.
 
-    Raises UserError then, and when there is nothing to score or a label is not among the network's classes.
+    Raises:
+        UserError: There is no video, a label is not among `classes`, or a video cannot be read and `on_unreadable` is
+            "fail".
     """
     if not items:
         raise UserError("expected videos to evaluate, found none")
-    unknown = sorted({item.label for item in items} - set(classes))
-    if unknown:
+    if unknown := sorted({item.label for item in items} - set(classes)):
         raise UserError(
             f"the data has {len(unknown)} classes that the network does not know (first: {unknown[0]}); "
             f"it knows {', '.join(classes)}"
         )
     views = views or preprocessing.views
     model.eval()
-    own = distributed.rank(), distributed.count()
-    if shards:
-        split = items[0].split or "test"
-        streamed = EvalShards(
-            shards, split, classes, preprocessing, batch=batch, clips=views.clips, rank=own[0], ranks=own[1]
-        )
-        items, batches = streamed.items, make_shard_batches(streamed, workers)
-    else:
-        videos = EvalVideos(items, classes, preprocessing, reader, clips=views.clips)
-        batches = make_batches(videos, EvalSampler(len(items), batch * own[1], *own), workers)
-    part = _Part([], [], {}, [])
-    for samples in batches.epoch():
-        part.failed |= dict(samples["failures"])
-        if part.failed and on_unreadable == "fail":
+    part = _Part()
+    batches = loader.eval_batches(items, clips=views.clips, batch_size=batch_size * distributed.world_size())
+    for batch in batches.epoch():
+        part.unreadable |= batch.unreadable
+        if part.unreadable and on_unreadable == "fail":
             break
-        part.padded += samples["padded"]
-        part.indices += samples["indices"]
-        if samples["clips"] is not None:
-            part.probabilities.append(score_views(model, samples["clips"], preprocessing, views.crops).cpu().numpy())
-    parts = distributed.gather(part)
-    if on_unreadable == "fail" and (failed := {index: reason for own in parts for index, reason in own.failed.items()}):
-        index, reason = next(iter(failed.items()))
+        part.padded += batch.padded
+        if batch.clips is not None:
+            scores = score_views(model, batch.clips, preprocessing, views.crops).cpu().numpy()
+            part.scores |= dict(zip(batch.indices, scores, strict=True))
+    whole = _Part()
+    for other in distributed.gather(part):
+        whole = _Part(whole.scores | other.scores, whole.unreadable | other.unreadable, whole.padded + other.padded)
+    if whole.unreadable and on_unreadable == "fail":
+        index, reason = next(iter(whole.unreadable.items()))
         raise UserError(f"{items[index].path}: {reason}; data.on_unreadable_eval is fail")
-    return _scores(parts, items, tuple(classes), views)
+    return _summarize(whole, items, tuple(classes), views, protocol)
 
 
 @dataclass
 class _Part:
-    """What one process found: probabilities N V K of the videos at `indices` N, and which others there were."""
+    """What one process found, by the number of each video: probabilities V K of its views, or why there are none."""
 
-    indices: list[int]
-    probabilities: list[npt.NDArray[np.float32]]
-    failed: dict[int, str]
-    padded: list[int]
+    scores: dict[int, Floats] = field(default_factory=dict)
+    unreadable: dict[int, str] = field(default_factory=dict)
+    padded: list[int] = field(default_factory=list)
 
 
-def evaluate_data(
-    weights: Path, data: Path | str, *, annotations: Path | None, split: int, views: Views | None
+def _summarize(
+    part: _Part, items: Sequence[VideoItem], classes: tuple[str, ...], views: Views, protocol: str
 ) -> EvalResult:
-    """Score a weights file or a run folder on a data set's test videos: see `held_out` for which those are.
-
-    Where torchrun or SLURM started several processes, each scores its part. Videos are read as the run folder's recipe
-    says (decoder, cache, workers, bad videos), else as by default.
-    """
-    device = best_device()
-    if distributed.announced():
-        from msfnet.training.engine import Engine  # takes seconds to import
-
-        device = Engine(Train()).device
-    loaded = load_network(weights)
-    shards = read_shards(str(data)) if is_shards(str(data)) else None
-    listing = shards.listing() if shards else read_dataset(Path(data), annotations, split)
-    log.info((shards or listing).describe())
-    items, which = held_out(listing, weights if weights.is_dir() else weights.parent)
-    log.info(f"scoring {len(items)} videos: {which}")
-    model, preprocessing = loaded.model.to(device), loaded.preprocessing
-    data_keys = load_recipe(str(weights / RECIPE)).data if (weights / RECIPE).is_file() else Data()
-    reader = None if shards else open_reader(data_keys, preprocessing, items)
-    scores = evaluate(
-        model,
-        loaded.classes,
-        preprocessing,
-        items,
-        views=views,
-        reader=reader,
-        shards=shards,
-        workers=data_keys.num_workers,
-        on_unreadable=data_keys.on_unreadable_eval,
+    """The result for the videos of all processes, in the order of `items`."""
+    indices, n_classes = sorted(part.scores), len(classes)
+    n_views = views.clips * views.crops
+    view_scores = np.zeros((len(indices), n_views, n_classes), np.float32)  # N V K
+    for row, i in enumerate(indices):
+        view_scores[row] = part.scores[i]
+    numbers = {label: number for number, label in enumerate(classes)}
+    labels = np.array([numbers[items[i].label] for i in indices], dtype=np.int64)
+    scores = metrics.average_views(view_scores)  # N K
+    n_unreadable = len(part.unreadable)
+    clip = metrics.top_k_accuracy(
+        view_scores.reshape(-1, n_classes), np.repeat(labels, n_views), n_unreadable * n_views
     )
-    for line in reader.problems() if reader else ():
-        log.info(line)
-    return scores
-
-
-def held_out(listing: Listing, run_folder: Path) -> tuple[list[VideoItem], str]:
-    """The videos to score, and why these: the test split, else the validation split, else all.
-
-    Where the data has no split, videos that the run folder's own split trained or chose on are left out.
-    """
-    for name in ("test", "val"):
-        if items := listing.in_split(name):
-            return items, f"the {name} split"
-    recorded = run_folder / SPLIT
-    if recorded.is_file():
-        seen = {item.path.resolve() for item in read_manifest(recorded).items if item.split != "test"}
-        if items := [item for item in listing.items if item.path.resolve() not in seen]:
-            return items, f"all that {recorded} did not train or choose on"
-    return list(listing.items), "all"
-
-
-def _scores(parts: Sequence[_Part], items: Sequence[VideoItem], classes: tuple[str, ...], views: Views) -> EvalResult:
-    """The scores of all parts together, each video once and in the order of `items`."""
-    order = np.array([index for part in parts for index in part.indices], dtype=np.int64)
-    none = np.zeros((0, 1, len(classes)), np.float32)
-    probabilities = np.concatenate([none, *(p for part in parts for p in part.probabilities)][bool(len(order)) :])
-    in_order = np.argsort(order)
-    order, probabilities = order[in_order], probabilities[in_order]
-    failed = {str(items[index].path): part.failed[index] for part in parts for index in sorted(part.failed)}
-    labels = np.array([classes.index(items[index].label) for index in order], dtype=np.int64)
-    video_scores = metrics.average_views(probabilities)
-    n_views = probabilities.shape[1]
+    video = metrics.top_k_accuracy(scores, labels, n_unreadable)
+    correct = metrics.in_top_k(scores, labels, 1)
     per_class = {}
-    for number, label in enumerate(classes):
-        n = sum(item.label == label for item in items)
-        correct = int(metrics.in_top(video_scores[labels == number], labels[labels == number], 1).sum())
-        if n:
-            per_class[label] = {"n": n, "top1": correct / n}
+    for label, number in numbers.items():
+        if n := sum(item.label == label for item in items):
+            per_class[label] = {"n": n, "top1": int(correct[labels == number].sum()) / n}
     return EvalResult(
         classes=classes,
         views=views,
-        clip=metrics.top_k(probabilities.reshape(-1, len(classes)), np.repeat(labels, n_views), len(failed) * n_views),
-        video=metrics.top_k(video_scores, labels, len(failed)),
+        clip=Accuracy(clip["top1"], clip["top5"]),
+        video=Accuracy(video["top1"], video["top5"], metrics.wilson_interval(int(correct.sum()), len(items))),
         per_class=per_class,
-        confusion=metrics.confusion(video_scores.argmax(1), labels, len(classes)),
+        confusion=metrics.confusion_matrix(scores.argmax(1), labels, n_classes),
         n_videos=len(items),
-        unreadable=failed,
-        padded=tuple(str(items[index].path) for part in parts for index in sorted(part.padded)),
-        videos=_answers(video_scores, order.tolist(), items, classes),
+        unreadable={path_of(items[i]): part.unreadable[i] for i in sorted(part.unreadable)},
+        padded=tuple(path_of(items[i]) for i in sorted(part.padded)),
+        videos=tuple(_predicted(item, part.scores.get(i), classes) for i, item in enumerate(items)),
+        protocol=protocol,
     )
 
 
-def _answers(
-    video_scores: npt.NDArray[np.float32], order: list[int], items: Sequence[VideoItem], classes: tuple[str, ...]
-) -> tuple[ScoredVideo, ...]:
-    """Every item's answer, in the order of the items; `video_scores` has a row for each of `order`."""
-    rows = {index: row for row, index in enumerate(order)}
-    answers = []
-    for index, item in enumerate(items):
-        path = str(item.path.resolve()) if item.path.exists() else item.path.as_posix()  # in shards, a name
-        row = video_scores[rows[index]] if index in rows else None
-        if row is None or not np.isfinite(row).all():  # failed, or a network that has diverged
-            answers.append(ScoredVideo(path, item.label, None, 0.0))
-        else:
-            answers.append(ScoredVideo(path, item.label, classes[int(row.argmax())], float(row.max())))
-    return tuple(answers)
+def _predicted(item: VideoItem, view_scores: Floats | None, classes: tuple[str, ...]) -> ScoredVideo:
+    """The prediction for one video: none where it could not be read or its scores are NaN."""
+    scores = None if view_scores is None else metrics.average_views(view_scores[None])[0]
+    if scores is None or not np.isfinite(scores).all():
+        return ScoredVideo(path_of(item), item.label, None, 0.0)
+    return ScoredVideo(path_of(item), item.label, classes[int(scores.argmax())], float(scores.max()))
