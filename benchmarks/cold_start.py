@@ -45,7 +45,7 @@ ends["loading the weights"] = time.time()
 from functools import partial
 from msfnet.data.sampling import eval_clips
 from msfnet.data.video.decode import read_clips
-own = recognizer.weights.preprocessing
+own = recognizer.preprocessing
 clip = read_clips(Path(sys.argv[2]), partial(eval_clips, own, own.views.clips), own.frame_format)
 ends["decoding and resizing"] = time.time()
 from msfnet.inference.network import score_views

@@ -136,7 +136,7 @@ def contenders(run: Path) -> dict[str, TimedRecognizer | PlainScript]:
     recognizer = TimedRecognizer.load(run, "cpu")
     recognizer.stages = Stages()
     time_conversion(recognizer.stages)
-    weights = recognizer.weights
+    weights = recognizer.checkpoint
     own = weights.preprocessing
     width = weights.kwargs.get("width_mult", 1.0)
     network = create_model(
@@ -165,7 +165,7 @@ def measure(rivals: dict[str, TimedRecognizer | PlainScript], paths: Sequence[Pa
 
 
 def summarize(seconds: dict[str, Seconds], rivals: dict[str, TimedRecognizer | PlainScript], n_videos: int) -> str:
-    weights = rivals[PREDICT].weights
+    weights = rivals[PREDICT].checkpoint
     own, n_parts = weights.preprocessing, len(seconds[PREDICT])
     width, threads = weights.kwargs.get("width_mult", 1.0), torch.get_num_threads()
     rows = []

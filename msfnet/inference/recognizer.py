@@ -1,123 +1,224 @@
-"""Recognize what is done in video files: each gives an answer or a reason, and none stops the others."""
+"""Recognize the actions in videos: each gives a prediction or the reason for none, and none stops the others."""
 
 from __future__ import annotations
 
+import io
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from msfnet.data.sampling import eval_clips
+from msfnet.data.video.arrays import check_frames, read_array
 from msfnet.data.video.decode import read_clips
-from msfnet.exporting.load import load_network
-from msfnet.inference.views import best_device, score_views
+from msfnet.inference.network import device_of, load_network, score_views
 from msfnet.models.checkpoint import Checkpoint
-from msfnet.run_folder import SHIPPED
-from msfnet.types import Clip, Prediction, VideoError, Views
+from msfnet.run_folder import BUNDLED, Run
+from msfnet.types import Clip, FrameFormat, FrameSampler, Prediction, UserError, VideoError, Views
 
-# Clips that go through the network at once. One alone is slow: PyTorch leaves some of its convolutions on a CPU to
-# plain loops, and a GPU is idle most of the time. More than these give nothing.
+# Clips that go through the network at once. A single one is slow: PyTorch computes some of its convolutions on a CPU by
+# plain loops, and a GPU is idle most of the time. More clips are no faster.
 CLIPS_CPU, CLIPS_GPU = 4, 32
-MOST_THREADS = 8  # that decode
+MAX_THREADS = 8  # that decode
 
-Video = tuple[Path, Clip | str]  # what was read of a file, or the reason why nothing was
+# A path, a file's content, a file opened in binary mode, or frames uint8 T H W 3.
+Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[np.uint8] | Tensor
+Reader: TypeAlias = Callable[[FrameSampler, FrameFormat], Clip]
+Reading: TypeAlias = tuple[str, Clip | str]  # the name of a source, and what was read of it or the reason for nothing
 
 
 class Recognizer:
-    """A trained network that takes video files.
+    """A trained network that takes videos.
 
-    recognizer = Recognizer.load("runs/mine")
-    recognizer.predict("video.mp4").predictions[0]   # ("Archery", 0.97)
+        recognizer = Recognizer.load("runs/mine")
+        recognizer("video.mp4").labels                          # ("Archery", "Bowling", ...)
+        for prediction in recognizer.predict_many(paths): ...   # in bounded memory
+
+    Args:
+        checkpoint: a network that runs as it is, on the device where it is. `load` also makes it faster.
     """
 
-    def __init__(self, weights: Checkpoint, device: str | torch.device | None = None) -> None:
-        self.weights = weights
-        self.classes = weights.classes
-        self.device = torch.device(device) if device else best_device()
-        self.model = weights.model.eval().to(self.device)
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.model, self.classes, self.preprocessing = (
+            checkpoint.model.eval(),
+            checkpoint.classes,
+            checkpoint.preprocessing,
+        )
+        self.device = device_of(self.model)
 
     @classmethod
-    def load(cls, weights: str | Path = SHIPPED, device: str | torch.device | None = None) -> Recognizer:
-        """From a .safetensors file, a run folder or an exported file; by default the network that comes with msfnet.
+    def load(
+        cls, weights: str | Path | Run | Checkpoint = BUNDLED, device: str | torch.device | None = None
+    ) -> Recognizer:
+        """Load a network for inference.
 
-        Raises UserError when it is none of them.
+        Args:
+            weights: a .safetensors file, a run or its folder, an exported file, the name of bundled weights, or a
+                `Checkpoint` of any network N C T H W -> N K.
+            device: cpu, cuda, cuda:N or mps; None is a GPU where there is one.
+
+        Raises:
+            UserError: The weights or the device cannot be used.
         """
-        return cls(load_network(Path(weights)), device)
+        return cls(load_network(weights, device))
 
-    def predict(self, path: str | Path, top: int = 5, views: Views | None = None) -> Prediction:
-        """The `top` labels of one video with their probabilities, averaged over its views, or the reason for none."""
-        return next(self.predict_many([Path(path)], top, views))
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str, and a single source
+        self, source: Source, *, fps: float | None = None, top_k: int = 5, views: Views | str | None = None
+    ) -> Prediction: ...
 
-    def predict_many(self, paths: Iterable[Path], top: int = 5, views: Views | None = None) -> Iterator[Prediction]:
-        """A prediction for every path, in order; the next videos are decoded while others are recognized.
+    @overload
+    def __call__(
+        self,
+        source: Sequence[Source],
+        *,
+        fps: float | None = None,
+        top_k: int = 5,
+        views: Views | str | None = None,
+    ) -> list[Prediction]: ...
 
-        Videos of few views go through the network together. At most some dozen are in memory, however many there are.
+    def __call__(
+        self,
+        source: Any,
+        *,
+        fps: float | None = None,
+        top_k: int = 5,
+        views: Views | str | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Recognize one video, or each video of a list.
+
+        Args:
+            source: a path (of a video file or a folder of images), a file's content, a file opened in binary mode,
+                which is read from its beginning, or frames uint8 T H W 3 in RGB as an array or a tensor; or a list of
+                these.
+            fps: frames a second of arrays. Needed where the network was trained at a frame rate.
+            top_k: how many labels a prediction has at most.
+            views: clips and crops of each video whose probabilities are averaged, as in "4x1"; None is what the network
+                was trained for.
+
+        Returns:
+            The prediction, or a list of them for a list. A video that cannot be read, missing files included, raises
+            nothing: the reason is in `error`.
+
+        Raises:
+            UserError: An argument is wrong, for example an array of another shape or type.
         """
-        views = views or self.weights.preprocessing.views
+        if isinstance(source, list | tuple):
+            return list(self.predict_many(source, top_k, views, fps=fps))
+        return next(self.predict_many([source], top_k, views, fps=fps))
+
+    def predict_many(
+        self,
+        sources: Iterable[Source],
+        top_k: int = 5,
+        views: Views | str | None = None,
+        *,
+        fps: float | None = None,
+    ) -> Iterator[Prediction]:
+        """Recognize videos in a stream: the next ones are decoded while others are recognized.
+
+        Videos of few views go through the network together. A few dozen are in memory at most, however many there are.
+
+        Args:
+            sources: as `source` of a call. They are taken one by one, shortly before they are needed.
+            top_k: how many labels a prediction has at most.
+            views: clips and crops of each video; None is what the network was trained for.
+            fps: frames a second of arrays.
+
+        Yields:
+            A prediction for every source, in order. A video that cannot be read raises nothing.
+
+        Raises:
+            UserError: An argument or a source is wrong.
+        """
+        if top_k < 1:
+            raise UserError(f"expected top_k of 1 or more, found {top_k}")
+        wanted = Views.parse(views) if isinstance(views, str) else views or self.preprocessing.views
+        return self._predictions(sources, top_k, wanted, fps)
+
+    def _predictions(
+        self, sources: Iterable[Source], top_k: int, views: Views, fps: float | None
+    ) -> Iterator[Prediction]:
         together = max(1, (CLIPS_CPU if self.device.type == "cpu" else CLIPS_GPU) // (views.clips * views.crops))
-        for videos in _in_groups(self._readings(paths, views.clips, together), together):
-            yield from self._answers(videos, top, views)
+        readings = self._readings(sources, views.clips, together, fps)
+        while group := list(islice(readings, together)):
+            yield from self._predict(group, top_k, views)
 
-    def _readings(self, paths: Iterable[Path], clips: int, together: int) -> Iterator[Video]:
-        """What is read of each path, in order, by threads that are ahead of whoever asks."""
-        threads = min(MOST_THREADS, max(2, torch.get_num_threads()))
-        waiting: deque[tuple[Path, Future[Clip | str]]] = deque()
+    def _readings(self, sources: Iterable[Source], clips: int, together: int, fps: float | None) -> Iterator[Reading]:
+        """What is read of each source, in order, by threads that are a bounded number of sources ahead."""
+        threads = min(MAX_THREADS, max(2, torch.get_num_threads()))
+        waiting: deque[tuple[str, Future[Clip | str]]] = deque()
         pool = ThreadPoolExecutor(threads)
         try:
-            for path in paths:
-                waiting.append((path, pool.submit(self._read, path, clips)))
+            for source in sources:
+                name, reader = self._open(source, fps)
+                waiting.append((name, pool.submit(self._read, reader, clips)))
                 if len(waiting) > 2 * max(together, threads):
-                    yield _done(waiting.popleft())
+                    name, reading = waiting.popleft()
+                    yield name, reading.result()
             while waiting:
-                yield _done(waiting.popleft())
-        finally:  # also when nobody asks any more
+                name, reading = waiting.popleft()
+                yield name, reading.result()
+        finally:  # also when the caller stops early
             pool.shutdown(cancel_futures=True)
 
-    def _read(self, path: Path, clips: int) -> Clip | str:
-        preprocessing = self.weights.preprocessing
+    def _open(self, source: Any, fps: float | None) -> tuple[str, Reader]:
+        """The name of a source, and how clips of it are read."""
+        if isinstance(source, str | os.PathLike):
+            return os.fspath(source), partial(read_clips, Path(source))
+        if isinstance(source, bytes | bytearray | memoryview):
+            return "<bytes>", partial(read_clips, bytes(source))
+        if isinstance(source, np.ndarray | Tensor):
+            frames = source.cpu().numpy() if isinstance(source, Tensor) else source
+            check_frames(frames, fps, self.preprocessing.frame_format)
+            return "<array>", partial(read_array, frames, fps)
+        if not callable(getattr(source, "read", None)) or isinstance(source, io.TextIOBase):
+            raise UserError(
+                "expected a path, bytes, a file opened in binary mode or frames uint8 T H W 3, found "
+                f"{type(source).__name__}"
+            )
+        name = getattr(source, "name", None)  # files on disk have one
+        content = source if source.seekable() else source.read()
+        return name if isinstance(name, str) else "<file>", partial(read_clips, content)
+
+    def _read(self, reader: Reader, clips: int) -> Clip | str:
         try:
-            return read_clips(path, partial(eval_clips, preprocessing, clips), preprocessing.frame_format)
+            return reader(partial(eval_clips, self.preprocessing, clips), self.preprocessing.frame_format)
         except VideoError as error:
             return str(error)
 
-    def _answers(self, videos: Sequence[Video], top: int, views: Views) -> Iterator[Prediction]:
-        """Those of videos that go through the network together; of the others, the reason."""
-        read = [clip.frames for _, clip in videos if isinstance(clip, Clip)]
-        scores = iter(self._scores(torch.from_numpy(np.stack(read)), views) if read else ())
-        for path, clip in videos:
+    def _predict(self, group: Sequence[Reading], top_k: int, views: Views) -> Iterator[Prediction]:
+        """The predictions for videos that go through the network together; for unreadable ones, the reason."""
+        frames = [clip.frames for _, clip in group if isinstance(clip, Clip)]
+        scores = iter(self._scores(torch.from_numpy(np.stack(frames)), views) if frames else ())
+        for name, clip in group:
             if isinstance(clip, Clip):
-                yield self._answer(path, clip, next(scores), top)
+                yield self._prediction(name, clip, next(scores), top_k)
             else:
-                yield Prediction(str(path), error=clip)
+                yield Prediction(name, error=clip)
 
     def _scores(self, frames: Tensor, views: Views) -> Tensor:
         """Class probabilities of videos, averaged over views: uint8 N V T H W 3 -> float N K."""
-        return score_views(self.model, frames, self.weights.preprocessing, views.crops).mean(1).cpu()
+        return score_views(self.model, frames, self.preprocessing, views.crops).mean(1).cpu()
 
-    def _answer(self, path: Path, clip: Clip, scores: Tensor, top: int) -> Prediction:
-        best = scores.topk(min(top, len(self.classes)))
-        named = tuple((self.classes[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True))
-        warning = clip.warning
+    def _prediction(self, name: str, clip: Clip, scores: Tensor, top_k: int) -> Prediction:
+        best = scores.topk(min(top_k, len(self.classes)))
+        labels = tuple((self.classes[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True))
+        warnings = [clip.warning] if clip.warning else []
         if clip.padded:
-            own = self.weights.preprocessing
-            at = f" at {own.fps:g} a second" if own.fps else ""
-            short = f"{clip.video_frames} frames{at}, shorter than a clip of {own.read_frames}"
-            warning = f"{warning}; {short}" if warning else short
-        return Prediction(str(path), named, warning=warning)
-
-
-def _done(reading: tuple[Path, Future[Clip | str]]) -> Video:
-    return reading[0], reading[1].result()
-
-
-def _in_groups(videos: Iterable[Video], size: int) -> Iterator[list[Video]]:
-    """So many at a time, the last ones fewer."""
-    iterator = iter(videos)
-    while group := list(islice(iterator, size)):
-        yield group
+            rate = f" at {self.preprocessing.fps:g} a second" if self.preprocessing.fps else ""
+            n_needed = self.preprocessing.read_frames
+            warnings.append(
+                f"{clip.video_frames} frames{rate}, shorter than a clip of {n_needed}; the last frame is repeated"
+            )
+        return Prediction(name, labels, warning="; ".join(warnings) or None)
