@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from msfnet.atomic_io import write_text
 from msfnet.types import EvalResult, UserError, VideoItem
 
@@ -133,6 +131,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: Another process holds the lock.
     """
+    from filelock import FileLock, Timeout  # here: prediction starts without it
+
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
