@@ -14,108 +14,133 @@ import csv
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from msfnet.data.annotations.readers import read_dataset
-from msfnet.experiments.paper import read_scale
+from msfnet.experiments.paper import read_preset
 from msfnet.inference.recognizer import Recognizer
-from msfnet.layers.fsam import FAM, SAM, FrequencyPool, channel_summary
-from msfnet.models import zoo
+from msfnet.layers.fsam import BASIS_SIZE, FAM, FSAM, SAM, FrequencyPool, channel_summary
+from msfnet.models.registry import register_model
+from msfnet.models.zoo import msf_r3d_18
 from msfnet.recipe import load_recipe
 from msfnet.training.trainer import resume, train
 
 RESULT = Path(__file__).with_suffix(".md")
-SCALE = "ucf101-18-small"
+PRESET = "ucf101-18-small"
 HELD_OUT = "data.val_fraction=0.25"
 N_GATED = 60  # number of held-out videos on which the gates are recorded
 SHUT, OPEN = 0.01, 0.99
 
-Patches = dict[tuple[Any, str], Any]  # (owner, attribute) -> replacement
-
-frequency_pool = FrequencyPool.forward
-
-
-def fam_gate(fam: FAM, x: Tensor) -> Tensor:
-    return fam.fc(fam.pool(x)).sigmoid()[:, :, None, None, None]
-
-
-def sam_gate(sam: SAM, x: Tensor) -> Tensor:
-    return sam.gate(channel_summary(x))
-
-
-def passes(module: nn.Module, x: Tensor) -> Tensor:
-    return x
-
-
-DOUBLED: Patches = {
-    (FAM, "forward"): lambda fam, x: x * (2 * fam_gate(fam, x)),
-    (SAM, "forward"): lambda sam, x: x * (2 * sam_gate(sam, x)),
-}
 LARGE = (
     "clip.crop_size=112",
     "clip.resize=[171, 128]",
-)  # the paper's size: FSAM's maps are 14x14 and 7x7 instead of 7x7 and 4x4
+)  # the paper's size: FSAM's maps are 14x14 and 7x7, not 7x7 and 4x4
 FAST = ("optim.lr=2e-3",)
-MEAN: Patches = {(FrequencyPool, "forward"): lambda pool, x: frequency_pool(pool, x) / 7}
-HE: Patches = {(zoo, "GATES"): ()}
-
-sam_init = SAM.__init__
 
 
-def normed_init(sam: SAM) -> None:
-    sam_init(sam)
-    sam.norm = nn.BatchNorm3d(1)
+# Variants of FSAM, each a function channels -> module
 
 
-NORMED: Patches = {
-    (SAM, "__init__"): normed_init,
-    (SAM, "gate"): lambda sam, summary: sam.norm(sam.conv(summary)).sigmoid(),
-}
+class MeanPool(FrequencyPool):
+    """Frequency (0, 0) is the mean, not 7 times the mean."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / BASIS_SIZE
+
+
+class DoubledFAM(FAM):
+    """The gates are 2 x sigmoid."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (2 * self.gate(self.pool(x)))
+
+
+class DoubledSAM(SAM):
+    """The gates are 2 x sigmoid."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (2 * self.gate(channel_summary(x)))
+
+
+class NormedSAM(SAM):
+    """A batch norm precedes the sigmoid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm3d(1)
+
+    def gate(self, summary: Tensor) -> Tensor:
+        return self.norm(self.conv(summary)).sigmoid()
+
+
+def he(channels: int) -> FSAM:
+    """FSAM with He's initialization: fan-out for the convolution, fan-in for the linear layers."""
+    fsam = FSAM(channels)
+    for layer in fsam.modules():
+        if isinstance(layer, nn.Conv3d | nn.Linear):
+            is_conv = isinstance(layer, nn.Conv3d)
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out" if is_conv else "fan_in", nonlinearity="relu")
+    return fsam
+
+
+def he_mean(channels: int) -> FSAM:
+    fsam = he(channels)
+    fsam.get_submodule("0").pool = MeanPool(channels)
+    return fsam
+
+
+def doubled(channels: int) -> nn.Module:
+    return nn.Sequential(DoubledFAM(channels), DoubledSAM())
+
+
+def normed(channels: int) -> nn.Module:
+    return nn.Sequential(FAM(channels), NormedSAM())
+
+
+def no_attention(channels: int) -> nn.Module:
+    return nn.Identity()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network: its description in the table, its name, recipe keys, and patches to the package."""
+    """One network: its description in the table, its attention and recipe keys."""
 
     about: str
-    model: str = "msf_r3d_18_fsam"
+    attention: Callable[[int], nn.Module] = FSAM
     sets: tuple[str, ...] = ()
-    instead: Patches = field(default_factory=dict)
 
 
 ROWS = {
-    "none": Row("no attention", "msf_r3d_18"),
+    "none": Row("no attention", no_attention),
     "fsam": Row("FSAM"),
-    "he": Row("FSAM with He's initialization, as for convolutions", instead=HE),
-    "he-mean": Row("as `he`, with the mean as frequency (0, 0), not 7 times the mean", instead=HE | MEAN),
-    "doubled": Row("FSAM with gates 2 x sigmoid, which start at 1", instead=DOUBLED),
-    "sam-only": Row("SAM alone", instead={(FAM, "forward"): passes}),
-    "fam-only": Row("FAM alone", instead={(SAM, "forward"): passes}),
-    "sam-norm": Row("FSAM with a batch norm before each SAM's sigmoid, as CBAM was published", instead=NORMED),
-    "none-112": Row("no attention, at 112 pixels", "msf_r3d_18", LARGE),
+    "he": Row("FSAM with He's initialization, as for convolutions", he),
+    "he-mean": Row("as `he`, with the mean as frequency (0, 0), not 7 times the mean", he_mean),
+    "doubled": Row("FSAM with gates 2 x sigmoid, which start at 1", doubled),
+    "sam-only": Row("SAM alone", lambda channels: SAM()),
+    "fam-only": Row("FAM alone", FAM),
+    "sam-norm": Row("FSAM with a batch norm before each SAM's sigmoid, as CBAM was published", normed),
+    "none-112": Row("no attention, at 112 pixels", no_attention, LARGE),
     "fsam-112": Row("FSAM, at 112 pixels", sets=LARGE),
-    "none-rate": Row("no attention, at twice the learning rate", "msf_r3d_18", FAST),
+    "none-rate": Row("no attention, at twice the learning rate", no_attention, FAST),
     "fsam-rate": Row("FSAM, at twice the learning rate", sets=FAST),
 }
 
 
-@contextmanager
-def changed(row: Row) -> Iterator[None]:
-    """Apply the patches of a row within the context."""
-    with ExitStack() as stack:
-        for (owner, attribute), value in row.instead.items():
-            stack.enter_context(patch.object(owner, attribute, value))
-        yield
+def model_name(row: str) -> str:
+    """The name by which the network of a row is registered."""
+    return f"attention_{row}"
+
+
+for _name, _row in ROWS.items():  # at import: the processes of the runs need them too
+    register_model(model_name(_name), msf_r3d_18, attention=_row.attention)
 
 
 def run(data: Path, name: str, folder: Path) -> None:
@@ -123,35 +148,34 @@ def run(data: Path, name: str, folder: Path) -> None:
     if (folder / "scores.json").exists():
         return
     torch.set_num_threads(1)
-    row, scale = ROWS[name], read_scale(SCALE)
-    sets = [*scale.size, *scale.training, f"model.name={row.model}", HELD_OUT, *row.sets]
-    with changed(row):
-        if (folder / "last").exists():
-            resume(folder)
-        else:
-            train(read_dataset(data), load_recipe(scale.recipe, sets), folder)
+    preset = read_preset(PRESET)
+    own = [f"model.name={model_name(name)}", HELD_OUT, *ROWS[name].sets]
+    if (folder / "last").exists():
+        resume(folder)
+    else:
+        train(
+            read_dataset(data), load_recipe(preset.recipe, [*preset.overrides, *preset.recipe_overrides, *own]), folder
+        )
 
 
-def shares(name: str, folder: Path) -> dict[str, str]:
-    """The percentages of gates saturated at 0 and at 1 in each attention module, on held-out videos."""
-    row = ROWS[name]
+def saturation(folder: Path) -> dict[str, str]:
+    """The percentages of gates below SHUT and above OPEN in each attention module, on held-out videos."""
     held = [line["path"] for line in csv.DictReader((folder / "split.csv").open()) if line["split"] == "val"]
     gates: dict[str, list[Tensor]] = defaultdict(list)
 
-    def listen(place: str, read: Callable[..., Tensor]) -> Callable[..., None]:
-        return lambda module, args: gates[place].append(read(module, *args).flatten())
+    def record(place: str, module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if isinstance(module, FAM):
+            gates[place].append(module.gate(module.pool(*inputs)).flatten())
+        elif isinstance(module, SAM):
+            gates[place].append(module.gate(channel_summary(*inputs)).flatten())
 
-    with changed(row):
-        network = Recognizer.load(folder / "weights.safetensors")
-    replaced = {owner for (owner, _), value in row.instead.items() if value is passes}
-    for kind, read in ((FAM, fam_gate), (SAM, sam_gate)):
-        modules = [module for module in network.model.modules() if isinstance(module, kind)]
+    recognizer = Recognizer.load(folder / "weights.safetensors")
+    for kind in (FAM, SAM):
+        modules = [module for module in recognizer.model.modules() if isinstance(module, kind)]
         for number, module in enumerate(modules, 1):
-            if kind not in replaced:
-                module.register_forward_pre_hook(listen(f"{kind.__name__} {number}", read))
-    with changed(row):
-        for _ in network.predict_many([Path(path) for path in held[:: len(held) // N_GATED]]):
-            pass
+            module.register_forward_pre_hook(partial(record, f"{kind.__name__} {number}"))
+    for _ in recognizer.predict_many([Path(path) for path in held[:: len(held) // N_GATED]]):
+        pass
     values = {place: torch.cat(seen) for place, seen in gates.items()}
     return {
         place: f"{100 * (value < SHUT).float().mean():.0f} / {100 * (value > OPEN).float().mean():.0f}"
@@ -167,10 +191,10 @@ def summarize(out: Path, page: str) -> str:
     stand = {match[1]: match[0] for match in re.finditer(r"^\| `(.+?)` \|.*$", page, re.MULTILINE)}
     commits = re.findall(r"\b[0-9a-f]{12}\b(?:-dirty)?", page)
     lines = [
-        f"# Attention in preset `{SCALE}`",
+        f"# Attention in preset `{PRESET}`",
         "",
         "Printed by `python benchmarks/attention.py DATA --out DIR`: MSF-R3D on 18 classes of UCF101, trained with the",
-        f"settings of `msfnet reproduce --preset {SCALE}` on three quarters of the training groups and evaluated on",
+        f"settings of `msfnet reproduce --preset {PRESET}` on three quarters of the training groups and evaluated on",
         "the held-out quarter. One seed per row, top-1 in % after the last epoch. The columns of FAM and SAM (1: after",
         "stage 3, 2: after stage 4) show the percentages of gates below 0.01 and above 0.99 on held-out videos.",
         "",
@@ -182,7 +206,7 @@ def summarize(out: Path, page: str) -> str:
             lines += [stand[name]] if name in stand else []
             continue
         last = list(csv.DictReader((out / name / "metrics.csv").open()))[-1]
-        gates = shares(name, out / name)
+        gates = saturation(out / name)
         cells = [f"{100 * float(last[key]):.1f}" for key in ("train_top1", "val_top1")]
         cells += [gates.get(place, "") for place in places]
         lines.append(f"| `{name}` | {ROWS[name].about} | {' | '.join(cells)} |")

@@ -1,10 +1,16 @@
 """The attention modules of Table 3, FSAM among them, and what all attention modules have in common."""
 
+import importlib
+from pathlib import Path
+
 import pytest
 import torch
 
 from msfnet.layers.attention import CBAM, NST, SE
 from msfnet.layers.fsam import FAM, FSAM, SAM
+from msfnet.models import registry
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 @pytest.mark.parametrize("make", [lambda: FSAM(32), lambda: SE(32), lambda: CBAM(32), NST])
@@ -46,3 +52,20 @@ def test_nst_nests_time_in_space():
 def test_bottleneck_without_a_channel_is_refused(module):
     with pytest.raises(ValueError, match="reduction=64 channels, found 32"):
         module(32, reduction=64)
+
+
+def test_every_row_of_the_ablation_can_be_trained(monkeypatch):
+    """benchmarks/attention.py registers its variants of FSAM, each trained by all its weights."""
+    monkeypatch.setattr(registry, "MODELS", dict(registry.MODELS))
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    rows = importlib.import_module("attention")
+    parameters = {}
+    for name in rows.ROWS:
+        model = registry.create_model(rows.model_name(name), 3, width_mult=0.25)
+        model(torch.randn(2, 3, 4, 32, 32)).sum().backward()
+        assert all(p.grad is not None for p in model.parameters()), name
+        parameters[name] = registry.count_parameters(model)
+    fsam, none = parameters["fsam"], parameters["none"]
+    assert parameters["fam-only"] - none + parameters["sam-only"] - none == fsam - none
+    assert parameters["he"] == parameters["he-mean"] == parameters["doubled"] == fsam
+    assert parameters["sam-norm"] == fsam + 4
