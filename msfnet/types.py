@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # Arrays that packages exchange. The aliases are strings so that the command line starts without importing numpy.
 Frames: TypeAlias = "npt.NDArray[np.uint8]"  # ... H W 3, RGB
 Indices: TypeAlias = "npt.NDArray[np.int64]"  # V T or T, frame numbers
+FrameSampler: TypeAlias = "Callable[[int], Indices]"  # number of frames of a video -> V T, frame numbers
 Floats: TypeAlias = "npt.NDArray[np.floating]"
 Ints: TypeAlias = "npt.NDArray[np.int64]"
 Bools: TypeAlias = "npt.NDArray[np.bool_]"

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from msfnet.data.splits import resolve_splits
-from msfnet.data.thumbnails import THUMBNAIL_FORMAT, side_by_side, thumbnail_plan
-from msfnet.data.video.decode import Plan
+from msfnet.data.thumbnails import THUMBNAIL_FORMAT, side_by_side, thumbnail_sampler
 from msfnet.recipe import Data
-from msfnet.types import Clip, FrameFormat, Frames, Preprocessing, VideoError, VideoItem
+from msfnet.types import Clip, FrameFormat, Frames, FrameSampler, Preprocessing, VideoError, VideoItem
 
 if TYPE_CHECKING:
     from msfnet.data.loading import Batches
@@ -105,7 +104,7 @@ class Dataset(Protocol):
         """
 
     def thumbnails(self, paths: Sequence[str]) -> Mapping[str, Frames]:
-        """Pictures H W 3 of the videos with these paths, as `path_of` gives them, for those that can be read."""
+        """Thumbnails H W 3 of the videos with these paths, as `path_of` gives them, for those that can be read."""
 
 
 class VideoDataset(ABC):
@@ -122,17 +121,17 @@ class VideoDataset(ABC):
         self.items, self.source = tuple(items), source
 
     @abstractmethod
-    def read_clips(self, item: VideoItem, plan: Plan, frame_format: FrameFormat) -> Clip:
+    def read_clips(self, item: VideoItem, sampler: FrameSampler, frame_format: FrameFormat) -> Clip:
         """Read frames of one video. Called in worker processes.
 
         Args:
             item: The video.
-            plan: Returns the numbers V T of the frames that are wanted of a video of so many frames.
+            sampler: Maps the number of frames of the video to the numbers V T of the frames to read.
             frame_format: The frame rate that frames are wanted at (0: each frame of the video) and their size. Frames
                 of another size are scaled by the caller.
 
         Returns:
-            The frames uint8 V T H W 3 that `plan` chose, RGB, and how many frames the video has.
+            The frames uint8 V T H W 3 that `sampler` chose, RGB, and how many frames the video has.
 
         Raises:
             VideoError: The video cannot be read.
@@ -193,14 +192,16 @@ class VideoDataset(ABC):
 
     def thumbnails(self, paths: Sequence[str]) -> Mapping[str, Frames]:
         wanted = set(paths)
-        pictures = {}
+        thumbnails = {}
         for path, item in ((path_of(item), item) for item in self.items):
             if path in wanted:
                 try:
-                    pictures[path] = side_by_side(self.read_clips(item, thumbnail_plan, THUMBNAIL_FORMAT).frames[0])
+                    thumbnails[path] = side_by_side(
+                        self.read_clips(item, thumbnail_sampler, THUMBNAIL_FORMAT).frames[0]
+                    )
                 except VideoError:  # the page does without
                     continue
-        return pictures
+        return thumbnails
 
 
 def path_of(item: VideoItem) -> str:

@@ -1,9 +1,7 @@
-"""Which videos an epoch shows when rare classes are to be seen more often: integers in, indices out.
+"""Sampling: which frames of a video make a clip, and which videos an epoch shows if rare classes are oversampled.
 
-Knows no video and no epoch: whatever is random comes from the generator that is passed in.
-
-
-Which frames make a clip: integers in, indices out. Never sees a video."""
+Integers in, indices out; no video is opened here. Random numbers come from the generator that is passed in.
+"""
 
 from __future__ import annotations
 
@@ -14,39 +12,36 @@ import numpy as np
 
 from msfnet.types import Indices, Ints, Preprocessing
 
-
-def balanced_order(labels: Sequence[int], balance: float, rng: np.random.Generator) -> Ints:
-    """The order of an epoch of as many turns as there are videos, by the `labels` of these.
-
-    A class of n videos gets turns in proportion to n^(1 - balance): with 1 every class has the same number, to within
-    one, and on average over epochs exactly. Within a class no video has two turns more than another. Returns the number
-    of the video at each turn.
-    """
-    classes, number = np.unique(np.asarray(labels), return_inverse=True)
-    shares = np.bincount(number) ** (1 - balance)
-    ends = np.floor(len(labels) * np.cumsum(shares) / shares.sum() + rng.random())
-    ends[-1] = len(labels)
-    quotas = np.diff(ends.astype(np.int64), prepend=0)
-    turns = [np.resize(rng.permutation(np.flatnonzero(number == k)), quotas[k]) for k in range(len(classes))]
-    return rng.permutation(np.concatenate(turns))
-
-
-ClipSampler = Callable[[int, int, np.random.Generator], Indices]
+# Number of frames of the video, number of frames of the clip, generator -> T, frame numbers
+TrainClipSampler = Callable[[int, int, np.random.Generator], Indices]
 
 
 def is_short(video_frames: int, frames: int) -> bool:
+    """Whether a video has fewer frames than a clip, so that the clip is padded."""
     return video_frames < frames
 
 
-def short_clip(video_frames: int, frames: int) -> Indices:
-    """All frames of a video that is shorter than the clip, the last one padded: T."""
+def padded_clip(video_frames: int, frames: int) -> Indices:
+    """All frames of a short video, padded with its last one: T."""
     return np.minimum(np.arange(frames), video_frames - 1)
 
 
+# Clips for training
+
+
 def random_interval(video_frames: int, frames: int, rng: np.random.Generator) -> Indices:
-    """The paper's training clip (section 4.2): one random interval between all frames, then a random start: T."""
+    """Draw one interval between consecutive frames, then the start: the training clip of the paper, section 4.2.
+
+    Args:
+        video_frames: Number of frames of the video.
+        frames: T, number of frames of the clip.
+        rng: Draws the interval, from 1 to the largest that fits, and the start.
+
+    Returns:
+        Frame indices T; padded if the video is short.
+    """
     if is_short(video_frames, frames):
-        return short_clip(video_frames, frames)
+        return padded_clip(video_frames, frames)
     longest = (video_frames - 1) // max(1, frames - 1)
     interval = int(rng.integers(1, max(1, longest) + 1))
     start = int(rng.integers(0, video_frames - (frames - 1) * interval))
@@ -54,30 +49,36 @@ def random_interval(video_frames: int, frames: int, rng: np.random.Generator) ->
 
 
 def segments(video_frames: int, frames: int, rng: np.random.Generator) -> Indices:
-    """One random frame from each of `frames` equal segments of the video: T."""
+    """Draw one frame from each of `frames` equal segments of the video: T.
+
+    The segment-based sampling of Wang et al. (2016), "Temporal Segment Networks". See `random_interval` for arguments.
+    """
     if is_short(video_frames, frames):
-        return short_clip(video_frames, frames)
+        return padded_clip(video_frames, frames)
     bounds = np.arange(frames + 1) * video_frames // frames
     return bounds[:-1] + np.floor(rng.random(frames) * np.diff(bounds)).astype(np.int64)
 
 
 def dense(video_frames: int, frames: int, rng: np.random.Generator, *, interval_frames: int) -> Indices:
-    """Every `interval_frames`-th frame from a random start: T. What `dense_clips` scores, where it trains."""
+    """Take every `interval_frames`-th frame from a random start: T. `dense_clips` is its counterpart in evaluation.
+
+    A video that is too short for the interval gets the largest one that fits. See `random_interval` for arguments.
+    """
     if is_short(video_frames, frames):
-        return short_clip(video_frames, frames)
-    interval = _fitting(interval_frames, video_frames, frames)
+        return padded_clip(video_frames, frames)
+    interval = _fitting_interval(interval_frames, video_frames, frames)
     start = int(rng.integers(0, video_frames - (frames - 1) * interval))
     return start + interval * np.arange(frames)
 
 
-def _fitting(interval_frames: int, video_frames: int, frames: int) -> int:
-    """The interval, or the widest one that fits where the video is too short for it."""
+def _fitting_interval(interval_frames: int, video_frames: int, frames: int) -> int:
+    """The interval, or the largest one that fits into a shorter video."""
     return min(interval_frames, max(1, (video_frames - 1) // max(1, frames - 1)))
 
 
-def train_sampler(name: str, frame_interval: int) -> ClipSampler:
-    """Return the sampler that `clip.train_sampling` names."""
-    samplers: dict[str, ClipSampler] = {
+def train_clip_sampler(name: str, frame_interval: int) -> TrainClipSampler:
+    """Return the sampler that `clip.train_sampling` of a recipe names."""
+    samplers: dict[str, TrainClipSampler] = {
         "random_interval": random_interval,
         "segments": segments,
         "dense": partial(dense, interval_frames=frame_interval),
@@ -85,25 +86,41 @@ def train_sampler(name: str, frame_interval: int) -> ClipSampler:
     return samplers[name]
 
 
-def uniform_clips(video_frames: int, frames: int, clips: int) -> Indices:
-    """Clips that each spread over the whole video, shifted so that together they fill it evenly: V T.
+# Clips for evaluation
 
-    One clip takes the middle frame of each of `frames` segments.
+
+def uniform_clips(video_frames: int, frames: int, clips: int) -> Indices:
+    """Spread each clip over the whole video; several clips are shifted so that together they cover it evenly.
+
+    Args:
+        video_frames: Number of frames of the video.
+        frames: T, number of frames of a clip.
+        clips: V, number of clips. A single clip takes the middle frame of each of T equal segments.
+
+    Returns:
+        Frame indices V T; padded if the video is short.
     """
     if is_short(video_frames, frames):
-        return np.tile(short_clip(video_frames, frames), (clips, 1))
+        return np.tile(padded_clip(video_frames, frames), (clips, 1))
     shift = (np.arange(clips)[:, None] + 0.5) / clips
     return np.floor((np.arange(frames)[None, :] + shift) * video_frames / frames).astype(np.int64)
 
 
 def dense_clips(video_frames: int, frames: int, clips: int, interval_frames: int) -> Indices:
-    """Clips of every `interval_frames`-th frame, centered in as many equal parts of the video: V T.
+    """Take every `interval_frames`-th frame around the center of each of `clips` equal parts of the video.
 
-    Where the video is too short for the interval, the widest one that fits is taken.
+    Args:
+        video_frames: Number of frames of the video.
+        frames: T, number of frames of a clip.
+        clips: V, number of clips.
+        interval_frames: Distance between consecutive frames of a clip; the largest that fits if the video is shorter.
+
+    Returns:
+        Frame indices V T; padded if the video is short.
     """
     if is_short(video_frames, frames):
-        return np.tile(short_clip(video_frames, frames), (clips, 1))
-    interval = _fitting(interval_frames, video_frames, frames)
+        return np.tile(padded_clip(video_frames, frames), (clips, 1))
+    interval = _fitting_interval(interval_frames, video_frames, frames)
     span = (frames - 1) * interval + 1
     center = (np.arange(clips) + 0.5) * video_frames / clips
     start = np.clip(np.floor(center - span / 2 + 0.5).astype(np.int64), 0, video_frames - span)
@@ -111,9 +128,44 @@ def dense_clips(video_frames: int, frames: int, clips: int, interval_frames: int
 
 
 def eval_clips(preprocessing: Preprocessing, clips: int, video_frames: int) -> Indices:
-    """The clips to score of a video of so many frames: V T."""
+    """Choose the frames of the clips that a video is scored by.
+
+    Args:
+        preprocessing: `eval_sampling`, `frame_interval` and `read_frames` apply.
+        clips: V, number of clips.
+        video_frames: Number of frames of the video. It comes last so that `partial` makes a `FrameSampler`.
+
+    Returns:
+        Frame indices V T.
+    """
     samplers: dict[str, Callable[[int, int, int], Indices]] = {
         "uniform": uniform_clips,
         "dense": partial(dense_clips, interval_frames=preprocessing.frame_interval),
     }
     return samplers[preprocessing.eval_sampling](video_frames, preprocessing.read_frames, clips)
+
+
+# Videos of an epoch
+
+
+def balanced_order(labels: Sequence[int], balance: float, rng: np.random.Generator) -> Ints:
+    """Draw as many videos as there are, rare classes more often.
+
+    A class of n videos is drawn in proportion to n^(1 - balance), rounded such that shares are exact on average over
+    epochs. Within a class, no video is drawn two times more often than another.
+
+    Args:
+        labels: The class number of each video.
+        balance: 0 shows every video once, 1 every class equally often.
+        rng: Draws which videos of a class are shown more often, and the order.
+
+    Returns:
+        The numbers of the videos in the order of the epoch.
+    """
+    classes, number = np.unique(np.asarray(labels), return_inverse=True)
+    shares = np.bincount(number) ** (1 - balance)
+    ends = np.floor(len(labels) * np.cumsum(shares) / shares.sum() + rng.random())
+    ends[-1] = len(labels)
+    quotas = np.diff(ends.astype(np.int64), prepend=0)
+    drawn = [np.resize(rng.permutation(np.flatnonzero(number == k)), quotas[k]) for k in range(len(classes))]
+    return rng.permutation(np.concatenate(drawn))

@@ -1,4 +1,4 @@
-"""Small pictures of videos for pages: frames spread over each, side by side. A video that cannot be read has none."""
+"""Thumbnails of videos for pages: frames spread over each video, side by side. An unreadable video has none."""
 
 from __future__ import annotations
 
@@ -12,16 +12,23 @@ from msfnet.data.video.decode import read_clips
 from msfnet.types import FrameFormat, Frames, Indices, VideoError
 
 THUMBNAIL_FORMAT = FrameFormat((96, 72))
-FRAMES = 6
+NUM_FRAMES = 6
 
 
-def thumbnail_plan(video_frames: int) -> Indices:
-    """The frames that a picture shows of a video: 1 T."""
-    return uniform_clips(video_frames, FRAMES, 1)
+def thumbnail_sampler(video_frames: int) -> Indices:
+    """The frames of a thumbnail, spread evenly over a video of `video_frames` frames: 1 T."""
+    return uniform_clips(video_frames, NUM_FRAMES, 1)
 
 
 def side_by_side(frames: Frames) -> Frames:
-    """T H W 3 -> H T*W 3, scaled down by a whole factor to about the height of THUMBNAIL_FORMAT."""
+    """Arrange the frames of a video in a row, reduced by a whole factor to about the height of THUMBNAIL_FORMAT.
+
+    Args:
+        frames: T H W 3.
+
+    Returns:
+        The thumbnail H' T*W' 3.
+    """
     factor = max(1, round(frames.shape[1] / THUMBNAIL_FORMAT.resize[1]))
     t, height, width = frames.shape[0], frames.shape[1] // factor, frames.shape[2] // factor
     blocks = frames[:, : height * factor, : width * factor].reshape(t, height, factor, width, factor, 3)
@@ -29,12 +36,19 @@ def side_by_side(frames: Frames) -> Frames:
 
 
 def file_thumbnails(paths: Sequence[str]) -> dict[str, Frames]:
-    """Pictures H W 3 of the video files at these paths."""
-    pictures = {}
+    """Read thumbnails of video files.
+
+    Args:
+        paths: The files.
+
+    Returns:
+        A thumbnail H W 3 by path, for every file that can be read.
+    """
+    thumbnails = {}
     for path in dict.fromkeys(paths):
         try:
-            clip = read_clips(Path(path), thumbnail_plan, THUMBNAIL_FORMAT)
+            clip = read_clips(Path(path), thumbnail_sampler, THUMBNAIL_FORMAT)
         except VideoError:
             continue
-        pictures[path] = side_by_side(clip.frames[0])
-    return pictures
+        thumbnails[path] = side_by_side(clip.frames[0])
+    return thumbnails

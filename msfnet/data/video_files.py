@@ -12,11 +12,9 @@ from typing import Self
 from msfnet.data.cache.frame_cache import FrameCache, choose_codec, default_folder, describe, estimate_raw_bytes
 from msfnet.data.dataset import ClipLoader, VideoDataset
 from msfnet.data.thumbnails import file_thumbnails
-from msfnet.data.video import decode_torchcodec
-from msfnet.data.video.decode import Plan
-from msfnet.data.video.decoders import DirectReader, Reader
+from msfnet.data.video.decoders import DirectReader, Reader, require_torchcodec
 from msfnet.recipe import Data
-from msfnet.types import Clip, FrameFormat, Frames, Preprocessing, UserError, VideoItem
+from msfnet.types import Clip, FrameFormat, Frames, FrameSampler, Preprocessing, UserError, VideoItem
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +46,8 @@ class VideoFiles(VideoDataset):
     def with_items(self, items: Iterable[VideoItem]) -> Self:
         return replace(self, items=tuple(items))
 
-    def read_clips(self, item: VideoItem, plan: Plan, frame_format: FrameFormat) -> Clip:
-        return DirectReader(frame_format).read_clips(item.path, plan)
+    def read_clips(self, item: VideoItem, sampler: FrameSampler, frame_format: FrameFormat) -> Clip:
+        return DirectReader(frame_format).read_clips(item.path, sampler)
 
     def open(self, data: Data, preprocessing: Preprocessing) -> ClipLoader:
         from msfnet.data.video_loader import VideoLoader  # here: torch takes seconds to import
@@ -69,8 +67,8 @@ class VideoFiles(VideoDataset):
         return file_thumbnails(paths)
 
 
-def _read(reader: Reader, item: VideoItem, plan: Plan) -> Clip:
-    return reader.read_clips(item.path, plan)
+def _read(reader: Reader, item: VideoItem, sampler: FrameSampler) -> Clip:
+    return reader.read_clips(item.path, sampler)
 
 
 def open_reader(data: Data, preprocessing: Preprocessing, items: Sequence[VideoItem]) -> Reader:
@@ -80,7 +78,7 @@ def open_reader(data: Data, preprocessing: Preprocessing, items: Sequence[VideoI
         UserError: `data.cache` is no folder, or the decoder cannot start.
     """
     if data.decoder != "pyav":
-        decode_torchcodec.require(cuda=data.decoder == "torchcodec-cuda", workers=data.num_workers)
+        require_torchcodec(cuda=data.decoder == "torchcodec-cuda", num_workers=data.num_workers)
     if data.cache == "off":
         return DirectReader(preprocessing.frame_format, data.decoder)
     folder = default_folder() if data.cache == "auto" else Path(data.cache)

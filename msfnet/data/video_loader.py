@@ -19,11 +19,10 @@ from torch.utils.data import Dataset as TorchDataset
 
 from msfnet import distributed
 from msfnet.data.loading import Batches, Sample, collate
-from msfnet.data.sampling import balanced_order, eval_clips, is_short, train_sampler
-from msfnet.data.video.decode import Plan
-from msfnet.types import Clip, Frames, Indices, Ints, Preprocessing, UserError, VideoError, VideoItem
+from msfnet.data.sampling import balanced_order, eval_clips, is_short, train_clip_sampler
+from msfnet.types import Clip, Frames, FrameSampler, Indices, Ints, Preprocessing, UserError, VideoError, VideoItem
 
-ReadClips = Callable[[VideoItem, Plan], Clip]
+ReadClips = Callable[[VideoItem, FrameSampler], Clip]
 
 
 class VideoLoader:
@@ -32,7 +31,7 @@ class VideoLoader:
     Args:
         train_items: The videos to train on.
         classes: The labels in the order of their class numbers.
-        read: Reads the frames that a plan chooses of a video: V T H W 3.
+        read: Reads the frames that a sampler chooses of a video: V T H W 3.
         preprocessing: What the network is fed.
         num_workers: Processes that read videos; with 0 this process reads them.
         class_balance: How far rare classes are shown more often: 0 not at all, 1 as often as the others.
@@ -153,10 +152,10 @@ class _Clips(TorchDataset["Sample | UserError"]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def sample(self, index: int, plan: Plan) -> Sample | UserError:
+    def sample(self, index: int, sampler: FrameSampler) -> Sample | UserError:
         label, started = self.labels[index], time.perf_counter()
         try:
-            clip = self.read(self.items[index], plan)
+            clip = self.read(self.items[index], sampler)
             frames = to_tensor(clip.frames, self.preprocessing.resize)
         except VideoError as error:
             return Sample(index, label, None, str(error), read_seconds=time.perf_counter() - started)
@@ -179,15 +178,15 @@ class TrainClips(_Clips):
         sampling: str,
     ) -> None:
         super().__init__(items, classes, read, preprocessing)
-        self.sampler = train_sampler(sampling, preprocessing.frame_interval)
+        self.draw_frames = train_clip_sampler(sampling, preprocessing.frame_interval)
 
     def __getitem__(self, index: tuple[int, int]) -> Sample | UserError:
         number, seed = index
 
-        def plan(video_frames: int) -> Indices:
-            return self.sampler(video_frames, self.preprocessing.read_frames, np.random.default_rng(seed))[None]
+        def sampler(video_frames: int) -> Indices:
+            return self.draw_frames(video_frames, self.preprocessing.read_frames, np.random.default_rng(seed))[None]
 
-        return self.sample(number, plan)
+        return self.sample(number, sampler)
 
 
 class EvalClips(_Clips):
