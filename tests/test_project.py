@@ -1,5 +1,6 @@
-"""What holds the project together: the public surface, the lock, the README and the pages it ships."""
+"""The project as a whole: the public names, the pinned dependencies, the documentation and the form of the sources."""
 
+import ast
 import re
 import runpy
 import shlex
@@ -20,23 +21,58 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def test_public_names_are_these_and_all_load():
-    assert set(msfnet.__all__) == {
-        "Prediction",
-        "Preprocessing",
-        "Recipe",
-        "Recognizer",
-        "EvalResult",
-        "UserError",
-        "Views",
-        "__version__",
-        "create_model",
-        "list_models",
-        "load_recipe",
-    }
+PUBLIC_NAMES = {
+    "Checkpoint",
+    "Clip",
+    "Dataset",
+    "EvalResult",
+    "Prediction",
+    "Preprocessing",
+    "Recipe",
+    "Recognizer",
+    "Run",
+    "UserError",
+    "VideoDataset",
+    "VideoError",
+    "VideoItem",
+    "Views",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "export",
+    "list_models",
+    "load_recipe",
+    "predict",
+    "read_clips",
+    "read_dataset",
+    "register_model",
+    "resume",
+    "train",
+}
+
+
+def test_public_names():
+    assert set(msfnet.__all__) == PUBLIC_NAMES
+    assert set(dir(msfnet)) == PUBLIC_NAMES
     assert all(getattr(msfnet, name) is not None for name in msfnet.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = msfnet.nothing
+
+
+def test_public_names_are_typed():
+    """Type checkers read the imports under TYPE_CHECKING, and everybody else the table of modules."""
+    tree = ast.parse((ROOT / "msfnet" / "__init__.py").read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imported = {alias.name: node.module for node in block.body for alias in node.names}
+    assert imported == msfnet._MODULES
+    assert (ROOT / "msfnet" / "py.typed").is_file()
+
+
+def test_import_is_lazy_and_silent():
+    script = "import logging, sys, msfnet\nprint([m for m in ('torch', 'numpy', 'av', 'pydantic') if m in sys.modules])"
+    script += "\nlogging.getLogger('msfnet.x').warning('unseen')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
 def test_constraints_pin_every_dependency():
@@ -92,11 +128,38 @@ def test_links_between_documents_lead_somewhere():
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
-def test_no_file_is_half_documented():
+def test_modules_have_docstrings():
     """Each module says in its first lines what it is for."""
-    for path in (ROOT / "msfnet").rglob("*.py"):
+    for path in [*(ROOT / "msfnet").rglob("*.py"), *(ROOT / "tests").glob("test_*.py")]:
         if path.name != "__main__.py":
-            assert path.read_text(encoding="utf-8").startswith('"""'), path
+            assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def test_names_of_tests_are_short():
+    """A name has a few plain words; what needs a sentence is in the docstring."""
+    names = [
+        f"{path.name}: {node.name}"
+        for path in sorted((ROOT / "tests").glob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and len(node.name) > 60
+    ]
+    assert not names, "\n".join(names)
+
+
+def test_every_page_is_in_the_navigation():
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = re.findall(r"^  - .+: (\S+\.md)$", settings, re.M)
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert sorted(listed) == sorted(pages)
+
+
+def test_api_reference_has_every_public_name():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^::: msfnet\.(\w+)$", page, re.M)) == PUBLIC_NAMES - {"__version__"}
+
+
+def test_citation_names_the_version():
+    assert f"\nversion: {msfnet.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 def test_readme_python_runs(tiny_run, video_folder, capsys):

@@ -1,48 +1,87 @@
-"""The command line: one function a command, no logic. Heavy libraries are imported by the command that needs them.
+"""The command line: one function for each command, without logic. A command imports the libraries that it needs.
 
-Results go to standard output, progress and warnings to standard error. Exit codes: 0 all done, 1 done but some inputs
-failed and are named, 2 the request itself is wrong and one line says how to mend it.
+Results go to standard output, progress and warnings to standard error. Exit codes: 0 all done; 1 done, but some inputs
+failed and are named; 2 the request is wrong; 70 an error of msfnet; 128 + number for a signal (130, 143).
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from typing import Annotated
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, Group, Parameter
 
-from msfnet.cli import networks, training, videos  # whose commands join the app
+from msfnet.cli import datasets, networks, training  # whose commands register themselves with the app
 from msfnet.cli.app import app, log, log_to_stderr
+from msfnet.training.signals import handle_signals
 from msfnet.types import UserError
 
-__all__ = ["app", "main", "networks", "training", "videos"]
+__all__ = ["app", "datasets", "main", "networks", "training"]
+
+REQUEST_ERROR, INTERNAL_ERROR = 2, 70
+BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ends; Python ignores that signal
+EVERYWHERE = Group("Options of every command", sort_key=1)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit with its code. `--debug` anywhere shows tracebacks."""
-    # Threads that spin long while they wait starve whatever shares the machine, our own readers included; ones that
-    # never spin lose what a second thread gains. Read when torch is imported.
+    """Run a command and exit with its code.
+
+    Args:
+        arguments: The words after `msfnet`; by default those of this process.
+    """
+    # Threads that wait actively for long take time from whatever shares the machine, our own readers included; ones
+    # that never do so lose what a second thread gains. Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    log_to_stderr()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
+    log_to_stderr()
     try:
-        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-        sys.exit(code if isinstance(code, int) else 0)
-    except (UserError, CycloptsError) as error:
-        if debug:
-            raise
-        log.error("msfnet: " + " ".join(str(error).split()))
-        sys.exit(2)
-    except KeyboardInterrupt:
-        log.info("stopped")
-        sys.exit(130)
+        with handle_signals():
+            code = app.meta(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            sys.stdout.flush()
+    except KeyboardInterrupt as stop:
+        by = f"interrupted by {stop}" if str(stop) else "interrupted"
+        log.warning("; ".join([by, *getattr(stop, "__notes__", ())]))
+        code = 128 + getattr(stop, "signal_number", signal.SIGINT)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has left; nothing more to say to it
-        sys.exit(1)
+        sys.stderr.close()  # whoever read our output is gone, and Python would complain at exit
+        code = BROKEN_PIPE
     except Exception as error:
-        if debug:
+        if "--debug" in arguments:
             raise
-        log.error(f"msfnet: {type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)")
-        sys.exit(2)
+        code = _report(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _report(error: Exception) -> int:
+    """Print an error as one line and return the exit code."""
+    message = " ".join(str(error).split())
+    if isinstance(error, UserError | CycloptsError):
+        log.error("msfnet: %s", message)
+        return REQUEST_ERROR
+    if isinstance(error, OSError) and error.filename and error.strerror:  # such as a folder without write permission
+        log.error("msfnet: cannot access %s: %s", error.filename, error.strerror)
+        return REQUEST_ERROR
+    log.error(
+        "msfnet: internal error: %s: %s; please report it with the traceback that --debug prints and the versions of "
+        "msfnet, torch and Python",
+        type(error).__name__,
+        message,
+    )
+    return INTERNAL_ERROR
+
+
+@app.meta.default
+def _run(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    quiet: Annotated[
+        bool, Parameter(group=EVERYWHERE, help="No progress and no notes, only warnings and errors.")
+    ] = False,
+    verbose: Annotated[
+        bool, Parameter(group=EVERYWHERE, help="More details, with the time and module of each.")
+    ] = False,
+    debug: Annotated[bool, Parameter(group=EVERYWHERE, help="As --verbose, and tracebacks of errors.")] = False,
+) -> object:
+    log_to_stderr(quiet=quiet, verbose=verbose or debug)
+    return app(tokens, exit_on_error=False, print_error=False, result_action="return_value")

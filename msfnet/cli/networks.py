@@ -1,122 +1,151 @@
-"""Commands that run networks: list, score, recognize, time, export."""
+"""Commands that run networks: list them, evaluate, predict, export, measure."""
 
 from __future__ import annotations
 
 import csv
-import json
+import glob
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from msfnet.atomic_io import write_text
 from msfnet.cli.app import (
     Annotations,
-    DataOrShards,
+    DataPath,
+    DeviceName,
     Json,
-    NetworkPath,
     Split,
     ViewsText,
     WeightsPath,
     app,
+    finish,
     log,
+    to_json,
 )
-from msfnet.types import Prediction, UserError, Views
+from msfnet.types import Prediction, UserError
+
+Trust = Annotated[bool, Parameter(help="Accept a .pt2 file as WEIGHTS: it can run code when it is loaded.")]
 
 
 @app.command
-def models(*, num_classes: int = 101, as_json: Json = False) -> int:
-    """List every network with its parameters, multiply-adds and input (C, T, H, W)."""
+def models(
+    pattern: Annotated[str, Parameter(help="Names to list, such as 'msf*'.")] = "*",
+    /,
+    *,
+    num_classes: Annotated[int, Parameter(help="Number of classes.")] = 101,
+    as_json: Json = False,
+) -> int:
+    """List the networks with their parameters, multiply-adds (MACs) and input (C T H W)."""
     from msfnet.models.registry import list_models, summarize
 
-    rows = [summarize(name, num_classes) for name in list_models()]
+    rows = [summarize(name, num_classes) for name in list_models(pattern)]
+    if not rows:
+        raise UserError(f"expected a pattern of names such as 'msf*', found none that matches {pattern!r}")
     if as_json:
-        print(json.dumps([{"name": r.name, "params": r.params, "macs": r.macs, "input": r.input} for r in rows]))
-        return 0
-    print(f"{'name':<18}{'M parameters':>14}{'GMACs':>9}  input")
-    for r in rows:
-        print(f"{r.name:<18}{r.params / 1e6:>14.3f}{r.macs / 1e9:>9.2f}  {'x'.join(map(str, r.input))}")
-    return 0
+        return finish(to_json([{"name": r.name, "params": r.params, "macs": r.macs, "input": r.input} for r in rows]))
+    lines = [f"{'name':<18}{'M parameters':>14}{'GMACs':>9}  input"]
+    lines += [f"{r.name:<18}{r.params / 1e6:>14.3f}{r.macs / 1e9:>9.2f}  {'x'.join(map(str, r.input))}" for r in rows]
+    return finish("\n".join(lines))
 
 
 @app.command
 def evaluate(
-    weights: NetworkPath,
-    data: DataOrShards,
+    weights: WeightsPath,
+    data: DataPath,
+    /,
     *,
     annotations: Annotations = None,
     split: Split = 1,
     views: ViewsText = None,
     out: Annotated[Path | None, Parameter(help="Folder for report.html, scores.json and scores.md.")] = None,
+    trust: Trust = False,
+    device: DeviceName = None,
     as_json: Json = False,
 ) -> int:
-    """Score a network on labeled videos: clip and video accuracy, per class, confusion matrix."""
-    from msfnet import distributed
-    from msfnet.data.thumbnails import strips_of
-    from msfnet.inference.evaluation import evaluate_data
-    from msfnet.report import scores_markdown, write_scores_report
+    """Evaluate a network on labeled videos: clip and video accuracy, results per class, confusion matrix."""
+    _require_trust(weights, trust)
+    from msfnet import api, distributed
+    from msfnet.report import evaluation_markdown
 
-    wanted = Views.parse(views) if views else None
-    scores = evaluate_data(weights, data, annotations=annotations, split=split, views=wanted)
-    if distributed.rank():  # the first of several says it for all
+    result = api.evaluate(weights, data, views=views, annotations=annotations, split=split, out=out, device=device)
+    if distributed.rank():  # of several processes, the first one prints the result
         return 0
-    text = json.dumps(scores.to_dict(), indent=2, ensure_ascii=False)
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-        write_scores_report(out / "report.html", f"{weights} on {data}", scores, strips_of(data))
-        write_text(out / "scores.json", text)
-        write_text(out / "scores.md", scores_markdown(scores))
-    for path, reason in scores.unreadable.items():
-        log.info(f"failed: {path}: {reason}")
-    print(text if as_json else scores_markdown(scores))
-    return 1 if scores.unreadable else 0
+    text = to_json(result.to_dict()) if as_json else evaluation_markdown(result)
+    return finish(text, unreadable=result.unreadable)
 
 
 @app.command
 def predict(
-    sources: Annotated[
+    words: Annotated[
         tuple[str, ...],
-        Parameter(help="WEIGHTS as of evaluate, then video files, folders and globs. No WEIGHTS: msfnet_ucf101_18."),
+        Parameter(
+            name="[WEIGHTS] SOURCE",
+            help="WEIGHTS as of evaluate, then videos, folders and globs. Without WEIGHTS, "
+            "the first word must be a video or a folder of videos, and the bundled weights are used.",
+        ),
     ] = (),
     /,
     *,
-    top_k: Annotated[int, Parameter(help="How many labels to give.")] = 5,
+    top_k: Annotated[int, Parameter(help="Number of classes to print for each video.")] = 5,
     views: ViewsText = None,
-    as_json: Json = False,
-    as_csv: Annotated[bool, Parameter(name="--csv", negative=(), help="Print CSV, a row for each label.")] = False,
+    trust: Trust = False,
+    device: DeviceName = None,
+    as_json: Annotated[bool, Parameter(name="--json", help="Print JSON, one line for each video.")] = False,
+    as_csv: Annotated[bool, Parameter(name="--csv", help="Print CSV, one row for each class.")] = False,
 ) -> int:
-    """Recognize what is done in videos. A file that cannot be read gets a reason, and the others go on."""
+    """Recognize the actions in videos. A video that cannot be read gets the reason, and the others are processed."""
     from msfnet.inference.sources import find_sources
-    from msfnet.run_folder import SHIPPED, split_words, weights_file
+    from msfnet.run_folder import BUNDLED, resolve_weights
 
     if as_json and as_csv:
         raise UserError("expected one of --json and --csv, found both")
     if top_k < 1:
         raise UserError(f"expected --top-k of 1 or more, found {top_k}")
-    weights, videos = split_words(sources)
-    paths, wanted, file = find_sources(videos), Views.parse(views) if views else None, weights_file(weights)
-    if str(weights) == SHIPPED:
-        log.info(f"with {SHIPPED}, which knows 18 actions of UCF101; name WEIGHTS before the videos for others")
+    weights, sources = split_words(words)
+    _require_trust(weights, trust)
+    resolve_weights(Path(weights))
+    paths = find_sources(sources)
+    if weights == BUNDLED:
+        log.info("using %s, which knows 18 actions of UCF101; name other WEIGHTS before the videos", BUNDLED)
 
-    from msfnet.inference.recognizer import Recognizer  # here: torch takes seconds, and mistakes are told before
+    from msfnet.inference.recognizer import Recognizer  # here: torch takes seconds, and mistakes are reported before
 
-    recognizer = Recognizer.load(file)
-    failed = 0
+    recognizer = Recognizer.load(weights, device)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if as_csv:
-        writer.writerow(("path", "rank", "label", "score", "error"))
-    for prediction in recognizer.predict_many(paths, top_k, wanted):
-        failed += prediction.error is not None
-        if as_json:
-            print(prediction.to_json(), flush=True)
-        elif as_csv:
+        writer.writerow(("path", "rank", "label", "score", "error", "warning"))
+    n_unreadable = 0
+    for prediction in recognizer.predict_many(paths, top_k=top_k, views=views):
+        n_unreadable += prediction.error is not None
+        if as_csv:
             writer.writerows(_csv_rows(prediction))
         else:
-            print(_line(prediction), flush=True)
-    if failed:
-        log.info(f"{failed} of {len(paths)} files could not be read")
-    return 1 if failed else 0
+            print(prediction.to_json() if as_json else _line(prediction), flush=True)
+    if n_unreadable:
+        log.warning("%d of %d videos could not be read", n_unreadable, len(paths))
+    return 1 if n_unreadable else 0
+
+
+@app.command
+def export(
+    weights: WeightsPath,
+    /,
+    *,
+    to: Annotated[str, Parameter(help="onnx, openvino or torch.")],
+    precision: Annotated[str, Parameter(help="fp32, bf16 or int8.")] = "fp32",
+    out: Annotated[Path, Parameter(help="File to write: .onnx, .xml (with a .bin beside it) or .pt2.")],
+    data: Annotated[
+        str | None, Parameter(help="Dataset (DATA as of train) for calibration and for the comparison of predictions.")
+    ] = None,
+    annotations: Annotations = None,
+    split: Split = 1,
+) -> int:
+    """Write a network for another runtime, with its classes and preprocessing, and compare it with the original."""
+    from msfnet.exporting.export import export
+
+    return finish(f"{out}: {export(weights, to, out, precision, data, annotations, split)}")
 
 
 @app.command
@@ -128,70 +157,75 @@ def bench(
     *,
     runtime: Annotated[
         str | None,
-        Parameter(help="eager, fused, compile, onnx or openvino, several with commas; default: those installed."),
+        Parameter(help="eager, fused, compile, onnx or openvino, comma-separated; default: those installed."),
     ] = None,
-    precision: Annotated[str, Parameter(help="fp32, bf16 or int8, several with commas.")] = "fp32",
-    batch: Annotated[int, Parameter(help="Clips at once. PyTorch runs a lone one on a CPU at half speed.")] = 2,
-    train: Annotated[bool, Parameter(negative=(), help="Time training steps instead of forward passes.")] = False,
-    frames: Annotated[int | None, Parameter(help="Of a clip; weights have their own.")] = None,
-    size: Annotated[int | None, Parameter(help="Side in px; weights have their own.")] = None,
-    width: Annotated[float | None, Parameter(help="Multiplier on all channels; weights have their own.")] = None,
-    threads: Annotated[int | None, Parameter(help="Default: as PyTorch chooses.")] = None,
-    repeats: Annotated[int, Parameter(help="In each, every case is timed once.")] = 7,
-    device: Annotated[Literal["cpu", "cuda"] | None, Parameter(help="Default: a GPU where there is one.")] = None,
+    precision: Annotated[str, Parameter(help="fp32, bf16 or int8, comma-separated.")] = "fp32",
+    batch_size: Annotated[int, Parameter(help="Clips of one batch. On CPUs, PyTorch is slower with a single one.")] = 2,
+    train: Annotated[bool, Parameter(help="Measure training steps instead of forward passes.")] = False,
+    num_frames: Annotated[int | None, Parameter(help="Frames of a clip, for networks given by name.")] = None,
+    img_size: Annotated[int | None, Parameter(help="Side of the crop in pixels, for networks given by name.")] = None,
+    width_mult: Annotated[
+        float | None, Parameter(help="Multiplier on all channels, for networks given by name.")
+    ] = None,
+    threads: Annotated[int | None, Parameter(help="CPU threads; default: PyTorch's choice.")] = None,
+    repeats: Annotated[int, Parameter(help="Rounds; each measures every case once.")] = 7,
+    device: DeviceName = None,
     out: Annotated[Path | None, Parameter(help="Folder for table.md, bench.json and a plot.")] = None,
     as_json: Json = False,
 ) -> int:
-    """Time networks in every runtime on this machine, side by side: speed, memory, share of the machine's peak."""
+    """Measure networks in every runtime on this machine: latency, throughput, memory, share of the machine's peak."""
     from msfnet.bench.cases import Conditions, plan_cases
     from msfnet.bench.page import to_text, write_bench
     from msfnet.bench.run import run_bench
 
     if repeats < 1:
         raise UserError(f"expected --repeats of 1 or more, found {repeats}")
-    own = {
-        key: value
-        for key, value in (("num_frames", frames), ("img_size", size), ("width_mult", width))
-        if value is not None
-    }
-    conditions = Conditions.here(batch, train, threads, device)
-    cases = plan_cases(models, own, runtime, precision, conditions)
-    result = run_bench(cases, conditions, repeats)
-    if out:
-        for file in write_bench(out, result):
-            log.info(f"wrote {file}")
-    for case, reason in result.failed.items():
-        log.info(f"failed: {case}: {reason}")
-    print(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) if as_json else to_text(result))
-    return 1 if result.failed else 0
+    given = {"num_frames": num_frames, "img_size": img_size, "width_mult": width_mult}
+    kwargs = {key: value for key, value in given.items() if value is not None}
+    conditions = Conditions.here(batch_size, train, threads, device)
+    result = run_bench(plan_cases(models, kwargs, runtime, precision, conditions), conditions, repeats)
+    for file in write_bench(out, result) if out else ():
+        log.info("wrote %s", file)
+    return finish(to_json(result.to_dict()) if as_json else to_text(result), failed=result.failed)
 
 
-@app.command
-def export(
-    weights: WeightsPath,
-    *,
-    to: Annotated[str, Parameter(help="onnx, openvino or torch.")],
-    precision: Annotated[str, Parameter(help="fp32, bf16 or int8.")] = "fp32",
-    out: Annotated[Path, Parameter(help="File to write: .onnx, .xml (with a .bin beside it) or .pt2.")],
-    data: Annotated[Path | None, Parameter(help="Videos to compare on and calibrate int8 on: training ones.")] = None,
-    annotations: Annotations = None,
-    split: Split = 1,
-) -> int:
-    """Write a network for another runtime, with its classes and preprocessing; kept only if it says the same."""
-    from msfnet.exporting.export import export
+def split_words(words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Split the words of `predict` into weights and sources.
 
-    print(f"{out}: {export(weights, to, precision, out, data=data, annotations=annotations, split=split)}")
-    return 0
+    The first word names the weights, unless it is plainly a video (by its ending, or as a glob) or a folder of videos.
+
+    Raises:
+        UserError: There is no source.
+    """
+    from msfnet.data.video.frame_folders import is_video
+    from msfnet.run_folder import BUNDLED, RECIPE, WEIGHTS
+
+    first = Path(words[0]) if words else Path()
+    if first.is_dir():
+        named = (first / WEIGHTS).is_file() or (first / RECIPE).is_file()
+    else:
+        named = not is_video(first) and not glob.has_magic(str(first))
+    sources = words[named:]
+    if not sources:
+        found = f"WEIGHTS {words[0]} alone" if words else "nothing"
+        raise UserError(f"expected [WEIGHTS] VIDEO ..., found {found}; add videos, folders or globs")
+    return words[0] if named else BUNDLED, sources
+
+
+def _require_trust(weights: str, trust: bool) -> None:
+    if Path(weights).suffix.lower() == ".pt2" and not trust:
+        raise UserError(f"{weights} can run code when it is loaded; if you trust where it comes from, add --trust")
 
 
 def _csv_rows(prediction: Prediction) -> list[tuple[Any, ...]]:
     if prediction.error:
-        return [(prediction.path, "", "", "", prediction.error)]
-    return [(prediction.path, i, *pair, "") for i, pair in enumerate(prediction.predictions, 1)]
+        return [(prediction.path, "", "", "", prediction.error, "")]
+    warning = prediction.warning or ""
+    return [(prediction.path, rank, *pair, "", warning) for rank, pair in enumerate(prediction.predictions, 1)]
 
 
 def _line(prediction: Prediction) -> str:
     if prediction.error:
-        return f"{prediction.path}: failed: {prediction.error}"
+        return f"{prediction.path}: unreadable: {prediction.error}"
     labels = ", ".join(f"{label} {score:.1%}" for label, score in prediction.predictions)
-    return f"{prediction.path}: {labels}" + (f" (note: {prediction.warning})" if prediction.warning else "")
+    return f"{prediction.path}: {labels}" + (f" (warning: {prediction.warning})" if prediction.warning else "")
