@@ -1,1 +1,1 @@
-"""Networks as files of other runtimes: ONNX, OpenVINO and torch.export, written with a parity check, and read back."""
+"""Networks as files of other runtimes (ONNX, OpenVINO, torch.export): written with a parity check, and loaded again."""

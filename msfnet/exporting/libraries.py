@@ -1,4 +1,4 @@
-"""The libraries behind the runtimes, imported where they are needed and not before. None of them may call home."""
+"""The optional libraries behind the runtimes: imported when they are needed, kept quiet and kept from the network."""
 
 from __future__ import annotations
 
@@ -14,23 +14,45 @@ from msfnet.types import UserError
 
 
 def library(name: str) -> Any:
-    """A module of the extra `export`, without OpenVINO's telemetry. Raises UserError where it is not installed."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # an import of it fails, and is caught
+    """Import a module of the extra `export`, without OpenVINO's telemetry.
+
+    Args:
+        name: dotted name of the module.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # its import fails, and is caught
     try:
         return import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        raise UserError(f"this needs {package}, which is not there ({error}): pip install 'msfnet[export]'") from error
+        raise UserError(f"{package} is not installed ({error}); run pip install 'msfnet[export]'") from error
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Bars of progress go where progress goes. What the libraries say of themselves is no news to the user."""
+def converting(name: str, library_name: str) -> Iterator[None]:
+    """Keep a converter's remarks from the user; its errors become one line, for they come of how a network is written.
+
+    Args:
+        name: of the network that is converted.
+        library_name: of the converter.
+
+    Raises:
+        UserError: The converter failed.
+    """
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # progress bars go where progress goes
             warnings.simplefilter("ignore")
             yield
+    except UserError:
+        raise
+    except Exception as error:  # converters share no exception class
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{library_name} cannot convert the network {name}: {type(error).__name__}: {reason}"
+        ) from error
     finally:
         logging.disable(disabled)

@@ -1,14 +1,12 @@
-"""A network from any file that msfnet writes: weights, a run folder, or what `msfnet export` made of them."""
+"""Exported files as networks again, by the ending of their names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from msfnet.exporting import onnx_file, openvino_file, torch_file
-from msfnet.inference.fused import fuse
-from msfnet.models.checkpoint import Checkpoint, load_weights
+from msfnet.models.checkpoint import Checkpoint
 from msfnet.types import UserError
 
 LOADERS: dict[str, Callable[[Path], Checkpoint]] = {
@@ -16,17 +14,26 @@ LOADERS: dict[str, Callable[[Path], Checkpoint]] = {
     ".xml": openvino_file.load,
     ".pt2": torch_file.load,
 }
+CPU_ONLY = (".onnx", ".xml")  # the runtimes of these compute on the CPU alone
 
 
-def load_network(path: Path) -> Checkpoint:
-    """By the file's ending; all but these are weights or a run folder. The network is ready to run, not to learn.
+def is_exported(path: Path) -> bool:
+    """Whether the path names an exported file, present or not."""
+    return path.suffix.lower() in LOADERS and not path.is_dir()
 
-    Raises UserError for a path that is not there or not ours, and where the library that runs it is missing.
+
+def load_exported(path: Path) -> Checkpoint:
+    """Load a file that `msfnet export` wrote, with the library that runs it.
+
+    Args:
+        path: an .onnx, .xml or .pt2 file. PyTorch's reader of .pt2 can run code in the file; the others cannot.
+
+    Returns:
+        A checkpoint whose network can only be run, not trained.
+
+    Raises:
+        UserError: The file does not exist, msfnet did not write it, or the library is not installed.
     """
-    loader = LOADERS.get(path.suffix.lower())
-    if loader is None or path.is_dir():
-        weights = load_weights(path)
-        return replace(weights, model=fuse(weights.model))
     if not path.is_file():
         raise UserError(f"expected a file that msfnet export wrote, found none at {path}")
-    return loader(path)
+    return LOADERS[path.suffix.lower()](path)

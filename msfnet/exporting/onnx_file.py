@@ -1,6 +1,6 @@
 """ONNX files: written by torch's exporter, run by ONNX Runtime on the CPU.
 
-Input `clips`, float N C T H W of any N; output `logits`, N K. The header lies in the model's metadata.
+Input `clips`, float N C T H W of any N; output `logits`, N K. The checkpoint's header is in the model's metadata.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from msfnet.exporting.calibration import quantized
 from msfnet.exporting.graph import exportable
-from msfnet.exporting.libraries import library, quietly
+from msfnet.exporting.libraries import converting, library
 from msfnet.models.checkpoint import KEY, Checkpoint, header_of, parse_header, with_model
 from msfnet.types import UserError
 
@@ -21,22 +21,31 @@ INPUT, OUTPUT = "clips", "logits"
 
 
 def write(path: Path, weights: Checkpoint, precision: str, calibration: Tensor | None) -> None:
-    """Write the file. int8 needs clips to calibrate on: N C T H W."""
-    onnx, _, _ = (library(name) for name in ("onnx", "onnxscript", "onnxruntime"))  # missing ones are told at once
-    model = _convert(weights, interleaved=precision != "int8")
+    """Write a network to a file.
+
+    Args:
+        path: the file.
+        weights: the network with its header.
+        precision: fp32 or int8.
+        calibration: clips N C T H W that int8 is calibrated on, else None.
+
+    Raises:
+        UserError: A library is not installed, or the network cannot be converted.
+    """
+    onnx, _, _ = (library(name) for name in ("onnx", "onnxscript", "onnxruntime"))  # before anything is computed
+    model = _convert(weights, polyphase=precision != "int8")
     if calibration is not None:
         first = next(node.name for node in model.graph.node if node.op_type == "Conv")
-        model = quantized(model, calibration, INPUT, first)
+        model = quantized(model, weights.name, calibration, INPUT, first)
     _strip(model)
     onnx.helper.set_model_props(model, {KEY: header_of(weights)})
     onnx.save(model, path)
 
 
-def _convert(weights: Checkpoint, *, interleaved: bool) -> Any:
-    """The network as an ONNX model."""
+def _convert(weights: Checkpoint, *, polyphase: bool) -> Any:
     shape = weights.preprocessing.input_shape
-    network = exportable(weights.model, shape, interleaved=interleaved)
-    with quietly():
+    network = exportable(weights.model, shape, polyphase=polyphase)
+    with converting(weights.name, "torch.onnx"):
         program = torch.onnx.export(
             network,
             (torch.zeros(2, *shape),),
@@ -46,20 +55,23 @@ def _convert(weights: Checkpoint, *, interleaved: bool) -> Any:
             output_names=[OUTPUT],
             verbose=False,
         )
-    if program is None:
-        raise RuntimeError("torch.onnx.export gave no program")
+    assert program is not None
     return program.model_proto
 
 
 def _strip(model: Any) -> None:
-    """Take out where in our code each operation came from: paths of this machine are nobody's business."""
+    """Remove where in the source code each operation came from, which has paths of this machine."""
     for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info, model.graph):
         del part.metadata_props[:]
         part.doc_string = ""
 
 
 def load(path: Path) -> Checkpoint:
-    """Raises UserError for a file that is no ONNX model, or none of ours."""
+    """Load a file for ONNX Runtime, with as many threads as torch uses.
+
+    Raises:
+        UserError: The file is no ONNX model, msfnet did not write it, or ONNX Runtime is not installed.
+    """
     runtime = library("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

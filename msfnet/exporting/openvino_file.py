@@ -1,12 +1,12 @@
 """OpenVINO files: an .xml with its .bin beside it, quantized by NNCF, run on the CPU.
 
-Input `clips`, float N C T H W of any N; output `logits`, N K. The header lies in the model's rt_info. The precision
-that a file is made for is no part of OpenVINO's format: `load` reads it from the header and asks for it.
+Input `clips`, float N C T H W of any N; output `logits`, N K. The checkpoint's header is in the model's rt_info. The
+format does not hold the precision that a file is made for: `load` reads it from the header and requests it.
 """
 
 from __future__ import annotations
 
-import warnings
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +15,50 @@ from torch import Tensor, nn
 
 from msfnet.exporting.calibration import quantized
 from msfnet.exporting.graph import exportable
-from msfnet.exporting.libraries import library, quietly
+from msfnet.exporting.libraries import converting, library
 from msfnet.models.checkpoint import KEY, Checkpoint, header_of, parse_header, with_model
 from msfnet.types import UserError
 
-INPUT, OUTPUT = "clips", "logits"
-KEPT = 4  # compiled programs, one for each number of clips
+log = logging.getLogger(__name__)
 
-HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}  # how what is not in 8 bits is computed
+INPUT, OUTPUT = "clips", "logits"
+MAX_PROGRAMS = 4  # compiled, each for one number of clips
+
+HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}  # the precision of everything that is not in 8 bits
 
 
 def write(path: Path, weights: Checkpoint, precision: str, calibration: Tensor | None) -> None:
-    """Write .xml and .bin. int8 needs clips to calibrate on: N C T H W.
+    """Write a network to an .xml file and the .bin beside it.
 
-    Raises UserError for bf16 on a processor that has none: nothing there could check the file.
+    Args:
+        path: the .xml file.
+        weights: the network with its header.
+        precision: fp32, bf16 or int8.
+        calibration: clips N C T H W that int8 is calibrated on, else None.
+
+    Raises:
+        UserError: A library is not installed, the network cannot be converted, or bf16 is wanted on a processor without
+            it, which could not check the file.
     """
     openvino = library("openvino")
     if precision == "bf16" and not _computes_bf16(openvino.Core()):
         raise UserError(
-            "expected a processor that computes in bf16 (avx512_bf16 or AMX), found none; take fp32 or int8"
+            "expected a processor that computes in bf16 (avx512_bf16 or AMX), found one without; take fp32 or int8"
         )
     if precision == "int8":
         library("nncf")
-    model = _convert(openvino, weights, interleaved=precision != "int8")
+    model = _convert(openvino, weights, polyphase=precision != "int8")
     if calibration is not None:
         first = next(op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution")
-        model = quantized(model, calibration, INPUT, first.get_friendly_name())
+        model = quantized(model, weights.name, calibration, INPUT, first.get_friendly_name())
     model.set_rt_info(header_of(weights), KEY)
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-def _convert(openvino: Any, weights: Checkpoint, *, interleaved: bool) -> Any:
+def _convert(openvino: Any, weights: Checkpoint, *, polyphase: bool) -> Any:
     shape = weights.preprocessing.input_shape
-    network = exportable(weights.model, shape, interleaved=interleaved)
-    with quietly():  # tracing warns that shapes become constants: they are
+    network = exportable(weights.model, shape, polyphase=polyphase)
+    with converting(weights.name, "OpenVINO"):  # tracing warns that shapes become constants: they are
         model = openvino.convert_model(network, example_input=torch.zeros(2, *shape))
     model.reshape([-1, *shape])
     model.input(0).set_names({INPUT})
@@ -57,13 +67,17 @@ def _convert(openvino: Any, weights: Checkpoint, *, interleaved: bool) -> Any:
 
 
 def load(path: Path) -> Checkpoint:
-    """Raises UserError for what is no OpenVINO model, or none of ours, and where the .bin is missing.
+    """Load a file for OpenVINO, with as many threads as torch uses.
 
-    Warns where the processor has no bf16 and computes in fp32 instead: slower, and no less exact.
+    A file in bf16 runs in fp32, with a warning, on a processor without bf16: slower, and no less exact.
+
+    Raises:
+        UserError: The file is no OpenVINO model, msfnet did not write it, its .bin is missing, or OpenVINO is not
+            installed.
     """
     openvino = library("openvino")
     core = openvino.Core()
-    core.set_property({"ENABLE_MMAP": False})  # or Windows would let nobody replace the file
+    core.set_property({"ENABLE_MMAP": False})  # with it, the file cannot be replaced on Windows
     if not path.with_suffix(".bin").is_file():
         raise UserError(f"expected {path.with_suffix('.bin').name} beside {path}, found none: copy both")
     try:
@@ -78,7 +92,7 @@ def load(path: Path) -> Checkpoint:
     if hint == "bf16" and not _computes_bf16(core):
         hint = "f32"
         if precision == "bf16":
-            warnings.warn(f"this processor has no bf16: {path} runs in fp32", stacklevel=2)
+            log.warning(f"this processor has no bf16: {path} runs in fp32")
     return with_model(header, OpenVINONetwork(core, model, hint))
 
 
@@ -89,7 +103,7 @@ def _computes_bf16(core: Any) -> bool:
 class OpenVINONetwork(nn.Module):
     """An OpenVINO model as a module: N C T H W -> N K, on the CPU.
 
-    It is compiled for each number of clips that comes, as programs for any number are slower.
+    It is compiled for each number of clips that occurs, for programs that take any number are slower.
     """
 
     def __init__(self, core: Any, model: Any, hint: str) -> None:
@@ -99,7 +113,7 @@ class OpenVINONetwork(nn.Module):
             "INFERENCE_PRECISION_HINT": hint,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # several of our processes would all be tied to the same cores
+            "ENABLE_CPU_PINNING": False,  # it would bind several of our processes to the same cores
         }
         self.programs: dict[int, Any] = {}
 
@@ -109,7 +123,7 @@ class OpenVINONetwork(nn.Module):
 
     def _program(self, n_clips: int) -> Any:
         if n_clips not in self.programs:
-            if len(self.programs) == KEPT:
+            if len(self.programs) == MAX_PROGRAMS:
                 self.programs.pop(next(iter(self.programs)))
             model = self.model.clone()
             model.reshape([n_clips, *(size.get_length() for size in list(model.input(0).partial_shape)[1:])])

@@ -1,6 +1,6 @@
-"""Whether an exported network still says what the network said: compared on the same clips, and refused if not.
+"""Whether an exported network gives the outputs of the original: both are compared on the same clips.
 
-Numbers alone: knows no file and no runtime.
+Knows numbers only, no file and no runtime.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ from msfnet.types import UserError
 
 @dataclass(frozen=True)
 class Limits:
-    """What a precision may change. `relative` is of the largest logit; `flips` is the share of clips, of which one is
-    always allowed, that may get another label; `probability` is the mean change of the probability of the label.
-    """
+    """What an export in some precision may change."""
 
-    relative: float | None
-    flips: float
-    probability: float
+    relative: float | None  # largest difference of logits, over the largest logit
+    flips: float  # the share of clips that may get another label; one is allowed always, unless it is 0
+    probability: float  # mean difference of the label's probability
 
 
-# fp32 differs by the order of sums alone. The others round each activation: a share of flips is an upper bound of
-# what top-1 can lose, as most flips are of clips that are between two labels and go either way.
+# fp32 differs by the order of sums alone. The others round each activation. The share of flips is an upper bound of the
+# loss in top-1 accuracy: most flips are of clips between two labels, which become right as often as wrong.
 LIMITS = {
     "fp32": Limits(1e-4, 0.0, 1e-4),
     "bf16": Limits(None, 0.03, 0.01),
@@ -34,7 +32,7 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class Parity:
-    """How far two networks are apart on `n` clips of a `kind`."""
+    """How far the outputs of two networks differ on `n` clips of a `kind`."""
 
     n: int
     kind: str
@@ -51,7 +49,13 @@ class Parity:
 
 
 def compare(logits: Tensor, exported: Tensor, kind: str) -> Parity:
-    """Two networks' logits N K of the same clips, the first being right."""
+    """Compare two networks by their logits of the same clips.
+
+    Args:
+        logits: of the original: N K.
+        exported: of the other one: N K.
+        kind: what the clips are, in the plural.
+    """
     absolute = (logits - exported).abs().max().item()
     label = logits.argmax(1, keepdim=True)
     changes = logits.softmax(1).gather(1, label) - exported.softmax(1).gather(1, label)
@@ -66,10 +70,14 @@ def compare(logits: Tensor, exported: Tensor, kind: str) -> Parity:
 
 
 def require(parity: Parity, precision: str) -> None:
-    """Raises UserError where a network in this precision is further from the original than it may be."""
+    """Check a comparison against the limits of a precision.
+
+    Raises:
+        UserError: The outputs differ by more.
+    """
     limits = LIMITS[precision]
     allowed = max(1, int(limits.flips * parity.n)) if limits.flips else 0
-    near = limits.relative is None or parity.relative <= limits.relative  # not a number is not near
+    near = limits.relative is None or parity.relative <= limits.relative  # NaN is not near
     if not (near and parity.n - parity.agreeing <= allowed and parity.probability <= limits.probability):
         wanted = f"at most {allowed} other labels and {limits.probability:g} of probability"
         wanted += f", logits within {limits.relative:g}" if limits.relative else ""

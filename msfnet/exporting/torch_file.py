@@ -1,6 +1,6 @@
-"""Files of torch.export (.pt2), for PyTorch without our package, and for compilers that start from them.
+"""Files of torch.export (.pt2), for PyTorch without this package and for compilers that read them.
 
-Takes float N C T H W of any N, gives float N K. The header is an extra file in the archive.
+The program maps float N C T H W of any N to float N K. The checkpoint's header is an extra file in the archive.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from msfnet.exporting.graph import exportable
-from msfnet.exporting.libraries import quietly
+from msfnet.exporting.libraries import converting
 from msfnet.models.checkpoint import KEY, Checkpoint, header_of, parse_header, with_model
 from msfnet.types import UserError
 
@@ -31,32 +31,43 @@ class InBfloat16(nn.Module):
 
 
 def write(path: Path, weights: Checkpoint, precision: str, calibration: Tensor | None) -> None:
-    """Write the archive. There is nothing to calibrate."""
+    """Write a network to an archive.
+
+    Args:
+        path: the file.
+        weights: the network with its header.
+        precision: fp32 or bf16.
+        calibration: None; nothing is calibrated.
+
+    Raises:
+        UserError: torch.export cannot trace the network.
+    """
     shape = weights.preprocessing.input_shape
-    network = exportable(weights.model, shape, interleaved=False)
+    network = exportable(weights.model, shape, polyphase=False)
     if precision == "bf16":
         network = InBfloat16(network)
-    program = torch.export.export(
-        network, (torch.zeros(2, *shape),), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
-    )
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # paths of this machine
-    with quietly():
+    with converting(weights.name, "torch.export"):
+        program = torch.export.export(
+            network, (torch.zeros(2, *shape),), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
+        )
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # which has paths of this machine
         torch.export.save(program, path, extra_files={HEADER: header_of(weights)})
 
 
 def load(path: Path) -> Checkpoint:
-    """Raises UserError for a file that is no such archive, or none of ours.
+    """Load an archive. PyTorch's reader can run code in the file: load only files that you trust.
 
-    PyTorch's reader runs what a file made for that tells it to: open those you trust. The other kinds run nothing.
+    Raises:
+        UserError: The file is no such archive, or msfnet did not write it.
     """
     extra = {HEADER: ""}
     try:
         if not zipfile.is_zipfile(path):
-            raise RuntimeError("no archive")
+            raise ValueError("no archive")
         program = torch.export.load(path, extra_files=extra)
     except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"expected a file of torch.export at {path}, found something else or damage") from error
+        raise UserError(f"expected a file of torch.export at {path}, found something else or a damaged one") from error
     if not extra[HEADER]:
         raise UserError(f"{path} was not written by msfnet: expected a file of msfnet export")
     return with_model(parse_header(extra[HEADER], path), TorchNetwork(program))
@@ -73,5 +84,5 @@ class TorchNetwork(nn.Module):
         return self.program(clips)
 
     def train(self, mode: bool = True) -> TorchNetwork:
-        """Only ever in evaluation mode, in which it was exported."""
+        """Stay in evaluation mode, in which the network was exported."""
         return self
