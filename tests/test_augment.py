@@ -1,4 +1,4 @@
-"""Augmentation as a whole: one choice a clip, the same for every frame, and all of it from the generator."""
+"""Augmentation as a whole: one choice per clip, the same for every frame, all of it from the generator."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ ALL_ON = (
 
 
 def augment(clips, seed=0, *overrides, labels=None):
-    """The augmented clips and their targets, by the paper's recipe with everything off but what is named."""
+    """The augmented clips and their targets, by the paper's recipe with everything off but the overrides."""
     recipe = load_recipe("paper", [*SMALL, *ALL_OFF, *overrides])
     labels = torch.zeros(len(clips), dtype=torch.int64) if labels is None else labels
     return Augmentation(recipe, CLASSES)(clips, labels, torch.Generator().manual_seed(seed))
@@ -43,7 +43,7 @@ def random_clips(n=8, frames=3, height=10, width=12):
 
 
 def places(x):
-    """Rows and columns that ended in the corners of each clip: N 4."""
+    """The rows and columns of the source in the corners of each clip: N 4."""
     corners = torch.stack([x[:, 0, 0, 0, 0], x[:, 0, 0, -1, 0], x[:, 1, 0, 0, 0], x[:, 1, 0, 0, -1]], 1)
     return (corners * 255).round().int().tolist()
 
@@ -51,7 +51,7 @@ def places(x):
 # The crop
 
 
-def test_crops_reach_every_place_and_are_one_a_clip():
+def test_crops_reach_every_position():
     seen = set()
     for seed in range(60):
         x = pixels(make_clips(), seed)
@@ -60,41 +60,41 @@ def test_crops_reach_every_place_and_are_one_a_clip():
     assert seen == {(y, x) for y in range(3) for x in range(5)}
 
 
-def test_clips_of_a_batch_are_cropped_apart():
+def test_clips_of_a_batch_have_their_own_crops():
     corners = places(pixels(make_clips(n=16)))
     assert len({tuple(corner) for corner in corners}) > 3
 
 
-def test_with_all_off_nothing_is_left_but_a_crop():
+def test_everything_off_is_a_crop():
     clips = random_clips(height=8, width=8)
     recipe = load_recipe("paper", [*SMALL, *ALL_OFF])
     assert torch.equal(pixels(clips), normalize(clips, recipe.preprocessing()))
 
 
-def test_scaled_crops_keep_the_size_and_show_a_share():
+def test_scaled_crops_have_the_input_size():
     widths = [right - left for _, _, left, right in places(pixels(make_clips(n=200), 0, "augment.min_crop_side=0.5"))]
     assert min(widths) <= 5
     assert max(widths) >= 8
     assert pixels(make_clips(), 0, "augment.min_crop_side=0.5").shape == (2, 3, 3, 8, 8)
 
 
-def test_aspect_stretches_crops():
+def test_ratio_stretches_crops():
     corners = places(pixels(make_clips(n=200), 0, "augment.ratio=2"))
     stretched = {(bottom - top, right - left) for top, bottom, left, right in corners}
     assert any(wide > high + 2 for high, wide in stretched)
     assert any(high > wide + 2 for high, wide in stretched)
 
 
-# The mirror
+# Flip
 
 
-def test_flip_turns_half_of_the_clips_whole():
+def test_half_of_the_clips_are_flipped():
     turned = [left > right for _, _, left, right in places(pixels(make_clips(n=400), 0, "augment.hflip=true"))]
     assert 150 < sum(turned) < 250
     assert not any(left > right for _, _, left, right in places(pixels(make_clips(n=400))))
 
 
-def test_flip_is_exact_and_swaps_the_labels_of_pairs():
+def test_flip_swaps_the_labels_of_pairs():
     clips, labels = random_clips(n=60, height=8, width=8), torch.arange(60) % 3
     pairs = 'augment.flip_pairs=[["GoLeft", "GoRight"]]'
     x, targets = augment(clips, 1, "augment.hflip=true", pairs, labels=labels)
@@ -140,7 +140,7 @@ def test_mirrored_classes(pairs, expected):
         ([("Jump", "Jump")], "each class once, found 'Jump' 2 times"),
     ],
 )
-def test_pairs_that_cannot_be_are_refused(pairs, message):
+def test_invalid_flip_pairs_are_refused(pairs, message):
     with pytest.raises(UserError, match=message) as error:
         mirrored_classes(pairs, CLASSES)
     assert "\n" not in str(error.value)
@@ -149,7 +149,7 @@ def test_pairs_that_cannot_be_are_refused(pairs, message):
 # Color
 
 
-def test_contrast_scales_around_the_clips_mean():
+def test_contrast_scales_around_the_mean_of_the_clip():
     clips = random_clips(n=50)
     plain, contrasted = pixels(clips), pixels(clips, 0, "augment.contrast=0.4")
     assert torch.allclose(plain.mean((2, 3, 4)), contrasted.mean((2, 3, 4)), atol=1e-5)
@@ -165,7 +165,7 @@ def test_brightness_scales_levels():
     assert 0.7 <= factors.min() < 0.78 < 1.22 < factors.max() <= 1.3
 
 
-def test_contrast_and_brightness_together_are_one_after_the_other():
+def test_contrast_and_brightness_compose():
     clips = random_clips(n=20)
     both = pixels(clips, 0, "augment.contrast=0.4", "augment.brightness=0.3")
     contrasted, brightened = pixels(clips, 0, "augment.contrast=0.4"), pixels(clips, 0, "augment.brightness=0.3")
@@ -175,7 +175,7 @@ def test_contrast_and_brightness_together_are_one_after_the_other():
 
 
 @pytest.mark.parametrize("key", ["augment.saturation=0.5", "augment.hue=0.5"])
-def test_saturation_and_hue_keep_luma_and_greys(key):
+def test_saturation_and_hue_keep_luma_and_grays(key):
     clips = random_clips(n=20)
     luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1, 1)
     plain, changed = pixels(clips), pixels(clips, 0, key)
@@ -196,10 +196,45 @@ def test_chroma_map():
     assert red.argmax() != 0  # a third of the circle away, red is another color
 
 
-# All of it
+# A transform of the user's own
 
 
-def test_the_generator_decides():
+def test_transform_is_applied_first():
+    clips = random_clips(height=8, width=8)
+    recipe = load_recipe("paper", [*SMALL, *ALL_OFF])
+    labels = torch.zeros(len(clips), dtype=torch.int64)
+    x, _ = Augmentation(recipe, CLASSES, lambda clips: 255 - clips)(clips, labels, torch.Generator())
+    assert torch.equal(x, normalize(255 - clips, recipe.preprocessing()))
+
+
+def test_transform_may_change_the_frame_size():
+    clips = random_clips(height=30, width=40)
+    recipe = load_recipe("paper", [*SMALL, *ALL_OFF])
+    labels = torch.zeros(len(clips), dtype=torch.int64)
+    x, _ = Augmentation(recipe, CLASSES, lambda clips: clips[:, :, :8, 3:11])(clips, labels, torch.Generator())
+    assert torch.equal(x, normalize(clips[:, :, :8, 3:11], recipe.preprocessing()))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda clips: clips.float(),
+        lambda clips: clips[:, :-1],
+        lambda clips: clips[1:],
+        lambda clips: clips[:, :, :7],
+        lambda clips: clips[..., 0],
+    ],
+)
+def test_transform_that_returns_other_clips_is_refused(transform):
+    recipe = load_recipe("paper", SMALL)
+    with pytest.raises(UserError, match=r"expected uint8 clips N T H W 3 of \(8, 3, 10, 12, 3\) from the transform"):
+        Augmentation(recipe, CLASSES, transform)(random_clips(), torch.zeros(8, dtype=torch.int64), torch.Generator())
+
+
+# All together
+
+
+def test_result_depends_on_the_generator_alone():
     clips = random_clips()
     same = [pixels(clips, 5, *ALL_ON, "augment.mixup=0.3") for _ in range(2)]
     assert torch.equal(*same)
@@ -209,8 +244,8 @@ def test_the_generator_decides():
 @pytest.mark.parametrize(
     "key", ["augment.hue=0.1", "augment.contrast=0.2", "augment.ratio=1.2", "augment.randaugment=[1, 0]"]
 )
-def test_choices_do_not_depend_on_what_else_is_on(key):
-    """The same clips are mirrored whatever other keys say."""
+def test_choices_do_not_depend_on_other_keys(key):
+    """The same clips are flipped whatever other keys say."""
     clips, labels = random_clips(n=40), torch.zeros(40, dtype=torch.int64)
     pairs = 'augment.flip_pairs=[["GoLeft", "GoRight"]]'
     _, without = augment(clips, 9, "augment.hflip=true", pairs, labels=labels)
@@ -220,7 +255,7 @@ def test_choices_do_not_depend_on_what_else_is_on(key):
 
 @settings(max_examples=30, deadline=None)
 @given(st.sets(st.sampled_from([*ALL_ON, "augment.mixup=0.4", "augment.cutmix=1"])), st.integers(0, 2**31))
-def test_a_clip_that_stands_still_goes_on_standing_still(overrides, seed):
+def test_static_clips_stay_static(overrides, seed):
     clips = random_clips(n=4, frames=1).expand(4, 5, 10, 12, 3)
     x, targets = augment(clips, seed, *sorted(overrides), labels=torch.tensor([0, 1, 2, 0]))
     assert x.shape == (4, 3, 5, 8, 8)
@@ -231,14 +266,14 @@ def test_a_clip_that_stands_still_goes_on_standing_still(overrides, seed):
     assert torch.allclose(targets.sum(1), torch.ones(4))
 
 
-def test_frames_given_are_left_alone():
+def test_input_is_not_modified():
     clips = random_clips(height=8, width=8)
     before = clips.clone()
     augment(clips, 0, *ALL_ON, "augment.cutmix=1")
     assert torch.equal(clips, before)
 
 
-def test_mixed_precision_of_the_network_is_not_that_of_pixels():
+def test_autocast_does_not_apply_to_pixels():
     clips = random_clips()
     plain = pixels(clips, 0, *ALL_ON)
     with torch.autocast("cpu", torch.bfloat16):
@@ -246,7 +281,7 @@ def test_mixed_precision_of_the_network_is_not_that_of_pixels():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpus_draw_and_do_the_same():
+def test_gpu_gives_the_same():
     clips = random_clips(n=16, height=64, width=86)
     recipe = load_recipe("small", ["clip.crop_size=56", *ALL_ON, "augment.randaugment=[0, 9]", "augment.mixup=0.3"])
     augmentation, labels = Augmentation(recipe, CLASSES), torch.arange(16) % 3
@@ -256,7 +291,7 @@ def test_gpus_draw_and_do_the_same():
     assert (x - on_gpu.cpu()).abs().max() < 3 / 255 / min(recipe.clip.std)  # two levels: bytes are rounded between
 
 
-def test_shipped_recipes_are_the_crop_flip_and_contrast_they_were():
+def test_paper_recipe_is_crop_flip_and_contrast():
     """The paper's data path, step by step and clip by clip."""
     clips, labels = random_clips(n=6, height=128, width=171), torch.zeros(6, dtype=torch.int64)
     recipe = load_recipe("paper")

@@ -1,4 +1,4 @@
-"""Epochs that show rare classes more often: how often, how evenly, and always the same for the same seed."""
+"""Class-balanced sampling: how often and how evenly videos are drawn, and always the same for the same seed."""
 
 from functools import partial
 
@@ -7,24 +7,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from msfnet.data.dataset import Turns
 from msfnet.data.sampling import balanced_order
+from msfnet.data.video_loader import TrainSampler
 
 labels_of = st.lists(st.integers(0, 6), min_size=1, max_size=80)
 
 
 @settings(max_examples=100, deadline=None)
 @given(labels_of, st.floats(0, 1), st.integers(0, 10**6))
-def test_every_class_has_its_share_and_every_video_its_turn(labels, balance, seed):
+def test_classes_and_videos_are_drawn_evenly(labels, balance, seed):
     labels = np.array(labels)
     order = balanced_order(labels.tolist(), balance, np.random.default_rng(seed))
     assert len(order) == len(labels)
     sizes = np.bincount(labels)
     shares = np.where(sizes, sizes ** (1 - balance), 0)
     expected = len(labels) * shares / shares.sum()
-    turns = np.bincount(order, minlength=len(labels))
+    counts = np.bincount(order, minlength=len(labels))
     for label in np.unique(labels):
-        own = turns[labels == label]
+        own = counts[labels == label]
         assert abs(own.sum() - expected[label]) < 1 + 1e-6
         assert own.max() - own.min() <= 1
         assert own.sum() >= 1
@@ -32,33 +32,33 @@ def test_every_class_has_its_share_and_every_video_its_turn(labels, balance, see
 
 @settings(max_examples=30, deadline=None)
 @given(labels_of, st.floats(0, 1), st.integers(0, 10**6))
-def test_the_same_seed_draws_the_same(labels, balance, seed):
+def test_order_depends_on_the_seed_alone(labels, balance, seed):
     one, other = (balanced_order(labels, balance, np.random.default_rng(seed)).tolist() for _ in range(2))
     assert one == other
 
 
-def test_shares_are_exact_over_many_epochs_and_no_video_is_passed_over():
+def test_class_proportions_over_many_epochs():
     labels = [0] * 30 + [1] * 7 + [2] * 3
     orders = [balanced_order(labels, 1.0, np.random.default_rng(seed)) for seed in range(300)]
-    turns = np.bincount(np.concatenate(orders), minlength=40)
-    by_class = np.bincount(labels, turns) / 300
+    counts = np.bincount(np.concatenate(orders), minlength=40)
+    by_class = np.bincount(labels, counts) / 300
     assert by_class == pytest.approx(40 / 3, abs=0.15)
-    assert turns[:30].min() > 0.6 * turns[:30].mean()
+    assert counts[:30].min() > 0.6 * counts[:30].mean()
     half = [balanced_order(labels, 0.5, np.random.default_rng(seed)) for seed in range(300)]
     shares = np.sqrt([30, 7, 3])
     found = np.bincount(labels, np.bincount(np.concatenate(half), minlength=40)) / 300
     assert found == pytest.approx(40 * shares / shares.sum(), abs=0.15)
 
 
-def test_turns_of_an_epoch_are_a_function_of_seed_and_epoch():
+def test_train_sampler_is_a_function_of_seed_and_epoch():
     labels = [0] * 20 + [1] * 4
-    turns = Turns(24, 5, seed=3, draw=partial(balanced_order, labels, 1.0))
-    whole = list(turns)
-    first = [turn for batch in whole for turn in batch]
+    sampler = TrainSampler(24, 5, seed=3, draw=partial(balanced_order, labels, 1.0))
+    whole = list(sampler)
+    first = [pair for batch in whole for pair in batch]
     assert len(first) == 24
     assert sum(labels[index] for index, _ in first) == 12
     assert len({seed for _, seed in first}) == 24  # a video shown twice shows two clips
-    turns.set_epoch(1)
-    assert list(turns) != whole
-    turns.set_epoch(0, done=2)
-    assert list(turns) == whole[2:]
+    sampler.set_epoch(1)
+    assert list(sampler) != whole
+    sampler.set_epoch(0, start_batch=2)
+    assert list(sampler) == whole[2:]

@@ -1,4 +1,4 @@
-"""Random windows: inside the frame, of the asked shape, resampled as torch does it, alike by both ways."""
+"""Random resized crops: windows inside the frame, resampled as torch does it, the same on every device."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from msfnet.data.augment.crop import crop, crop_at_once, crop_one_by_one, draw_windows
+from msfnet.data.augment.crop import crop, crop_by_matrices, crop_by_resize, draw_windows
 
 shares = st.floats(0, 1, width=32, exclude_max=True)
 
@@ -42,7 +42,7 @@ def test_windows(draws, scale, aspect, window):
     st.floats(0.05, 1),
     st.floats(1, 10),
 )
-def test_windows_lie_inside(draws, frame_px, scale, aspect):
+def test_windows_are_inside_the_frame(draws, frame_px, scale, aspect):
     top, left, height, width = draw_windows(torch.tensor(draws)[:, None], frame_px, 8, scale, aspect)[0].tolist()
     assert min(height, width) >= 1
     assert min(top, left) >= 0
@@ -50,7 +50,7 @@ def test_windows_lie_inside(draws, frame_px, scale, aspect):
     assert left + width <= frame_px[1]
 
 
-def test_shapes_are_drawn_evenly_in_both_directions():
+def test_aspect_ratios_are_symmetric():
     windows = draw_windows(torch.rand(4, 2000, generator=torch.Generator().manual_seed(0)), (500, 500), 100, 1.0, 2.0)
     ratios = (windows[:, 3] / windows[:, 2]).log() / math.log(2)
     assert -1.05 < ratios.min() < -0.95 < 0.95 < ratios.max() < 1.05
@@ -58,8 +58,8 @@ def test_shapes_are_drawn_evenly_in_both_directions():
     assert ((windows[:, 2] * windows[:, 3]) / 100**2 - 1).abs().max() < 0.02
 
 
-@pytest.mark.parametrize("way", [crop_one_by_one, crop_at_once])
-def test_windows_of_the_size_are_copied_exactly(way):
+@pytest.mark.parametrize("way", [crop_by_resize, crop_by_matrices])
+def test_windows_of_the_size_are_copied(way):
     clips = random_clips(5, 17, 23)
     windows = draw_windows(torch.rand(4, 5), (17, 23), 8, 1.0, 1.0)
     expected = [clip[:, y : y + 8, x : x + 8] for clip, (y, x, _, _) in zip(clips, windows.tolist(), strict=True)]
@@ -68,19 +68,19 @@ def test_windows_of_the_size_are_copied_exactly(way):
 
 @settings(max_examples=40)
 @given(st.integers(0, 10**6), st.floats(0.2, 1), st.floats(1, 3), st.integers(4, 40))
-def test_both_ways_agree_with_torchs_resize_of_floats(seed, scale, aspect, size_px):
+def test_crop_matches_torch_interpolation(seed, scale, aspect, size_px):
     clips = random_clips(3, 41, 52, seed)
     draws = torch.rand(4, 3, generator=torch.Generator().manual_seed(seed))
     windows = draw_windows(draws, (41, 52), size_px, scale, aspect)
     for i, (top, left, height, width) in enumerate(windows.tolist()):
         cut = clips[i, :, top : top + height, left : left + width].permute(0, 3, 1, 2).float()
         exact = F.interpolate(cut, size=(size_px, size_px), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
-        assert (crop_at_once(clips, windows, size_px)[i] - exact).abs().max() <= 0.51
-        assert (crop_one_by_one(clips, windows, size_px)[i] - exact).abs().max() <= 1.51  # rounds between its passes
+        assert (crop_by_matrices(clips, windows, size_px)[i] - exact).abs().max() <= 0.51
+        assert (crop_by_resize(clips, windows, size_px)[i] - exact).abs().max() <= 1.51  # rounds between its passes
 
 
-@pytest.mark.parametrize("way", [crop_one_by_one, crop_at_once])
-def test_shrinking_does_not_alias(way):
+@pytest.mark.parametrize("way", [crop_by_resize, crop_by_matrices])
+def test_shrinking_is_antialiased(way):
     """A board of single black and white pixels is gray at half its size; nearest pixels would make it one of them."""
     board = ((torch.arange(32)[:, None] + torch.arange(32)) % 2 * 255).to(torch.uint8)
     clips = board[None, None, :, :, None].expand(1, 2, 32, 32, 3)
@@ -88,7 +88,7 @@ def test_shrinking_does_not_alias(way):
     assert (shrunk - 127.5).abs().max() <= 1
 
 
-def test_cpus_resize_bytes():
+def test_cpu_resizes_bytes():
     clips = random_clips(2, 20, 20)
     windows = torch.tensor([[0, 0, 20, 20], [3, 4, 11, 9]])
-    assert torch.equal(crop(clips, windows, 12), crop_one_by_one(clips, windows, 12))
+    assert torch.equal(crop(clips, windows, 12), crop_by_resize(clips, windows, 12))

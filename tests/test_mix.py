@@ -1,11 +1,11 @@
-"""Mixup and CutMix: what is mixed, by which shares, and that targets follow."""
+"""Mixup and CutMix: what is mixed, in which proportion, and that targets follow."""
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msfnet.data.augment.augmentation import draw_box, mix, paste
+from msfnet.data.augment.mix import draw_box, mix, paste
 
 X = torch.randn(6, 3, 2, 8, 10, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.eye(6)
@@ -15,7 +15,7 @@ def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def test_neither_leaves_the_batch_as_it_is():
+def test_neither_keeps_the_batch():
     x, targets = mix(X, TARGETS, 0.0, 0.0, seeded(0))
     assert x is X
     assert targets is TARGETS
@@ -34,7 +34,7 @@ def test_mixup_blends_each_clip_with_a_partner():
     assert len(shares) == 20
 
 
-def test_cutmix_shares_targets_by_area():
+def test_cutmix_mixes_targets_by_area():
     areas = set()
     for seed in range(30):
         x, targets = mix(X, TARGETS, 0.0, 1.0, seeded(seed))
@@ -61,7 +61,7 @@ def test_paste():
 
 
 @given(st.floats(0, 1), st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**31))
-def test_boxes_lie_inside_and_are_at_most_as_large_as_drawn(share, height, width, seed):
+def test_boxes_are_inside_the_frame(share, height, width, seed):
     top, bottom, left, right = draw_box(share, height, width, seeded(seed))
     assert 0 <= top <= bottom <= height
     assert 0 <= left <= right <= width
@@ -70,7 +70,7 @@ def test_boxes_lie_inside_and_are_at_most_as_large_as_drawn(share, height, width
     assert right - left <= length * width + 1
 
 
-def test_a_box_in_the_middle_has_the_drawn_area():
+def test_central_box_has_the_drawn_area():
     boxes = [draw_box(0.75, 100, 200, seeded(seed)) for seed in range(200)]
     whole = [(b - t, r - x) for t, b, x, r in boxes if t > 0 and b < 100 and x > 0 and r < 200]
     assert len(whole) > 20
@@ -78,7 +78,7 @@ def test_a_box_in_the_middle_has_the_drawn_area():
     assert {w for _, w in whole} <= {99, 100, 101}
 
 
-def test_with_both_each_batch_gets_one():
+def test_with_both_each_batch_gets_one_of_them():
     kinds = []
     for seed in range(40):
         x, _ = mix(X, TARGETS, 1.0, 1.0, seeded(seed))
@@ -87,7 +87,7 @@ def test_with_both_each_batch_gets_one():
     assert 8 < sum(kinds) < 32
 
 
-def test_targets_that_are_shares_already_are_mixed_alike():
+def test_soft_targets_are_mixed():
     soft = torch.softmax(torch.randn(6, 4, generator=seeded(1)), 1)
     for alphas in ((0.4, 0.0), (0.0, 1.0)):
         _, targets = mix(X, soft, *alphas, seeded(2))

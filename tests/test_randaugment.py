@@ -71,7 +71,7 @@ def equalized(channel):
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 256), (90, 130), (7, 8)])
-def test_equalize_is_the_usual_one_over_all_frames(low, high):
+def test_equalize_over_all_frames(low, high):
     clips = random_clips(size=20, low=low, high=high)
     out = OPERATIONS["equalize"](clips, torch.zeros(2))
     for clip, done in zip(clips.numpy(), out.numpy(), strict=True):
@@ -94,7 +94,7 @@ def test_sharpness():
 
 
 @pytest.mark.parametrize(("name", "axis"), [("translate x", 3), ("translate y", 2)])
-def test_translate_moves_whole_frames_and_fills_with_gray(name, axis):
+def test_translate_fills_with_gray(name, axis):
     clips = random_clips(size=20)
     out = OPERATIONS[name](clips, torch.tensor([1.0, -1.0]))  # 0.45 of 20 pixels
     moved, empty, rest = (lambda c, a, b: c.narrow(axis - 1, a, b)), 9, 11
@@ -105,7 +105,7 @@ def test_translate_moves_whole_frames_and_fills_with_gray(name, axis):
 
 
 @pytest.mark.parametrize(("name", "swap"), [("shear x", False), ("shear y", True)])
-def test_shear_moves_the_edges_by_a_share_of_the_frame(name, swap):
+def test_shear_moves_the_edges(name, swap):
     clips = torch.zeros(1, 1, 40, 40, 3, dtype=torch.uint8)
     line = clips.transpose(2, 3) if swap else clips
     line[:, :, :, 19:21] = 255  # along y, or with swap along x
@@ -118,8 +118,8 @@ def test_shear_moves_the_edges_by_a_share_of_the_frame(name, swap):
     assert (places - expected).abs().max() < 0.3
 
 
-def test_rotation_of_a_right_angle_in_three_steps():
-    """Thirty degrees three times turn a picture by ninety, up to what interpolation blurs."""
+def test_three_rotations_are_a_right_angle():
+    """Three rotations by 30 degrees are one by 90, up to what interpolation blurs."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, 41), torch.linspace(-1, 1, 41), indexing="ij")
     blob = (255 * torch.exp(-8 * ((x - 0.4) ** 2 + y**2))).to(torch.uint8)
     clips = blob[None, None, :, :, None].expand(2, 2, 41, 41, 3)
@@ -133,7 +133,7 @@ def test_rotation_of_a_right_angle_in_three_steps():
 
 
 @pytest.mark.parametrize("name", sorted(OPERATIONS))
-def test_operations_are_one_for_all_frames_and_own_for_each_clip(name):
+def test_operations_are_the_same_for_all_frames_of_a_clip(name):
     clips = random_clips(n=3, frames=1, size=16).expand(3, 4, 16, 16, 3)
     strengths = torch.tensor([0.9, -0.9, 0.4])
     before = clips.clone()
@@ -153,12 +153,12 @@ def test_without_magnitude_nothing_changes(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(OPERATIONS) - {"identity"}))
-def test_with_magnitude_something_does(name):
+def test_with_magnitude_something_changes(name):
     clips = random_clips(size=16, low=20, high=200)
     assert not torch.equal(OPERATIONS[name](clips, torch.full((2,), 0.9)), clips)
 
 
-def test_each_clip_gets_the_operations_it_drew():
+def test_each_clip_gets_the_operations_drawn_for_it():
     clip = random_clips(n=1, size=12, low=20, high=200)
     clips = clip.expand(200, -1, -1, -1, -1)
     out = rand_augment(clips, 1, 9, torch.rand(1, 2, 200, generator=torch.Generator().manual_seed(0)))
@@ -173,7 +173,7 @@ def test_each_clip_gets_the_operations_it_drew():
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 4), st.floats(0, 10), st.integers(0, 2**31), st.integers(3, 12))
-def test_any_choice_keeps_shape_type_and_stillness(operations, magnitude, seed, size):
+def test_any_choice_keeps_shape_and_static_clips(operations, magnitude, seed, size):
     clips = random_clips(n=5, frames=1, size=size, seed=seed).expand(5, 3, size, size, 3)
     draws = torch.rand(operations, 2, 5, generator=torch.Generator().manual_seed(seed))
     one, two = (rand_augment(clips, operations, magnitude, draws) for _ in range(2))

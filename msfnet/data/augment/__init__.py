@@ -1,1 +1,1 @@
-"""What is random about training clips, in batches, on the network's device."""
+"""Augmentation of training clips, in batches on the device that trains, and a page that shows it."""

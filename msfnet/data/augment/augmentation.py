@@ -1,9 +1,7 @@
-"""Training clips mixed in pairs: mixup blends them, CutMix puts a box of one into the other. Targets follow.
+"""What is random about the pixels of training clips, done in batches on the device that trains.
 
-Everything random that is done to the pixels of training clips, in batches, on whatever device they lie on.
-
-Each choice is one per clip, never per frame (section 4.2), a function of the generator that is passed in and of
-nothing else: the same on every device, and not moved by what other keys of the recipe turn on.
+Each choice is one per clip, never per frame (section 4.2). It depends on the generator that is passed in and on nothing
+else: it is the same on every device, and other keys of the recipe do not change it.
 """
 
 from __future__ import annotations
@@ -11,70 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from msfnet.data.augment.crop import crop, draw_windows
+from msfnet.data.augment.mix import mix
 from msfnet.data.augment.randaugment import LUMA, rand_augment
-from msfnet.data.transforms import INPUTS, scaled
+from msfnet.data.transforms import INPUTS, scale_channels
 from msfnet.recipe import Recipe
 from msfnet.types import UserError, nearest
 
-Box = tuple[int, int, int, int]  # top, bottom, left, right, px
 Transform = Callable[[Tensor], Tensor]  # uint8 N T H W 3 -> the same, on the device that trains
 
 
-def mix(x: Tensor, targets: Tensor, mixup: float, cutmix: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mix every clip N C T H W of a batch with another of it, and their targets N K by the same shares.
-
-    The share is drawn from Beta(alpha, alpha), once for the batch, where alpha is `mixup` or `cutmix`: with both above
-    zero one of the two is tossed for, with neither the batch comes back as it is.
-    """
-    if not mixup and not cutmix:
-        return x, targets
-    tossed = float(torch.rand(1, generator=generator))
-    cuts = tossed < 0.5 if mixup and cutmix else bool(cutmix)
-    drawn = _beta(cutmix if cuts else mixup, generator)
-    partners = torch.randperm(len(x), generator=generator).to(x.device)
-    if cuts:
-        box = draw_box(drawn, x.shape[3], x.shape[4], generator)
-        x, share = paste(x, partners, box)
-    else:
-        share = max(drawn, 1 - drawn)  # the clip itself weighs at least as much as its partner
-        x = torch.lerp(x[partners], x, share)
-    return x, share * targets + (1 - share) * targets[partners]
-
-
-def draw_box(share: float, height: int, width: int, generator: torch.Generator) -> Box:
-    """A box of the frame's shape that leaves `share` of the frame, its center anywhere, cut off at the edges."""
-    length = math.sqrt(1 - share)
-    at_y, at_x = torch.rand(2, generator=generator).tolist()
-    top, bottom = (round(at_y * height + half * length * height) for half in (-0.5, 0.5))
-    left, right = (round(at_x * width + half * length * width) for half in (-0.5, 0.5))
-    return max(top, 0), min(bottom, height), max(left, 0), min(right, width)
-
-
-def paste(x: Tensor, partners: Tensor, box: Box) -> tuple[Tensor, float]:
-    """CutMix (Yun et al., 2019) through all frames (VideoMix: Yun et al., 2020): clips with a box of their partners.
-
-    Returns the clips and the share of their own pixels that is left. VideoMix tried boxes in space, in time and in
-    both, and found those in space best.
-    """
-    top, bottom, left, right = box
-    mixed = x.clone()
-    mixed[..., top:bottom, left:right] = x[..., top:bottom, left:right][partners]
-    return mixed, 1 - (bottom - top) * (right - left) / (x.shape[3] * x.shape[4])
-
-
-def _beta(alpha: float, generator: torch.Generator) -> float:
-    """A number from Beta(alpha, alpha), which torch draws from no generator of ours."""
-    seed = int(torch.randint(2**31, (1,), generator=generator))
-    return float(np.random.default_rng(seed).beta(alpha, alpha))
-
-
-# Luma and the two axes of color that the NTSC standard sends beside it (YIQ), each from red, green and blue.
+# Luma and the two chroma axes of the NTSC standard (YIQ), each from red, green and blue.
 YIQ = (LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
@@ -100,11 +49,20 @@ class Augmentation:
     def __call__(
         self, clips: Tensor, labels: Tensor, generator: torch.Generator, places: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """uint8 N F H W 3 and labels N -> the network's input N C T size size, and targets N K: shares of the classes.
+        """Augment a batch.
 
-        `generator` lives on the CPU. `places` N are those of the clips in the recipe's whole batch, where they are a
-        part of it: what is drawn for a clip's place does not depend on which others are here. Only mixed clips find
-        their partners among those that are.
+        Args:
+            clips: uint8 N F H W 3.
+            labels: Class numbers N.
+            generator: Generator on the CPU.
+            places: The places N of the clips in the whole batch, where they are a part of it. What is drawn for a place
+                does not depend on which other clips are here; only partners for mixing are among these.
+
+        Returns:
+            The network's input N C T size size, and class probabilities N K.
+
+        Raises:
+            UserError: The user's transform returned something else than uint8 clips.
         """
         n_clips = len(clips) if places is None else self.train.batch_size
         draws = torch.rand(9 + 2 * self.augment.randaugment[0], n_clips, generator=generator)
@@ -140,16 +98,16 @@ class Augmentation:
         windows = draw_windows(draws, frame_px, size_px, self.augment.min_crop_side, self.augment.ratio)
         return crop(clips, windows, size_px)
 
-    def _flip(self, clips: Tensor, labels: Tensor, turned: Tensor) -> tuple[Tensor, Tensor]:
-        """Mirror the clips that are `turned` N; their labels become those of the mirrored classes."""
-        turned = turned.to(clips.device)
-        clips = torch.where(turned[:, None, None, None, None], clips.flip(3), clips)
-        return clips, torch.where(turned, self.mirrored.to(labels.device)[labels], labels)
+    def _flip(self, clips: Tensor, labels: Tensor, flipped: Tensor) -> tuple[Tensor, Tensor]:
+        """Mirror the clips that are `flipped` N; their labels become those of the mirrored classes."""
+        flipped = flipped.to(clips.device)
+        clips = torch.where(flipped[:, None, None, None, None], clips.flip(3), clips)
+        return clips, torch.where(flipped, self.mirrored.to(labels.device)[labels], labels)
 
     def _recolor(self, clips: Tensor, draws: Tensor) -> Tensor:
         """Jitter contrast, brightness, saturation and hue, and normalize: N T H W 3 -> float N 3 T H W.
 
-        Levels are not cut off at black and white: all of it is one linear map of a clip's colors.
+        Levels are not clipped at black and white: all of it is one linear map of a clip's colors.
         """
         augment, x = self.augment, clips.float()
         strengths = torch.tensor([augment.contrast, augment.brightness, augment.saturation, augment.hue])
@@ -161,13 +119,18 @@ class Augmentation:
         pivot = (1 + brightness)[:, None].to(x.device) * _means(x) if augment.contrast else 0
         contrast = contrast[:, None].to(x.device)
         mean, std = (x.new_tensor(v) for v in (self.preprocessing.mean, self.preprocessing.std))
-        return scaled(x, gain / (255 * std), (-contrast * pivot / 255 - mean) / std)
+        return scale_channels(x, gain / (255 * std), (-contrast * pivot / 255 - mean) / std)
 
 
 def mirrored_classes(pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -> list[int]:
-    """For each class the number of the one that its clips show when they are mirrored: its own, or its pair's.
+    """Map the number of each class to that of the class that its clips show when they are mirrored.
 
-    Raises UserError for a label that no class has or that stands in two places.
+    Args:
+        pairs: Pairs of labels that mirroring swaps, such as left and right; all other classes map to themselves.
+        classes: The labels in the order of their class numbers.
+
+    Raises:
+        UserError: A label of `pairs` is not among the classes, or is in two pairs.
     """
     swapped = list(range(len(classes)))
     labels = [label for pair in pairs for label in pair]
@@ -184,21 +147,23 @@ def mirrored_classes(pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -
 
 
 def chroma_map(saturation: Tensor, angle: Tensor) -> Tensor:
-    """What scales colorfulness by N and turns hues by N radians: matrices N 3 3 on red, green and blue.
+    """Return matrices N 3 3 on red, green and blue that scale saturation and rotate hue; grays and luma stay the same.
 
-    Greys and luma stay as they are.
+    Args:
+        saturation: Factors N.
+        angle: Rotations N, in radians.
     """
-    along, aside = saturation * angle.cos(), saturation * angle.sin()
-    turn = torch.zeros(len(angle), 3, 3)
-    turn[:, 0, 0] = 1
-    turn[:, 1, 1], turn[:, 1, 2] = along, -aside
-    turn[:, 2, 1], turn[:, 2, 2] = aside, along
+    cos, sin = saturation * angle.cos(), saturation * angle.sin()
+    rotation = torch.zeros(len(angle), 3, 3)
+    rotation[:, 0, 0] = 1
+    rotation[:, 1, 1], rotation[:, 1, 2] = cos, -sin
+    rotation[:, 2, 1], rotation[:, 2, 2] = sin, cos
     yiq = torch.tensor(YIQ)
-    return torch.linalg.inv(yiq) @ turn @ yiq
+    return torch.linalg.inv(yiq) @ rotation @ yiq
 
 
 def _means(x: Tensor) -> Tensor:
     """The mean of each clip's channels: N T H W 3 -> N 3."""
     n, frames, height, width, _ = x.shape
-    by_column = x.reshape(n, frames * height, width * 3).mean(1)  # whole rows at a time, as in `scaled`
+    by_column = x.reshape(n, frames * height, width * 3).mean(1)  # whole rows at a time, as in `scale_channels`
     return by_column.view(n, width, 3).mean(1)

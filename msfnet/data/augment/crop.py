@@ -1,6 +1,6 @@
-"""Random windows of clips, scaled to the network's size: one window a clip, the same for all its frames.
+"""Random resized crops of clips: one window per clip, the same for all its frames.
 
-Windows are given: how they are drawn is `draw_windows`, from numbers that are passed in. No generator is touched here.
+Windows are drawn by `draw_windows` from random numbers that are passed in; no generator is used here.
 """
 
 from __future__ import annotations
@@ -13,11 +13,18 @@ from torch.nn import functional as F
 
 
 def draw_windows(draws: Tensor, frame_px: tuple[int, int], size_px: int, scale: float, aspect: float) -> Tensor:
-    """Windows of frames of (height, width), inside them, from four random numbers a clip: 4 N -> N 4 integers.
+    """Draw a window inside the frame for each clip.
 
-    A window is its top, left, height and width. Its side is `size_px`, or below a `scale` of 1 anything from that
-    share of the frame's shorter side to all of it. Above an `aspect` of 1, it is up to so many times wider than high
-    or higher than wide, of the same area where the frame has room.
+    Args:
+        draws: Four random numbers from 0 to 1 for each clip: 4 N.
+        frame_px: (height, width) of the frames.
+        size_px: Side of the window with a `scale` of 1.
+        scale: Below 1 the side is anything from this fraction of the frame's shorter side to all of it.
+        aspect: Above 1 the window is up to so many times wider than high or higher than wide, of the same area where
+            the frame has room.
+
+    Returns:
+        Top, left, height and width of each window in px: integers N 4.
     """
     height, width = frame_px
     of_side, of_top, of_left, of_aspect = draws.double()
@@ -33,28 +40,36 @@ def draw_windows(draws: Tensor, frame_px: tuple[int, int], size_px: int, scale: 
 
 
 def crop(clips: Tensor, windows: Tensor, size_px: int) -> Tensor:
-    """uint8 N T H W 3 -> uint8 N T size size 3, bilinear and antialiased; a window of that size is copied exactly.
+    """Crop clips to their windows and resize them, bilinear and antialiased; a window of the size is copied exactly.
 
-    `windows` N 4 lie on the CPU. A CPU has a resize of its own for bytes, thirty times as fast as matrices of floats
-    even clip by clip; elsewhere there is none for bytes, and one multiplication serves the batch.
+    torch resizes bytes on a CPU, thirty times as fast as by matrices of floats, even clip by clip. On other devices it
+    cannot, and one matrix multiplication serves the whole batch.
+
+    Args:
+        clips: uint8 N T H W 3.
+        windows: Top, left, height and width N 4, on the CPU.
+        size_px: Side of the result.
+
+    Returns:
+        uint8 N T size size 3.
     """
     return (
-        crop_one_by_one(clips, windows, size_px)
+        crop_by_resize(clips, windows, size_px)
         if clips.device.type == "cpu"
-        else crop_at_once(clips, windows, size_px)
+        else crop_by_matrices(clips, windows, size_px)
     )
 
 
-def crop_one_by_one(clips: Tensor, windows: Tensor, size_px: int) -> Tensor:
-    """As `crop`, with torch's resize of bytes: CPUs only."""
+def crop_by_resize(clips: Tensor, windows: Tensor, size_px: int) -> Tensor:
+    """Do what `crop` does by torch's resize of bytes, clip by clip: on CPUs only."""
     cropped = torch.empty(*clips.shape[:2], size_px, size_px, 3, dtype=torch.uint8)
     for i, (top, left, height, width) in enumerate(windows.tolist()):
         cropped[i] = _resize(clips[i, :, top : top + height, left : left + width], size_px)
     return cropped
 
 
-def crop_at_once(clips: Tensor, windows: Tensor, size_px: int) -> Tensor:
-    """As `crop`, by two matrices a clip: one filters its columns of pixels, the other its rows."""
+def crop_by_matrices(clips: Tensor, windows: Tensor, size_px: int) -> Tensor:
+    """Do what `crop` does by two matrices for each clip: one filters its columns of pixels, the other its rows."""
     height, width = clips.shape[2:4]
     top, left, window_height, window_width = windows.to(clips.device).float().unbind(1)
     down = _filters(top, window_height, height, size_px)[:, None, None]  # N 1 1 size H
@@ -66,14 +81,14 @@ def crop_at_once(clips: Tensor, windows: Tensor, size_px: int) -> Tensor:
 def _filters(start: Tensor, length: Tensor, full: int, size: int) -> Tensor:
     """The weight of each of `full` pixels in each of `size` that a window is resampled to: N N -> N size full.
 
-    A triangle about each new pixel's place, one old pixel to each side, or one new pixel where those are wider: what
-    `F.interpolate` computes with `antialias=True`.
+    It is a triangle around the center of each new pixel. Its half width is one old pixel, or one new pixel where those
+    are wider: what `F.interpolate` computes with `antialias=True`.
     """
     step = (length / size)[:, None, None]
-    wanted = step * (torch.arange(size, device=start.device) + 0.5)[:, None]  # N size 1
-    there = torch.arange(full, device=start.device) + 0.5 - start[:, None, None]  # N 1 full
-    weights = (1 - (there - wanted).abs() / step.clamp(min=1)).clamp(min=0)
-    weights = weights * ((there > 0) & (there < length[:, None, None]))
+    new = step * (torch.arange(size, device=start.device) + 0.5)[:, None]  # centers, N size 1
+    old = torch.arange(full, device=start.device) + 0.5 - start[:, None, None]  # N 1 full
+    weights = (1 - (old - new).abs() / step.clamp(min=1)).clamp(min=0)
+    weights = weights * ((old > 0) & (old < length[:, None, None]))
     return weights / weights.sum(2, keepdim=True)
 
 

@@ -1,6 +1,6 @@
-"""The picture page of augmentation: what each key of a recipe does to training clips, seen on clips of the data set.
+"""A page of pictures that shows what each augmentation key of a recipe does to training clips of a dataset.
 
-The clips are augmented by the code that training runs, all keys together and then one at a time.
+The clips are augmented by the code that training runs, with all keys together and then with one at a time.
 """
 
 from __future__ import annotations
@@ -17,20 +17,28 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from msfnet.data.augment.augmentation import Augmentation
-from msfnet.data.augment.randaugment import OPERATIONS, STRONGEST
+from msfnet.data.augment.randaugment import MAX_MAGNITUDE, OPERATIONS
 from msfnet.data.dataset import Dataset
 from msfnet.data.transforms import crop_views
 from msfnet.recipe import Data, Recipe
 from msfnet.report import Section, plot_frames, write_page
 from msfnet.types import Frames, UserError, VideoItem
 
-BATCH, SHOWN, DRAWS, FRAMES = 8, 2, 3, 6  # clips that are mixed, clips that are shown, draws and frames of each
+BATCH, SHOWN = 8, 2  # clips that are mixed, and that are shown
+DRAWS, FRAMES = 3, 6  # of each clip that is shown
 GAP_PX = 8
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A key that changes training clips: what it does, its value where it does nothing, and one to show it by."""
+    """A key that changes training clips.
+
+    Args:
+        key: table.key of a recipe.
+        does: What it does, as a sentence.
+        off: The value with which it does nothing.
+        usual: A value to show it with where the recipe turns it off.
+    """
 
     key: str
     does: str
@@ -40,28 +48,31 @@ class Effect:
 
 EFFECTS = (
     Effect(
-        "augment.min_crop_side", "A window of a random size at a random place, scaled to the network's input.", 1.0, 0.5
+        "augment.min_crop_side",
+        "A window of a random size at a random place is scaled to the network's input.",
+        1.0,
+        0.5,
     ),
-    Effect("augment.ratio", "A window wider than high or higher than wide, stretched to a square.", 1.0, 1.78),
+    Effect("augment.ratio", "A window wider than high, or higher than wide, is stretched to a square.", 1.0, 1.78),
     Effect("augment.hflip", "Half of the clips are mirrored.", False, True),
-    Effect("augment.contrast", "Levels move towards or away from the clip's mean.", 0.0, 0.4),
+    Effect("augment.contrast", "The distance of levels to the clip's mean is scaled.", 0.0, 0.4),
     Effect("augment.brightness", "Levels are scaled.", 0.0, 0.4),
-    Effect("augment.saturation", "Colors move towards or away from gray.", 0.0, 0.8),
-    Effect("augment.hue", "Colors turn around the circle of hues; greys stay.", 0.0, 0.1),
+    Effect("augment.saturation", "The distance of colors to gray is scaled.", 0.0, 0.8),
+    Effect("augment.hue", "Hues are rotated; grays stay the same.", 0.0, 0.1),
     Effect(
         "augment.randaugment",
-        "So many of the operations below, of that magnitude, drawn for each clip.",
+        "So many of the operations below, at that magnitude, are drawn for each clip.",
         (0, 9.0),
         (2, 9.0),
     ),
-    Effect("augment.mixup", "Each clip is blended with another of the batch, and its target too.", 0.0, 0.8),
+    Effect("augment.mixup", "Each clip and its target are blended with another of the batch.", 0.0, 0.8),
     Effect("augment.cutmix", "Each clip gets a box of another of the batch; its target is shared by area.", 0.0, 1.0),
 )
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Clips of the data set that could be read: frames N T H W 3, spread over each video, and labels N."""
+    """Clips of the dataset: frames N T H W 3, spread over each video, and labels N."""
 
     items: tuple[VideoItem, ...]
     frames: Tensor
@@ -69,9 +80,15 @@ class Examples:
 
 
 def write_augmentation_page(data: Dataset, recipe: Recipe, path: Path) -> None:
-    """Write an HTML page that shows what each augmentation does to a few clips of the data set.
+    """Write an HTML page that shows what each augmentation does to a few clips of a dataset.
 
-    Raises UserError when too few of its videos can be read, or for flip pairs that name no class.
+    Args:
+        data: The dataset.
+        recipe: The recipe whose keys are shown.
+        path: The page.
+
+    Raises:
+        UserError: Too few videos can be read, or `augment.flip_pairs` names a class that the dataset does not have.
     """
     examples = _read_examples(data, recipe)
     sections = [
@@ -86,17 +103,17 @@ def write_augmentation_page(data: Dataset, recipe: Recipe, path: Path) -> None:
 
 
 def _together(examples: Examples, recipe: Recipe, classes: Sequence[str]) -> Section:
-    """Everything that the recipe turns on, at once."""
+    """Everything that the recipe turns on, together."""
     strips, _ = _draw(examples, recipe, classes)
     names = " and ".join(f"{item.path.name} ({item.label})" for item in examples.items[:SHOWN])
-    lead = f"{names}, {FRAMES} frames of each: first the center, as in scoring, then as training may see them."
+    lead = f"{names}, {FRAMES} frames of each: first the center crop, as in evaluation, then as training may see them."
     settings = {effect.key: _value(recipe, effect.key) for effect in EFFECTS}
     rows = {key: _to_text(value) for key, value in settings.items()}
-    return Section("This recipe, all together", lead, _picture(strips), rows)
+    return Section("All keys of this recipe together", lead, _picture(strips), rows)
 
 
 def _one_effect(effect: Effect, examples: Examples, recipe: Recipe, classes: Sequence[str]) -> Section:
-    """One key alone, as strong as in the recipe or, where it is off there, as strong as usual."""
+    """One key alone, with the value of the recipe or, where that turns it off, with a usual one."""
     value = _value(recipe, effect.key)
     on = not _is_off(effect, value)
     value = value if on else effect.usual
@@ -111,12 +128,12 @@ def _one_effect(effect: Effect, examples: Examples, recipe: Recipe, classes: Seq
 
 
 def _operations(examples: Examples, recipe: Recipe) -> Section:
-    """Each operation of RandAugment, in one of its directions."""
+    """Each operation of RandAugment in one direction."""
     magnitude = recipe.augment.randaugment[1]
     clips = _centered(examples, recipe.clip.crop_size).frames
-    strength = torch.full((len(clips),), magnitude / STRONGEST)
+    strength = torch.full((len(clips),), magnitude / MAX_MAGNITUDE)
     strips = {name: operation(clips, strength).numpy() for name, operation in OPERATIONS.items()}
-    return Section("RandAugment's operations", f"At magnitude {magnitude:g} of {STRONGEST}.", _picture(strips))
+    return Section("Operations of RandAugment", f"At magnitude {magnitude:g} of {MAX_MAGNITUDE}.", _picture(strips))
 
 
 # Clips
@@ -125,27 +142,27 @@ def _operations(examples: Examples, recipe: Recipe) -> Section:
 def _read_examples(data: Dataset, recipe: Recipe) -> Examples:
     """The first videos that can be read, of as many classes as there are; classes of flip pairs come first."""
     paired = [label for pair in recipe.augment.flip_pairs for label in pair]
-    turn: Counter[str] = Counter()
+    position: Counter[str] = Counter()  # of the next video in its class
     order = []
     for item in data.in_split("train") or data.items:
-        order.append((turn[item.label], item.label not in paired, item.label, item))
-        turn[item.label] += 1
+        order.append((position[item.label], item.label not in paired, item.label, item))
+        position[item.label] += 1
     chosen = [item for *_, item in sorted(order, key=lambda entry: entry[:3])]
     shown = replace(recipe.preprocessing(), num_frames=FRAMES, eval_sampling="uniform", input="rgb")
     loader = data.open(Data(cache="off", num_workers=0), shown)
-    items: list[VideoItem] = []
-    frames = torch.empty(0)
+    items, frames = [], []
     for start in range(0, len(chosen), BATCH):
-        for batch in loader.eval_batches(chosen[start : start + BATCH], clips=1, batch_size=BATCH).epoch():
+        part = chosen[start : start + BATCH]
+        for batch in loader.eval_batches(part, clips=1, batch_size=1).epoch():
             if batch.clips is not None:
-                items += [chosen[start + index] for index in batch.indices]
-                frames = torch.cat([frames, batch.clips[:, 0]]) if len(frames) else batch.clips[:, 0]
+                items += [part[index] for index in batch.indices]
+                frames.append(batch.clips[:, 0])
         if len(items) >= BATCH:
             break
     if len(items) < SHOWN:
         raise UserError(f"expected at least {SHOWN} videos that can be read, found {len(items)} of {len(order)}")
     labels = torch.tensor([data.classes.index(item.label) for item in items[:BATCH]])
-    return Examples(tuple(items[:BATCH]), frames[:BATCH], labels)
+    return Examples(tuple(items[:BATCH]), torch.cat(frames)[:BATCH], labels)
 
 
 def _centered(examples: Examples, size_px: int) -> Examples:
@@ -153,7 +170,7 @@ def _centered(examples: Examples, size_px: int) -> Examples:
 
 
 def _draw(examples: Examples, recipe: Recipe, classes: Sequence[str]) -> tuple[dict[str, Frames], dict[str, str]]:
-    """The clips before and in each draw, N T H W 3, and the targets of each draw in words."""
+    """The clips before and after each draw, N T H W 3, and the targets of each draw in words."""
     in_color = recipe.model_copy(update={"clip": recipe.clip.model_copy(update={"input": "rgb"})})
     augmentation = Augmentation(in_color, classes)
     strips = {"before": _centered(examples, recipe.clip.crop_size).frames.numpy()}
@@ -179,12 +196,12 @@ def _target_text(target: Tensor, classes: Sequence[str]) -> str:
 
 
 def _picture(strips: Mapping[str, Frames]) -> Figure:
-    """A row for each entry N T H W 3: the frames of the clips that are shown, side by side."""
+    """A row for each entry N T H W 3: frames of the clips that are shown, side by side."""
     return plot_frames({name: _row(clips[:SHOWN]) for name, clips in strips.items()})
 
 
 def _row(clips: Frames) -> Frames:
-    """N T H W 3 -> 1 H W 3: a white gap between clips."""
+    """N T H W 3 -> 1 H W 3, with a white gap between clips."""
     gap = np.full((clips.shape[2], GAP_PX, 3), 255, np.uint8)
     parts = [part for clip in clips for part in (gap, *clip)][1:]
     row: Frames = np.concatenate(parts, axis=1)[None]
@@ -203,12 +220,12 @@ def _is_off(effect: Effect, value: Any) -> bool:
 
 
 def _alone(recipe: Recipe, key: str, value: Any) -> Recipe:
-    """Return the recipe with every effect off but one."""
+    """The recipe with only one of the effects on."""
     values = {effect.key: effect.off for effect in EFFECTS} | {key: value}
     update = {name.removeprefix("augment."): setting for name, setting in values.items()}
     return recipe.model_copy(update={"augment": recipe.augment.model_copy(update=update)})
 
 
 def _to_text(value: Any) -> str:
-    """As in a recipe."""
+    """A value as it is written in a recipe."""
     return str(list(value) if isinstance(value, tuple) else value).lower()

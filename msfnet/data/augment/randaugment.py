@@ -1,8 +1,8 @@
-"""RandAugment (Cubuk et al., 2020) of clips: some operations drawn for each clip, the same for all its frames.
+"""RandAugment (Cubuk et al., 2020) for clips: operations are drawn for each clip and are the same for all its frames.
 
-What an operation measures (extremes, histogram, mean) it measures over the whole clip, so that nothing flickers. Each
-takes uint8 clips N T S S 3 and their strengths N from -1 to 1, and returns uint8 clips; the sign says which way it
-goes, where there are two. Ranges are those of AutoAugment. What depends on a pixel's level alone is a table of 256.
+Extremes, histograms and means are measured over the whole clip, so that nothing flickers. An operation takes uint8
+clips N T S S 3 and their strengths N from -1 to 1, and returns uint8 clips. The sign is the direction, for operations
+that have two. Ranges are those of AutoAugment. Operations on levels alone use lookup tables of 256.
 """
 
 from __future__ import annotations
@@ -17,93 +17,102 @@ from torch.nn import functional as F
 Operation = Callable[[Tensor, Tensor], Tensor]
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-GRAY = 128  # shown where an operation moves the frame's edge into sight
-STRONGEST = 10  # magnitude
+GRAY = 128  # beyond the edge of the frame, where an operation moves it into view
+MAX_MAGNITUDE = 10
 
 
 def rand_augment(clips: Tensor, operations: int, magnitude: float, draws: Tensor) -> Tensor:
-    """Apply so many operations, chosen for each clip with their directions: uint8 N T S S 3 -> the same.
+    """Apply operations to each clip, one after the other.
 
-    `magnitude` goes from 0 to 10. `draws` are random numbers from 0 to 1, two for each operation and clip:
-    operations 2 N, on the CPU.
+    Args:
+        clips: uint8 N T S S 3.
+        operations: How many.
+        magnitude: How strong they are, from 0 to 10.
+        draws: Random numbers from 0 to 1 for the choice and the direction of each operation: operations 2 N, on
+            the CPU.
+
+    Returns:
+        uint8 N T S S 3.
     """
     for of_operation, of_sign in draws[:operations]:
         chosen = (of_operation * len(OPERATIONS)).long()
-        strengths = torch.where(of_sign < 0.5, -magnitude, magnitude) / STRONGEST
+        strengths = torch.where(of_sign < 0.5, -magnitude, magnitude) / MAX_MAGNITUDE
         clips = _apply_each(clips, chosen, strengths)
     return clips
 
 
 def _apply_each(clips: Tensor, chosen: Tensor, strengths: Tensor) -> Tensor:
-    """Each operation to all the clips at once that drew it: `chosen` and `strengths` N on the CPU."""
+    """Apply each operation to all clips for which it was chosen: `chosen` and `strengths` N on the CPU."""
     augmented = clips.clone()
     for number, operation in enumerate(OPERATIONS.values()):
         members = torch.nonzero(chosen == number).flatten()
         if len(members):
-            there = members.to(clips.device)
-            augmented[there] = operation(clips[there], strengths[members].to(clips.device))
+            rows = members.to(clips.device)
+            augmented[rows] = operation(clips[rows], strengths[members].to(clips.device))
     return augmented
 
 
 def identity(clips: Tensor, strengths: Tensor) -> Tensor:
+    """Return the clips as they are."""
     return clips
 
 
-# By a table of levels
+# Operations by lookup tables of levels
 
 
 def autocontrast(clips: Tensor, strengths: Tensor) -> Tensor:
     """Stretch each channel from its lowest and highest level to 0 and 255."""
     low, high = (extreme((1, 2, 3)).long()[..., None] for extreme in (clips.amin, clips.amax))  # N 3 1
     stretched = (_levels(clips) - low) * 255 // (high - low).clamp(min=1)
-    return _look_up(clips, torch.where(high > low, stretched, _levels(clips)))
+    return _lookup(clips, torch.where(high > low, stretched, _levels(clips)))
 
 
 def equalize(clips: Tensor, strengths: Tensor) -> Tensor:
-    """Spread each channel's levels so that all ranges of them are about equally common."""
+    """Equalize each channel's histogram."""
     counts = torch.bincount(_cells(clips).flatten(), minlength=len(clips) * 3 * 256).view(-1, 3, 256)
     highest = clips.amax((1, 2, 3)).long()[..., None]  # N 3 1
     step = (counts.sum(2, keepdim=True) - counts.gather(2, highest)) // 255
     below = counts.cumsum(2) - counts
     spread = (below + step // 2) // step.clamp(min=1)
-    return _look_up(clips, torch.where(step > 0, spread, _levels(clips)))
+    return _lookup(clips, torch.where(step > 0, spread, _levels(clips)))
 
 
 def posterize(clips: Tensor, strengths: Tensor) -> Tensor:
-    """Drop up to four of a level's eight bits."""
+    """Drop up to four of the eight bits of each level."""
     step = 2 ** (4 * strengths.abs()).round().long()[:, None, None]
-    return _look_up(clips, _levels(clips) // step * step)
+    return _lookup(clips, _levels(clips) // step * step)
 
 
 def solarize(clips: Tensor, strengths: Tensor) -> Tensor:
     """Invert the levels above a threshold that falls from 256 to 0."""
     threshold = 256 * (1 - strengths.abs())[:, None, None]
     levels = _levels(clips)
-    return _look_up(clips, torch.where(levels >= threshold, 255 - levels, levels))
+    return _lookup(clips, torch.where(levels >= threshold, 255 - levels, levels))
 
 
 def brightness(clips: Tensor, strengths: Tensor) -> Tensor:
-    return _look_up(clips, _levels(clips) * _factors(strengths)[:, None, None])
+    """Scale levels."""
+    return _lookup(clips, _levels(clips) * _factors(strengths)[:, None, None])
 
 
 def contrast(clips: Tensor, strengths: Tensor) -> Tensor:
-    """Levels towards or away from the mean luma."""
+    """Scale the distance of levels to the mean luma."""
     mean = _luma(clips.float().mean((1, 2, 3)))[..., None]  # N 1 1
-    return _look_up(clips, mean + (_levels(clips) - mean) * _factors(strengths)[:, None, None])
+    return _lookup(clips, mean + (_levels(clips) - mean) * _factors(strengths)[:, None, None])
 
 
-# By blending with another picture
+# Operations that blend with another picture
 
 
 def color(clips: Tensor, strengths: Tensor) -> Tensor:
-    """Each pixel towards or away from the gray of its luma."""
+    """Blend each pixel with the gray of its luma, or away from it."""
     x = clips.float()
     gray = _luma(x)
     return _to_levels(gray + (x - gray) * _factors(strengths)[:, None, None, None, None])
 
 
 def sharpness(clips: Tensor, strengths: Tensor) -> Tensor:
-    """Each pixel but those on the edge towards or away from a mean of its neighborhood."""
+    """Blend each pixel but those on the edge with a mean of its neighborhood, or away from it."""
     x = clips.float()
     three_rows = x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]
     neighborhood = three_rows[..., :-2, :] + three_rows[..., 1:-1, :] + three_rows[..., 2:, :]
@@ -113,31 +122,33 @@ def sharpness(clips: Tensor, strengths: Tensor) -> Tensor:
     return _to_levels(torch.lerp(smooth, x, _factors(strengths)[:, None, None, None, None]))
 
 
-# By moving pixels
+# Operations that move pixels
 
 
 def rotate(clips: Tensor, strengths: Tensor) -> Tensor:
-    """By up to 30 degrees."""
+    """Rotate by up to 30 degrees."""
     angle = strengths * math.pi / 6
-    return _move(clips, angle.cos(), -angle.sin(), angle.sin(), angle.cos())
+    return _warp(clips, angle.cos(), -angle.sin(), angle.sin(), angle.cos())
 
 
 def shear_x(clips: Tensor, strengths: Tensor) -> Tensor:
-    """Sideways by up to 0.3 of the height."""
-    return _move(clips, x_of_y=0.3 * strengths)
+    """Shear sideways by up to 0.3 of the height."""
+    return _warp(clips, x_of_y=0.3 * strengths)
 
 
 def shear_y(clips: Tensor, strengths: Tensor) -> Tensor:
-    return _move(clips, y_of_x=0.3 * strengths)
+    """Shear up or down by up to 0.3 of the width."""
+    return _warp(clips, y_of_x=0.3 * strengths)
 
 
 def translate_x(clips: Tensor, strengths: Tensor) -> Tensor:
-    """By up to 0.45 of the width."""
-    return _move(clips, x=0.9 * strengths)
+    """Move by up to 0.45 of the width."""
+    return _warp(clips, x=0.9 * strengths)
 
 
 def translate_y(clips: Tensor, strengths: Tensor) -> Tensor:
-    return _move(clips, y=0.9 * strengths)
+    """Move by up to 0.45 of the height."""
+    return _warp(clips, y=0.9 * strengths)
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -158,11 +169,11 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-# What they share
+# Helpers
 
 
 def _factors(strengths: Tensor) -> Tensor:
-    """From 0.1 (hardly anything left of the original) over 1 (the original) to 1.9."""
+    """Strengths to factors: from 0.1 (hardly anything of the original) over 1 (the original) to 1.9."""
     return 1 + 0.9 * strengths
 
 
@@ -180,18 +191,18 @@ def _levels(clips: Tensor) -> Tensor:
 
 
 def _cells(clips: Tensor) -> Tensor:
-    """For each value its place in tables N 3 256, flattened: N T H W 3."""
+    """The position of each value in flattened tables N 3 256: N T H W 3."""
     firsts = 256 * torch.arange(len(clips) * 3, device=clips.device, dtype=torch.int32)
     return clips + firsts.view(-1, 1, 1, 1, 3)
 
 
-def _look_up(clips: Tensor, tables: Tensor) -> Tensor:
-    """Each level replaced by what its clip's and channel's table says: tables N 3 256, or of fewer and expanded."""
+def _lookup(clips: Tensor, tables: Tensor) -> Tensor:
+    """Replace each level by its value in the table of its clip and channel: tables N 3 256, or what expands to that."""
     tables = _to_levels(tables.float()).expand(len(clips), 3, 256)
     return tables.flatten().index_select(0, _cells(clips).flatten()).view(clips.shape)
 
 
-def _move(
+def _warp(
     clips: Tensor,
     x_of_x: Tensor | float = 1.0,
     x_of_y: Tensor | float = 0.0,
@@ -200,7 +211,7 @@ def _move(
     x: Tensor | float = 0.0,
     y: Tensor | float = 0.0,
 ) -> Tensor:
-    """Take each pixel from where a map leads, bilinear, in coordinates from -1 to 1; beyond the frame all is gray."""
+    """Sample each pixel at the position that an affine map gives, bilinear, in coordinates from -1 to 1."""
     n, frames, height, width, _ = clips.shape
     numbers = (x_of_x, x_of_y, x, y_of_x, y_of_y, y)
     maps = torch.stack([torch.as_tensor(v, device=clips.device).expand(n) for v in numbers], 1).view(n, 2, 3)
