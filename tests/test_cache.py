@@ -1,4 +1,4 @@
-"""The cache of decoded frames: the same frames again without the video, within its budget, whatever happens to it."""
+"""The cache of decoded frames: the same frames without the video, within its budget, and never a damaged one."""
 
 import json
 import multiprocessing
@@ -17,18 +17,19 @@ import torch
 from conftest import logged, moving_square, write_lossless
 
 from msfnet.cli import main
-from msfnet.data.cache import content, ledger, store
+from msfnet.data.cache import content, counters, disk_cache
 from msfnet.data.cache import frame_cache as cache_module
+from msfnet.data.cache.disk_cache import DiskCache
 from msfnet.data.cache.frame_cache import FrameCache, choose_codec, describe, estimate_raw_bytes
 from msfnet.data.cache.packed import read_header
-from msfnet.data.cache.store import Store
-from msfnet.data.dataset import TrainVideos, Turns, make_batches, open_reader
 from msfnet.data.sampling import uniform_clips
 from msfnet.data.video.decode import read_clips, read_video
 from msfnet.data.video.decoders import DECODERS, Decoder, DirectReader
-from msfnet.inference.evaluation import evaluate_data
+from msfnet.data.video_files import open_reader
+from msfnet.data.video_loader import TrainClips, TrainSampler, make_batches
+from msfnet.inference.evaluation import evaluate_dataset
 from msfnet.procedural.dataset import write_video
-from msfnet.recipe import Data, Recipe
+from msfnet.recipe import Data, Recipe, load_recipe
 from msfnet.types import FrameFormat, UserError, VideoError, VideoItem
 
 NATIVE = FrameFormat((64, 48))  # width, height of the videos made here
@@ -44,14 +45,14 @@ def entries(folder):
 
 
 def make_old(folder, seconds=1000):
-    """As if all in the folder was used by runs of long ago."""
+    """Make the folder look as if earlier runs had used it."""
     for path in Path(folder).iterdir():
         stamp = path.stat().st_mtime - seconds
         os.utime(path, (stamp, stamp))
 
 
 def past_the_tick():
-    """What is used in the very tick of the file system's clock in which a run starts may have been used before it."""
+    """What is used in the same tick of the file system's clock in which a run starts counts as used before it."""
     time.sleep(0.02)
 
 
@@ -60,7 +61,7 @@ def size_bytes(folder):
 
 
 def read_by(monkeypatch, read_video):
-    """From here on videos are read by this function."""
+    """Read videos by this function from here on."""
     monkeypatch.setitem(DECODERS, "pyav", Decoder(read_clips=read_video, read_video=read_video))
 
 
@@ -79,7 +80,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("codec", ["raw", "jpeg"])
-def test_frames_are_the_decoders_and_the_same_each_time(video, folder, codec):
+def test_frames_are_those_of_the_decoder(video, folder, codec):
     def plan(n):
         return uniform_clips(n, 8, 2)
 
@@ -92,13 +93,13 @@ def test_frames_are_the_decoders_and_the_same_each_time(video, folder, codec):
     assert len(entries(folder)) == 1
 
 
-def test_short_videos_are_named_as_such(tmp_path, folder):
+def test_short_videos_are_padded(tmp_path, folder):
     write_lossless(tmp_path / "a.mkv", moving_square(3))
     for _ in range(2):
         assert FrameCache(folder, NATIVE, 2**30).read_clips(tmp_path / "a.mkv", lambda n: uniform_clips(n, 8, 1)).padded
 
 
-def test_other_content_size_rate_codec_decoder_and_version_are_other_entries(video, folder, monkeypatch):
+def test_entries_depend_on_content_and_settings(video, folder, monkeypatch):
     FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
     assert FrameCache(folder, FrameFormat((32, 32)), 2**30).read_clips(video, every(1)).frames.shape[2:4] == (32, 32)
     FrameCache(folder, NATIVE, 2**30, codec="jpeg").read_clips(video, every(1))
@@ -113,26 +114,19 @@ def test_other_content_size_rate_codec_decoder_and_version_are_other_entries(vid
     assert len(entries(folder)) == 8
 
 
-def test_entries_of_every_frame_have_the_names_of_earlier_versions():
-    """What lies in users' folders is found again."""
-    assert FrameFormat((171, 128)).key == ((171, 128),)
-    assert FrameFormat((171, 128), 8.33).key == ((171, 128), 8.33)
-
-
-def test_training_at_a_rate_sees_the_same_clips_with_a_cache_and_without(tmp_path, folder):
-    """Of files of a faster rate, the same and a slower one; decoded, and from the cache."""
+def test_clips_at_a_frame_rate_are_the_same_with_a_cache(tmp_path, folder):
+    """For files of a higher, the same and a lower frame rate."""
     items = [VideoItem(tmp_path / f"{fps}.mkv", "a") for fps in (30, 10, 4)]
     for item, fps in zip(items, (30, 10, 4), strict=True):
         write_lossless(item.path, moving_square(3 * fps), fps)
-    preprocessing = replace(Recipe(data=Data(size=32, frames=8, fps=10)).preprocessing(), frame_interval=1)
+    preprocessing = replace(
+        load_recipe("paper", ["clip.crop_size=32", "clip.num_frames=8", "clip.fps=10"]).preprocessing(),
+        frame_interval=1,
+    )
     cached = FrameCache(folder, preprocessing.frame_format, 2**30)
     direct, first, again = (
-        [
-            TrainVideos(items, ["a"], preprocessing, reader, sampling="dense")[i, seed]
-            for i in range(3)
-            for seed in (1, 2)
-        ]
-        for reader in (None, cached, cached)
+        [train_clips(items, preprocessing, reader, "dense")[i, seed] for i in range(3) for seed in (1, 2)]
+        for reader in (DirectReader(preprocessing.frame_format), cached, cached)
     )
     assert len(entries(folder)) == 3
     for samples in (first, again):
@@ -141,7 +135,7 @@ def test_training_at_a_rate_sees_the_same_clips_with_a_cache_and_without(tmp_pat
     assert len({sample.frames.numpy().tobytes() for sample in direct}) == 6
 
 
-def test_renamed_and_copied_videos_hit_the_same_entry(video, folder, tmp_path, monkeypatch):
+def test_renamed_and_copied_videos_share_an_entry(video, folder, tmp_path, monkeypatch):
     FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
     shutil.copy(video, tmp_path / "copy.mkv")
     video.rename(tmp_path / "renamed.mkv")
@@ -151,7 +145,7 @@ def test_renamed_and_copied_videos_hit_the_same_entry(video, folder, tmp_path, m
     assert len(entries(folder)) == 1
 
 
-def test_content_of_a_folder_of_images_is_that_of_its_files(tmp_path):
+def test_digest_of_a_folder_of_images(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "img_1.jpg").write_bytes(b"one")
@@ -164,7 +158,7 @@ def test_content_of_a_folder_of_images_is_that_of_its_files(tmp_path):
     assert content.digest(tmp_path / "a" / "img_1.jpg") != content.digest(tmp_path / "b" / "img_2.jpg")
 
 
-def test_a_cache_travels_to_workers(video, folder):
+def test_cache_can_be_pickled(video, folder):
     cache = FrameCache(folder, NATIVE, 2**30)
     past_the_tick()
     cache.read_clips(video, every(1))
@@ -175,13 +169,19 @@ def test_a_cache_travels_to_workers(video, folder):
 # No video is read twice
 
 
+def train_clips(items, preprocessing, reader, sampling):
+    return TrainClips(
+        items, ["a"], lambda item, sampler: reader.read_clips(item.path, sampler), preprocessing, sampling
+    )
+
+
 def hide(root):
     root.rename(root.with_name("hidden"))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_second_epoch_reads_no_video(tmp_path, folder, workers):
-    """Also not one that another worker read, one that is damaged, or one that is no video."""
+def test_second_epoch_reads_no_video(tmp_path, folder, workers):
+    """This includes one that another worker has read, a damaged one, and one that is no video."""
     root = tmp_path / "videos"
     root.mkdir()
     for i in range(5):
@@ -191,21 +191,21 @@ def test_a_second_epoch_reads_no_video(tmp_path, folder, workers):
     (root / "0.avi").write_bytes(whole[: len(whole) * 4 // 5])
     (root / "1.avi").write_bytes(b"no video")
     items = [VideoItem(root / f"{i}.avi", "a") for i in range(5)]
-    preprocessing = Recipe(data=Data(size=32, frames=4)).preprocessing()
+    preprocessing = load_recipe("paper", ["clip.crop_size=32", "clip.num_frames=4"]).preprocessing()
     cache = FrameCache(folder, preprocessing.frame_format, 2**30)
-    videos = TrainVideos(items, ["a"], preprocessing, cache, sampling="random_interval")
-    loader = make_batches(videos, Turns(len(items), 2, seed=0), workers, print)
+    videos = train_clips(items, preprocessing, cache, "random_interval")
+    loader = make_batches(videos, TrainSampler(len(items), 2, seed=0), workers)
     past_the_tick()
     first = list(loader.epoch(0))
     hide(root)
     for epoch in (1, 2):
         batches = list(loader.epoch(epoch))
-        assert sorted(i for b in batches for i in b["indices"]) == [0, 2, 3, 4]
-        assert [f for b in batches for f in b["failures"]] == [f for b in first for f in b["failures"]]
-        assert [i for b in batches for i, text in b["warnings"] if "damaged" in text] == [0]
+        assert sorted(i for b in batches for i in b.indices) == [0, 2, 3, 4]
+        assert [b.unreadable for b in batches if b.unreadable] == [b.unreadable for b in first if b.unreadable]
+        assert [i for b in batches for i, text in b.warnings.items() if "damaged" in text] == [0]
 
 
-def test_a_new_run_misses_a_video_that_is_gone_and_reads_none_that_is_there(video, folder, tmp_path):
+def test_new_run_checks_that_videos_exist(video, folder, tmp_path):
     write_lossless(tmp_path / "b.mkv", moving_square(5))
     for path in (video, tmp_path / "b.mkv"):
         FrameCache(folder, NATIVE, 2**30).read_clips(path, every(1))
@@ -220,7 +220,7 @@ def test_a_new_run_misses_a_video_that_is_gone_and_reads_none_that_is_there(vide
     assert np.array_equal(cache.read_clips(tmp_path / "b.mkv", every(1)).frames[0], moving_square(5))
 
 
-def test_what_cannot_be_read_is_tried_once_a_run(tmp_path, folder, monkeypatch):
+def test_unreadable_videos_are_tried_once_a_run(tmp_path, folder, monkeypatch):
     (tmp_path / "a.mp4").write_bytes(b"no video")
     tried = []
     count = cache_module.count_frames
@@ -245,15 +245,15 @@ def test_damaged_videos_are_cached_with_their_warning(real_data, folder):
     assert [read_header(entry.read_bytes()).warning for entry in entries(folder)] == [direct.warning]
 
 
-def test_very_long_videos_are_decoded_each_time(video, folder, monkeypatch):
-    monkeypatch.setattr(cache_module, "LONGEST_BYTES", ENTRY_BYTES - 10_000)
+def test_long_videos_are_not_cached(video, folder, monkeypatch):
+    monkeypatch.setattr(cache_module, "MAX_ENTRY_BYTES", ENTRY_BYTES - 10_000)
     cache = FrameCache(folder, NATIVE, 2**30)
     for _ in range(2):
         assert np.array_equal(cache.read_clips(video, every(3)).frames[0], moving_square(20)[::3])
     assert entries(folder) == []
 
 
-def test_a_video_that_changes_while_it_is_decoded_is_not_kept(video, folder, monkeypatch):
+def test_video_that_changes_during_decoding_is_not_cached(video, folder, monkeypatch):
     def change_and_read(path, frame_format):
         write_lossless(path, moving_square(7))
         return read_video(path, frame_format)
@@ -268,7 +268,7 @@ def test_a_video_that_changes_while_it_is_decoded_is_not_kept(video, folder, mon
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 1.0])
 @pytest.mark.parametrize("harm", ["flip", "cut"])
-def test_damaged_entries_are_dropped_decoded_anew_and_counted(video, folder, share, harm):
+def test_damaged_entries_are_replaced_and_counted(video, folder, share, harm):
     FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
     (entry,) = entries(folder)
     whole = bytearray(entry.read_bytes())
@@ -281,31 +281,31 @@ def test_damaged_entries_are_dropped_decoded_anew_and_counted(video, folder, sha
         assert np.array_equal(cache.read_clips(video, every(1)).frames[0], moving_square(20))
     assert len(entries(folder)) == 1
     if position or harm == "flip":  # an empty file is as good as none
-        assert cache.problems() == ["cache: 1 damaged entries were dropped and decoded anew"]
-        assert store.usage(folder).damaged == 1
+        assert cache.problems() == ["cache: 1 damaged entries were dropped and decoded again"]
+        assert disk_cache.usage(folder).damaged == 1
     assert FrameCache(folder, NATIVE, 2**30).problems() == []
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[1]", b'{"stamp": 1}', b"\xff\xfe"])
-def test_damaged_records_and_ledgers_are_written_anew(video, folder, text):
+def test_damaged_records_and_counters_are_replaced(video, folder, text):
     FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
-    for path in [*folder.glob("*.path"), folder / ledger.LEDGER]:
+    for path in [*folder.glob("*.path"), folder / counters.COUNTERS]:
         path.write_bytes(text)
     cache = FrameCache(folder, NATIVE, 2**30)
     assert cache.read_clips(video, every(1)).video_frames == 20
-    with ledger.opened(folder) as books:
-        assert books.used_bytes == ledger.added_up(folder)
+    with counters.locked(folder) as found:
+        assert found.used_bytes == counters.measure(folder)
 
 
 @pytest.mark.parametrize(("event", "nth"), [("open", 1), ("open", 2), ("os.rename", 1)])
-def test_a_writer_that_is_killed_leaves_no_half_entry_and_no_lock(folder, event, nth):
+def test_killed_writer_leaves_no_partial_entry_and_no_lock(folder, event, nth):
     """Killed outright before it reserves room, before it fills the file, and before the file gets its name."""
     code = """
 import os, signal, sys
 from pathlib import Path
-from msfnet.data.cache.store import Store
-store = Store(Path(sys.argv[1]), 10**6)
-store.write("0" * 40 + ".frames", b"before")
+from msfnet.data.cache.disk_cache import DiskCache
+cache = DiskCache(Path(sys.argv[1]), 10**6)
+cache.put("0" * 40 + ".frames", b"before")
 times = 0
 def kill(event, arguments):
     global times
@@ -314,20 +314,20 @@ def kill(event, arguments):
         if times == int(sys.argv[3]):
             os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 sys.addaudithook(kill)
-store.write("0" * 40 + ".frames", bytes(100_000))
+cache.put("0" * 40 + ".frames", bytes(100_000))
 print("not killed")
 """
     writer = subprocess.run([sys.executable, "-c", code, str(folder), event, str(nth)], stdout=subprocess.PIPE)
     assert (writer.returncode != 0, writer.stdout) == (True, b"")
     assert [entry.read_bytes() for entry in entries(folder)] == [b"before"]
-    left = [path for path in folder.iterdir() if ledger.is_temporary(path)]
+    left = [path for path in folder.iterdir() if counters.is_temporary(path)]
     assert len(left) == (0 if (event, nth) == ("open", 1) else 1)
-    run = Store(folder, 10**6)
-    assert run.write(names(1)[0], b"after")
-    with ledger.opened(folder) as books:
-        assert books.used_bytes == ledger.added_up(folder) >= 100_000 * len(left)
-    make_old(folder, ledger.STALE_SECONDS + 10)
-    Store(folder, 10**6)
+    run = DiskCache(folder, 10**6)
+    assert run.put(names(1)[0], b"after")
+    with counters.locked(folder) as found:
+        assert found.used_bytes == counters.measure(folder) >= 100_000 * len(left)
+    make_old(folder, counters.STALE_SECONDS + 10)
+    DiskCache(folder, 10**6)
     assert not any(path.exists() for path in left)
 
 
@@ -338,42 +338,34 @@ def names(n):
     return [f"{i:040x}.frames" for i in range(n)]
 
 
-def test_eviction_takes_the_least_recently_used_of_earlier_runs_first(folder):
-    before = Store(folder, 10**6)
+def test_eviction_is_least_recently_used_first(folder):
+    before = DiskCache(folder, 10**6)
     for i, name in enumerate(names(4)):
-        before.write(name, bytes(1000))
+        before.put(name, bytes(1000))
         os.utime(folder / name, (1e9 + i, 1e9 + i))
     os.utime(folder / names(4)[0], (2e9 - 1e8, 1.7e9))
-    run = Store(folder, 4000 + ledger.LEDGER_BYTES)
+    run = DiskCache(folder, 4000 + counters.COUNTERS_BYTES)
     past_the_tick()
-    run.use(names(4)[2])
+    run.touch(names(4)[2])
     evicted = []
     for i in range(5):
-        kept = run.write(f"{100 + i:040x}.frames", bytes(1000))
+        kept = run.put(f"{100 + i:040x}.frames", bytes(1000))
         there = {path.name for path in entries(folder)}
         evicted.append((kept, [k for k, name in enumerate(names(4)) if name not in there]))
         assert size_bytes(folder) <= run.budget_bytes
     assert evicted == [(True, [1]), (True, [1, 3]), (True, [0, 1, 3]), (False, [0, 1, 3]), (False, [0, 1, 3])]
 
 
-def test_old_files_of_the_former_format_make_room_too(folder):
-    folder.mkdir()
-    (folder / ("a" * 32 + ".npy")).write_bytes(bytes(3000))
+def test_nothing_is_evicted_for_what_cannot_fit(folder):
+    DiskCache(folder, 10**6).put(names(1)[0], bytes(1000))
     make_old(folder)
-    assert Store(folder, 3000).write(names(1)[0], bytes(1000))
-    assert [path.name for path in folder.iterdir() if path.suffix == ".npy"] == []
-
-
-def test_nothing_is_evicted_for_what_can_never_fit(folder):
-    Store(folder, 10**6).write(names(1)[0], bytes(1000))
-    make_old(folder)
-    small = Store(folder, 2000)
-    assert not small.could_hold(2001)
-    assert not small.write(names(2)[1], bytes(2001))
+    small = DiskCache(folder, 2000)
+    assert not small.has_room(2001)
+    assert not small.put(names(2)[1], bytes(2001))
     assert len(entries(folder)) == 1
 
 
-def test_what_does_not_fit_is_decoded_each_time(video, tmp_path, folder):
+def test_videos_that_do_not_fit_are_decoded_each_time(video, tmp_path, folder):
     write_lossless(tmp_path / "b.mkv", moving_square(20, step=5))
     cache = FrameCache(folder, NATIVE, ENTRY_BYTES + 3000)
     for _ in range(2):
@@ -388,16 +380,16 @@ def test_what_does_not_fit_is_decoded_each_time(video, tmp_path, folder):
 WRITE_MANY = """
 start.wait()
 for i in range(first, first + 40):
-    if store.write(f"{i:040x}.frames", bytes(500 + 13 * (i % 50))):
+    if store.put(f"{i:040x}.frames", bytes(500 + 13 * (i % 50))):
         with kept.get_lock():
             kept.value += 1
 """
 
 
-def test_several_processes_keep_to_the_budget_together(folder):
-    """Spawned, as workers are on Windows and macOS; the folder is weighed while they write."""
+def test_processes_share_the_budget(folder):
+    """They are spawned, as workers are on Windows and macOS; the folder is measured while they write."""
     context = multiprocessing.get_context("spawn")
-    shared = Store(folder, 30_000)
+    shared = DiskCache(folder, 30_000)
     kept, start = context.Value("i", 0), context.Event()
     given = {"kept": kept, "start": start, "store": shared}
     jobs = [context.Process(target=exec, args=(WRITE_MANY, given | {"first": 40 * k})) for k in range(3)]
@@ -406,32 +398,32 @@ def test_several_processes_keep_to_the_budget_together(folder):
     start.set()
     largest_bytes = 0
     while any(job.is_alive() for job in jobs):
-        with ledger.opened(folder):
+        with counters.locked(folder):
             largest_bytes = max(largest_bytes, size_bytes(folder))
     for job in jobs:
         job.join()
         assert job.exitcode == 0
     assert 25_000 < largest_bytes <= 30_000
     assert kept.value == len(entries(folder)) > 20
-    with ledger.opened(folder) as books:
-        assert books.used_bytes == ledger.added_up(folder)
-    assert {path.suffix for path in folder.iterdir()} == {".frames", ".json"}
+    with counters.locked(folder) as found:
+        assert found.used_bytes == counters.measure(folder)
+    assert {path.suffix or path.name for path in folder.iterdir()} == {".frames", ".json", ".lock"}
 
 
-def test_two_processes_that_decode_the_same_video_do_no_harm(video, folder):
+def test_two_processes_may_decode_the_same_video(video, folder):
     copies = [FrameCache(folder, NATIVE, 2**30) for _ in range(2)]
     names_ = {copy._entry_name(video) for copy in copies}
     clips = [copy._decode(*names_, video, every(1)) for copy in copies]
     assert np.array_equal(clips[0].frames, clips[1].frames)
-    with ledger.opened(folder) as books:
-        assert books.used_bytes == ledger.added_up(folder)
+    with counters.locked(folder) as found:
+        assert found.used_bytes == counters.measure(folder)
     assert len(entries(folder)) == 1
 
 
 # Folders that cannot be used
 
 
-def test_a_folder_that_is_lost_midway_costs_entries_and_not_the_run(video, tmp_path, folder):
+def test_lost_folder_does_not_end_the_run(video, tmp_path, folder):
     cache = FrameCache(folder, NATIVE, 2**30)
     shutil.rmtree(folder)
     folder.write_text("a file")
@@ -442,7 +434,7 @@ def test_a_folder_that_is_lost_midway_costs_entries_and_not_the_run(video, tmp_p
     assert line.startswith(f"cache: {folder} cannot be written")
 
 
-def test_a_disk_that_is_full_costs_entries_and_not_the_run(video, folder):
+def test_full_disk_does_not_end_the_run(video, folder):
     """The system itself refuses to write: no file may be larger than 10,000 bytes."""
     pytest.importorskip("resource")
     code = """
@@ -463,22 +455,22 @@ print(*cache.problems(), sep="\\n")
         f"cache: {folder} cannot be written (File too large)",
     ]
     assert entries(folder) == []
-    assert not any(ledger.is_temporary(path) for path in folder.iterdir())
-    with ledger.opened(folder) as books:
-        assert books.used_bytes == ledger.added_up(folder)
+    assert not any(counters.is_temporary(path) for path in folder.iterdir())
+    with counters.locked(folder) as found:
+        assert found.used_bytes == counters.measure(folder)
 
 
-def test_a_folder_that_cannot_be_written_is_read_all_the_same(video, folder, monkeypatch):
+def test_read_only_folder_is_read(video, folder, monkeypatch):
     FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
-    (folder / ledger.LEDGER).unlink()
-    (folder / ledger.LEDGER).mkdir()  # refuses as a read-only folder does, also to an administrator
+    (folder / counters.COUNTERS).unlink()
+    (folder / counters.COUNTERS).mkdir()  # refuses as a read-only folder does, also to an administrator
     read_by(monkeypatch, lambda *a: pytest.fail("decoded again"))
     cache = FrameCache(folder, NATIVE, 2**30)
     assert np.array_equal(cache.read_clips(video, every(1)).frames[0], moving_square(20))
     assert "cannot be written" in cache.problems()[0]
 
 
-# What a run decides and says
+# Codec and messages
 
 
 @pytest.mark.parametrize(
@@ -492,23 +484,23 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(video, folder, mon
         ("jpeg", 1, 100, "jpeg"),
     ],
 )
-def test_codec_follows_the_budget(asked, raw_bytes, budget_bytes, codec):
+def test_codec_depends_on_the_budget(asked, raw_bytes, budget_bytes, codec):
     assert choose_codec(asked, raw_bytes, budget_bytes) == codec
 
 
 @pytest.mark.parametrize(
-    ("raw_gb", "codec", "line"),
+    ("raw_gib", "codec", "line"),
     [
-        (1.3, "raw", "cache: 1,293 videos, about 1.3 GB raw of 8 GB"),
-        (12, "jpeg", "cache: 1,293 videos, about 12.0 GB raw, about 2.0 GB as JPEG, of 8 GB"),
-        (12, "raw", "cache: 1,293 videos, about 12.0 GB raw of 8 GB; what does not fit is decoded each time"),
+        (1.3, "raw", "cache: 1,293 videos, about 1.3 GiB raw of 8 GiB"),
+        (12, "jpeg", "cache: 1,293 videos, about 12.0 GiB raw, about 2.0 GiB as JPEG, of 8 GiB"),
+        (12, "raw", "cache: 1,293 videos, about 12.0 GiB raw of 8 GiB; what does not fit is decoded each time"),
     ],
 )
-def test_one_line_says_what_will_be_kept(raw_gb, codec, line):
-    assert describe(1293, int(raw_gb * 2**30), codec, 8 * 2**30) == line
+def test_describe(raw_gib, codec, line):
+    assert describe(1293, int(raw_gib * 2**30), codec, 8 * 2**30) == line
 
 
-def test_raw_size_is_estimated_from_a_few_videos(tmp_path, monkeypatch):
+def test_raw_size_is_estimated_from_a_sample(tmp_path, monkeypatch):
     for i in range(4):
         write_lossless(tmp_path / f"{i}.mkv", moving_square(10 + i))
     paths = sorted(tmp_path.iterdir())
@@ -518,31 +510,32 @@ def test_raw_size_is_estimated_from_a_few_videos(tmp_path, monkeypatch):
     assert estimate_raw_bytes([*paths, tmp_path / "gone.mkv"], NATIVE) == 46 * frame_bytes
     assert estimate_raw_bytes([], NATIVE) == 0
     assert estimate_raw_bytes(paths, replace(NATIVE, fps=20.0)) == 2 * 46 * frame_bytes  # they have ten a second
-    monkeypatch.setattr(cache_module, "LONGEST_BYTES", 12 * frame_bytes)
+    monkeypatch.setattr(cache_module, "MAX_ENTRY_BYTES", 12 * frame_bytes)
     assert estimate_raw_bytes(paths, NATIVE) == (10 + 11 + 12) * frame_bytes
 
 
-def test_a_recipe_opens_the_cache_it_asks_for(video, folder, tmp_path):
+def test_open_reader(video, folder, tmp_path):
     items, preprocessing, said = [VideoItem(video, "a")], Recipe().preprocessing(), []
     assert open_reader(Data(cache="off"), preprocessing, items) == DirectReader(FrameFormat((171, 128)))
-    cache = open_reader(Data(cache=str(folder), cache_gib=0.5), preprocessing, items)
-    assert (cache.store.folder, cache.store.budget_bytes, cache.codec) == (folder, 2**29, "raw")
-    assert said == ["cache: 1 videos, about 0.0 GB raw of 0.5 GB"]
+    with logged(said.append):
+        cache = open_reader(Data(cache=str(folder), cache_gib=0.5), preprocessing, items)
+    assert (cache.disk.folder, cache.disk.budget_bytes, cache.codec) == (folder, 2**29, "raw")
+    assert said == ["cache: 1 videos, about 0.0 GiB raw of 0.5 GiB"]
     assert open_reader(Data(cache=str(folder), cache_gib=0.001), preprocessing, items).codec == "jpeg"
     with pytest.raises(UserError, match="expected a folder for the cache, found the file"):
         open_reader(Data(cache=str(video)), preprocessing, items)
 
 
-def test_evaluate_fills_the_cache_and_reads_from_it(tiny_run, video_folder, folder, monkeypatch):
+def test_evaluate_uses_the_cache(tiny_run, video_folder, folder, monkeypatch):
     monkeypatch.setenv("MSFNET_CACHE", str(folder))
     said = []
     with logged(said.append):
-        first = evaluate_data(tiny_run, video_folder, annotations=None, split=1, views=None)
-    assert any(line.startswith(f"cache: {first.n_videos} videos") for line in said)
+        first = evaluate_dataset(tiny_run, video_folder)
+    assert any(line.startswith("cache: 20 videos") for line in said)  # also those that are not scored: as in training
     assert len(entries(folder)) == first.n_videos
     read_by(monkeypatch, lambda *a: pytest.fail("decoded again"))
     with logged(said.append):
-        again = evaluate_data(tiny_run, video_folder, annotations=None, split=1, views=None)
+        again = evaluate_dataset(tiny_run, video_folder)
     assert again.to_dict() == first.to_dict()
 
 
@@ -556,30 +549,30 @@ def run(capsys, *arguments):
     return capsys.readouterr().out
 
 
-def test_the_command_shows_and_clears_what_is_ours(video, folder, capsys, monkeypatch):
+def test_cache_command_shows_and_clears(video, folder, capsys, monkeypatch):
     monkeypatch.setenv("MSFNET_CACHE", str(folder))
     empty = json.loads(run(capsys, "cache", "--json"))
     assert (empty["entries"], empty["bytes"], empty["oldest_use"]) == (0, 0, None)
     FrameCache(folder, NATIVE, 2**30).read_clips(video, every(1))
-    (folder / ("b" * 32 + ".npy")).write_bytes(bytes(100))
+    (folder / f"{'b' * 40}.frames").write_bytes(bytes(100))
     (folder / f".part-77-{'0' * 40}.frames").write_bytes(bytes(100))
-    (folder / "notes.npy").write_text("the user's own")
-    os.utime(folder / ("b" * 32 + ".npy"), (1e9, 1e9))
+    (folder / "notes.txt").write_text("the user's own")
+    os.utime(folder / f"{'b' * 40}.frames", (1e9, 1e9))
     shown = json.loads(run(capsys, "cache", "--json"))
     assert shown["folder"] == str(folder)
     assert (shown["entries"], shown["budget_bytes"], shown["damaged"]) == (2, 8 * 2**30, 0)
     assert shown["oldest_use"].startswith("2001-09-")
     assert "entries     2," in run(capsys, "cache")
-    freed = json.loads(run(capsys, "cache", "--clear", "--json"))["freed_bytes"]
+    freed = json.loads(run(capsys, "cache", "clear", "--json"))["freed_bytes"]
     assert freed == shown["bytes"] > 20 * 64 * 48 * 3
-    assert [path.name for path in folder.iterdir() if path.name != ledger.LEDGER] == ["notes.npy"]
-    assert run(capsys, "cache", "--clear").startswith("freed 0.00 GB")
+    assert {path.name for path in folder.iterdir()} == {"notes.txt", counters.COUNTERS, counters.LOCK}
+    assert run(capsys, "cache", "clear").startswith("freed 0.00 GiB")
 
 
-def test_clearing_does_not_disturb_a_run(video, folder):
+def test_cache_can_be_cleared_during_a_run(video, folder):
     cache = FrameCache(folder, NATIVE, 2**30)
     for _ in range(2):
         assert cache.read_clips(video, every(1)).video_frames == 20
         assert len(entries(folder)) == 1
-        store.clear(folder)
+        disk_cache.clear(folder)
     assert cache.problems() == []

@@ -1,1 +1,1 @@
-"""Decoded frames kept on disk: verified, shared, bounded."""
+"""Decoded frames on disk: verified, shared by processes, bounded in size."""

@@ -1,8 +1,8 @@
 """Decoded frames on disk: each video is decoded and resized once, and a later epoch reads no video file.
 
-An entry is named by the video's content and by what was done to it, so that a renamed video is found again. A small
-record for each path remembers its content, so that only a new or changed file is read through. See `store` for room
-and sharing, `packed` for the bytes of an entry.
+An entry is named by the content of the video and by how it was decoded, so that a renamed video is found again. A small
+record for each path holds the digest of its content, so that only a new or changed file is read through. See
+`disk_cache` for eviction and sharing, `packed` for the bytes of an entry.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from pathlib import Path
 import numpy as np
 
 from msfnet.data.cache import content
-from msfnet.data.cache.packed import Buffer, DamagedEntry, Header, pack, read_header, unpack
-from msfnet.data.cache.store import Store
-from msfnet.data.video.decode import Plan, count_frames, pick
+from msfnet.data.cache.disk_cache import DiskCache
+from msfnet.data.cache.packed import Buffer, DamagedEntryError, Header, pack_frames, read_header, unpack_frames
+from msfnet.data.video.decode import count_frames, gather_clip
 from msfnet.data.video.decoders import DECODERS
-from msfnet.types import Clip, FrameFormat, Frames, VideoError
+from msfnet.types import Clip, FrameFormat, Frames, FrameSampler, VideoError
 
-DECODE_VERSION = 1  # raise it when decoding or resizing gives other frames than before: old entries are then left
-LONGEST_BYTES = 64 * 2**20  # of raw frames; a longer video is decoded each time: a clip needs few of its frames
-JPEG_SHARE = 1 / 6  # of the raw bytes, what JPEG takes: on real clips 1/6 at 86 x 64 px, 1/9 at 171 x 128 px
+DECODE_VERSION = 1  # to be raised when decoding or resizing gives other frames than before: old entries are then unused
+MAX_ENTRY_BYTES = 64 * 2**20  # of raw frames; a longer video is decoded each time: a clip needs few of its frames
+JPEG_RATIO = 1 / 6  # JPEG bytes by raw bytes: on real clips 1/6 at 86 x 64 px, 1/9 at 171 x 128 px
 SAMPLED_VIDEOS = 32
 
 
 def default_folder() -> Path:
-    """The user's cache folder for decoded frames; the environment variable MSFNET_CACHE names another."""
+    """Return the user's cache folder for decoded frames; the environment variable MSFNET_CACHE names another."""
     if chosen := os.environ.get("MSFNET_CACHE"):
         return Path(chosen)
     if sys.platform == "win32":
@@ -40,7 +40,7 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class _Record:
-    """What a path held when it was last looked at."""
+    """The content of a path when it was last looked at."""
 
     stamp: list[int]
     content: str
@@ -49,81 +49,92 @@ class _Record:
 class FrameCache:
     """Reads clips as `decode.read_clips` does, decoding a video at most once while there is room for its frames.
 
-    A run starts when its cache is made; copies in worker processes belong to it. A run looks at a video's size and date
-    once, and from then on goes by its record: the file may even be away. A video that cannot be read is tried once a
-    run. `codec` is "raw" or "jpeg"; with "jpeg" frames are always those that JPEG gives back, also the first time.
+    A run starts when its cache is made; copies in worker processes belong to it. A run checks the size and date of a
+    video once, and from then on trusts its record: the file may even be gone. A video that cannot be read is tried once
+    a run.
+
+    Args:
+        folder: Where entries are kept.
+        frame_format: The format of the frames.
+        budget_bytes: Upper bound on the size of the folder.
+        codec: "raw" or "jpeg". With "jpeg" frames are always those that JPEG gives back, also the first time.
+        decoder: A key of DECODERS.
     """
 
     def __init__(
         self, folder: Path, frame_format: FrameFormat, budget_bytes: int, codec: str = "raw", decoder: str = "pyav"
     ) -> None:
-        self.store = Store(folder, budget_bytes)
+        self.disk = DiskCache(folder, budget_bytes)
         self.frame_format = frame_format
         self.codec = codec
         self.decoder = decoder
-        self._unrecorded: dict[str, _Record] = {}  # what there was no room to write down
-        self._left_out: set[str] = set()  # entries that are too long or had no room
+        self._unwritten: dict[str, _Record] = {}  # records that there was no room for
+        self._not_kept: set[str] = set()  # entries that are too long or had no room
 
-    def read_clips(self, path: Path, plan: Plan) -> Clip:
-        """As `decode.read_clips`, from the cache where it can be."""
+    def read_clips(self, path: Path, sampler: FrameSampler) -> Clip:
+        """Read the frames that `sampler` chooses, from the cache where they are in it.
+
+        Raises:
+            VideoError: The video cannot be read.
+        """
         name = self._entry_name(path)
-        clip = self._find(name, plan)
-        return clip if clip is not None else self._decode(name, path, plan)
+        clip = self._find(name, sampler)
+        return clip if clip is not None else self._decode(name, path, sampler)
 
-    def _find(self, name: str, plan: Plan) -> Clip | None:
-        """The clip from its entry, None where there is none or it is damaged; VideoError if it failed in this run."""
-        found = self.store.find(name)
-        if found is None:
+    def _find(self, name: str, sampler: FrameSampler) -> Clip | None:
+        """The clip from its entry; None if it has none or a damaged one. VideoError if it failed before in this run."""
+        hit = self.disk.get(name)
+        if hit is None:
             return None
         try:
-            with found.data:
-                header = read_header(found.data)
-                if header.error and not found.fresh:
+            with hit.data:
+                header = read_header(hit.data)
+                if header.error and not hit.used_in_run:
                     return None
-                clip = _clip(found.data, header, plan)
-        except DamagedEntry:
-            self.store.drop(name)
+                clip = _clip(hit.data, header, sampler)
+        except DamagedEntryError:
+            self.disk.discard(name)
             return None
-        if not found.fresh:
-            self.store.use(name)
+        if not hit.used_in_run:
+            self.disk.touch(name)
         return clip
 
-    def _decode(self, name: str, path: Path, plan: Plan) -> Clip:
+    def _decode(self, name: str, path: Path, sampler: FrameSampler) -> Clip:
         """The clip from the video, which is kept if there is room."""
         try:
-            if name in self._left_out or not self._has_room(path):
-                self._left_out.add(name)
-                return DECODERS[self.decoder].read_clips(path, plan, self.frame_format)
+            if name in self._not_kept or not self._has_room(path):
+                self._not_kept.add(name)
+                return DECODERS[self.decoder].read_clips(path, sampler, self.frame_format)
             video = DECODERS[self.decoder].read_video(path, self.frame_format)
         except VideoError as error:
             if not isinstance(error.__cause__, OSError):  # that may pass; what is in the file will not
                 self._keep(name, path, np.empty((0, *self.frame_format.resize[::-1], 3), np.uint8), error=str(error))
             raise
         entry = self._keep(name, path, video.frames[0], warning=video.warning)
-        return _clip(entry, read_header(entry), plan)
+        return _clip(entry, read_header(entry), sampler)
 
     def _keep(
         self, name: str, path: Path, frames: Frames, *, warning: str | None = None, error: str | None = None
     ) -> bytes:
         """The packed frames, written under `name` unless there is no room or the file has changed meanwhile."""
-        entry = b"".join(pack(frames, "raw" if error else self.codec, warning=warning, error=error))
-        if not (self._is_unchanged(path) and self.store.write(name, entry)):
-            self._left_out.add(name)
+        entry = b"".join(pack_frames(frames, "raw" if error else self.codec, warning=warning, error=error))
+        if not (self._is_unchanged(path) and self.disk.put(name, entry)):
+            self._not_kept.add(name)
         return entry
 
     def _has_room(self, path: Path) -> bool:
         raw_bytes = _raw_bytes(path, self.frame_format)
-        expected_bytes = raw_bytes * JPEG_SHARE if self.codec == "jpeg" else raw_bytes
-        return raw_bytes <= LONGEST_BYTES and self.store.could_hold(int(expected_bytes))
+        expected_bytes = raw_bytes * JPEG_RATIO if self.codec == "jpeg" else raw_bytes
+        return raw_bytes <= MAX_ENTRY_BYTES and self.disk.has_room(int(expected_bytes))
 
     def problems(self) -> list[str]:
-        """Lines for the user: what went wrong with the folder since the run started, in any of its processes."""
-        return [f"cache: {problem}" for problem in self.store.problems()]
+        """What went wrong with the folder since the run started, in any of its processes, a line each."""
+        return [f"cache: {problem}" for problem in self.disk.problems()]
 
-    # Which content a path has
+    # The content of a path
 
     def _entry_name(self, path: Path) -> str:
-        """Raises VideoError where the file is not there and this run has not seen it."""
+        """Raises VideoError for a file that does not exist and that this run has not seen."""
         try:
             identity = (self._content(path), *self.frame_format.key, self.codec, self.decoder, DECODE_VERSION)
         except OSError as error:
@@ -133,27 +144,27 @@ class FrameCache:
     def _content(self, path: Path) -> str:
         """The digest of a file, from its record if this run has seen it or the file is still the same."""
         name = _record_name(path)
-        record, fresh = self._record(name)
-        if record and fresh:
+        record, seen = self._record(name)
+        if record and seen:
             return record.content
         stamp = content.stamp(path)
-        record = record or self._unrecorded.get(name)
+        record = record or self._unwritten.get(name)
         if record and record.stamp == stamp:
-            self.store.use(name)
+            self.disk.touch(name)
             return record.content
         record = _Record(stamp, content.digest(path))
-        if not self.store.write(name, json.dumps(asdict(record)).encode()):
-            self._unrecorded[name] = record
+        if not self.disk.put(name, json.dumps(asdict(record)).encode()):
+            self._unwritten[name] = record
         return record.content
 
     def _record(self, name: str) -> tuple[_Record | None, bool]:
-        """A record, None where it is not there or not whole, and whether this run has seen its file."""
-        found = self.store.find(name)
-        if found is None:
+        """A record, None where there is none or a damaged one, and whether this run has seen its file."""
+        hit = self.disk.get(name)
+        if hit is None:
             return None, False
-        with found.data:
+        with hit.data:
             try:
-                return _Record(**json.loads(found.data[:])), found.fresh
+                return _Record(**json.loads(hit.data[:])), hit.used_in_run
             except (ValueError, TypeError):
                 return None, False
 
@@ -170,33 +181,33 @@ def _record_name(path: Path) -> str:
     return f"{content.short_digest(str(path.absolute()))}.path"
 
 
-def _clip(entry: Buffer, header: Header, plan: Plan) -> Clip:
-    """The frames that `plan` wants of an entry; VideoError for the entry of a video that cannot be read."""
+def _clip(entry: Buffer, header: Header, sampler: FrameSampler) -> Clip:
+    """The frames that `sampler` chooses of an entry; VideoError for the entry of a video that cannot be read."""
     if header.error:
         raise VideoError(header.error)
     video_frames = header.shape[0]
-    wanted, places = np.unique(plan(video_frames), return_inverse=True)
-    return pick(unpack(entry, wanted, header), places, video_frames, header.warning)
+    wanted, places = np.unique(sampler(video_frames), return_inverse=True)
+    return gather_clip(unpack_frames(entry, wanted, header), places, video_frames, warning=header.warning)
 
 
 # Raw or JPEG
 
 
 def choose_codec(asked: str, raw_bytes: int, budget_bytes: int) -> str:
-    """What a recipe's `data.cache_codec` comes to: "auto" is raw frames where those of all videos fit the budget."""
+    """Return the codec for `data.cache_codec` of a recipe: "auto" is "raw" where all videos fit the budget so."""
     if asked != "auto":
         return asked
     return "raw" if raw_bytes <= budget_bytes else "jpeg"
 
 
 def estimate_raw_bytes(paths: Sequence[Path], frame_format: FrameFormat) -> int:
-    """About how many bytes the frames of all these videos take, from the packets of a few of them.
+    """Estimate the size of the frames of all these videos from the packets of a few of them.
 
-    Videos that would not be kept, too long or unreadable, count as nothing.
+    Videos that are not kept, since they are too long or unreadable, count as nothing.
     """
     sample = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), SAMPLED_VIDEOS)).astype(int)]
     sampled_bytes = [_raw_bytes_or_none(path, frame_format) for path in sample]
-    kept_bytes = sum(size for size in sampled_bytes if size <= LONGEST_BYTES)
+    kept_bytes = sum(size for size in sampled_bytes if size <= MAX_ENTRY_BYTES)
     return kept_bytes * len(paths) // max(1, len(sample))
 
 
@@ -213,11 +224,11 @@ def _raw_bytes_or_none(path: Path, frame_format: FrameFormat) -> int:
 
 
 def describe(n_videos: int, raw_bytes: int, codec: str, budget_bytes: int) -> str:
-    """One line for the user: what will be kept, of how much."""
-    gb = 2**30
-    kept = f"cache: {n_videos:,} videos, about {raw_bytes / gb:.1f} GB raw"
+    """Say in one line how much of the budget the videos will take."""
+    gib = 2**30
+    line = f"cache: {n_videos:,} videos, about {raw_bytes / gib:.1f} GiB raw"
     if codec == "jpeg":
-        raw_bytes = int(raw_bytes * JPEG_SHARE)
-        kept += f", about {raw_bytes / gb:.1f} GB as JPEG,"
-    kept += f" of {budget_bytes / gb:g} GB"
-    return kept + ("" if raw_bytes <= budget_bytes else "; what does not fit is decoded each time")
+        raw_bytes = int(raw_bytes * JPEG_RATIO)
+        line += f", about {raw_bytes / gib:.1f} GiB as JPEG,"
+    line += f" of {budget_bytes / gib:g} GiB"
+    return line + ("" if raw_bytes <= budget_bytes else "; what does not fit is decoded each time")
