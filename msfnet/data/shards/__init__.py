@@ -1,1 +1,1 @@
-"""Decoded videos in tar archives: written once, streamed by many."""
+"""Decoded videos in tar archives: written once, streamed by many readers."""

@@ -36,7 +36,7 @@ class Shard:
     items: tuple[VideoItem, ...]
     first: int = 0
 
-    def keys(self) -> list[str]:
+    def sample_keys(self) -> list[str]:
         """The keys of the samples in the archive."""
         split = self.name.partition("-")[0]
         return [sample_key(split, self.first + number) for number in range(len(self.items))]
@@ -127,7 +127,7 @@ class Shards:
         return ShardLoader(self, preprocessing, num_workers=data.num_workers)
 
     def thumbnails(self, paths: Sequence[str]) -> Mapping[str, Frames]:
-        """Pictures of the videos with these names. Shards behind a URL are not fetched again for them."""
+        """Thumbnails of the videos with these names. Shards behind a URL are not fetched again for them."""
         from msfnet.data.shards.stream import shard_thumbnails
 
         return shard_thumbnails(self, paths) if local_folder(self.source) else {}

@@ -1,14 +1,16 @@
-"""Who reads which samples of the shards, and in which order: a pure function of sizes, seed, epoch and reader.
+"""Which worker reads which samples of the shards, and in which order: a pure function of sizes, seed and epoch.
 
-Integers in, indices out. Nothing is opened here.
+Integers in, indices out. No file is opened here.
 
-An epoch is one line of all samples: shard after shard, the shards in an order drawn from seed and epoch. Each rank
-takes an equal stretch of it, each of its workers a stretch of that, so that a reader streams few shards and those from
-one end. Within its stretch a worker yields samples in a drawn order in which each moves by less than a window.
+An epoch is a sequence of all samples: shard after shard, the shards in an order drawn from seed and epoch. Each rank
+takes an equal contiguous part of it, and each of its workers a contiguous part of that, so that a worker streams few
+shards, each from one end. Within its part a worker yields samples in a shuffled order, in which each moves by less than
+the shuffle window.
 
-The rule for what does not divide: in training the last stretch goes on at the start of the line, so that every rank
-yields as many samples as every other, and fewer than the number of ranks are seen twice. In scoring none is seen
-twice, and the stretches differ by one sample at most. Samples go to workers a whole batch at a time, in turn.
+Where the samples do not divide among the ranks: in training the part of the last rank continues at the start of the
+sequence, so that every rank yields as many samples as every other, and fewer samples than there are ranks come twice.
+In evaluation none comes twice, and the parts differ by one sample at most. The workers of a rank yield whole batches in
+turn.
 """
 
 from __future__ import annotations
@@ -22,96 +24,115 @@ from msfnet.types import Ints
 
 
 @dataclass(frozen=True)
-class Reader:
-    """One of the processes that read an epoch together: a worker of a rank."""
+class Worker:
+    """One of the processes that read an epoch together: worker `number` of rank `rank`."""
 
     rank: int = 0
     ranks: int = 1
-    worker: int = 0
+    number: int = 0
     workers: int = 1
 
 
 @dataclass(frozen=True)
 class Route:
-    """A reader's way: `line` holds sample numbers in the order they are read, `order` places on it as yielded."""
+    """What a worker reads and yields.
 
-    line: Ints
+    Args:
+        sequence: Numbers of samples in the order in which they are read.
+        order: Places in `sequence` in the order in which they are yielded.
+    """
+
+    sequence: Ints
     order: Ints
 
     def samples(self) -> Ints:
-        """Sample numbers in the order they are yielded."""
-        return self.line[self.order]
+        """Numbers of samples in the order in which they are yielded."""
+        return self.sequence[self.order]
 
 
 @dataclass(frozen=True)
-class Visit:
-    """One passage through a shard: the samples wanted of it, rising, and their places on the route's line."""
+class ShardPass:
+    """One pass over a shard.
+
+    Args:
+        shard: Number of the shard.
+        samples: Numbers of the samples that are read, within the shard, rising.
+        places: Their places in the sequence of the route.
+    """
 
     shard: int
-    samples: tuple[int, ...]  # numbers within the shard
+    samples: tuple[int, ...]
     places: tuple[int, ...]
 
 
-def training_length(n_samples: int, ranks: int) -> int:
-    """The samples that each rank yields in an epoch of training."""
+def samples_per_rank(n_samples: int, ranks: int) -> int:
+    """Return how many samples each rank yields in an epoch of training."""
     return -(-n_samples // ranks)
 
 
-def scored_stretch(n_samples: int, rank: int, ranks: int) -> tuple[int, int]:
-    """Where a rank's part of a split to score starts and stops."""
+def eval_part(n_samples: int, rank: int, ranks: int) -> tuple[int, int]:
+    """Return where a rank's part of the samples to evaluate starts and stops."""
     return n_samples * rank // ranks, n_samples * (rank + 1) // ranks
 
 
-def training_route(
-    sizes: Sequence[int], reader: Reader, *, batch: int, seed: int, epoch: int, window: int, done: int = 0
+def train_route(
+    sizes: Sequence[int], worker: Worker, *, batch: int, seed: int, epoch: int, window: int, done: int = 0
 ) -> Route:
-    """A reader's route through one epoch of shards of these sizes.
+    """Plan what a worker reads in an epoch of training.
 
-    `done` samples of the rank's are left out: what it has seen already, whole batches of it. The other readers must be
-    as many as they were; workers are then renumbered so that batches come in the order that they would have had.
+    Args:
+        sizes: Samples of each shard.
+        worker: The worker.
+        batch: Samples of a batch of one rank.
+        seed: Seed of all orders.
+        epoch: Number of the epoch.
+        window: Size of the shuffle window.
+        done: Samples that the rank has yielded before, whole batches of them, where the epoch is resumed. The rest
+            comes in the order that it would have had, if ranks and workers are as many as before.
+            Workers are renumbered.
     """
-    length = training_length(sum(sizes), reader.ranks)
-    role, skipped = _resumed(reader, batch, done, length)
-    start, stop = _worker_stretch(length, batch, role, reader.workers)
-    first = reader.rank * length + start
-    line = _epoch_line(sizes, seed, epoch)
-    places = np.arange(first, first + stop - start) % max(1, len(line))
-    order = window_order(stop - start, window, np.random.default_rng((seed, epoch, first, 1)))
-    return Route(line[places], order[skipped:])
+    length = samples_per_rank(sum(sizes), worker.ranks)
+    role, skipped = _resumed(worker, batch, done, length)
+    start, stop = _worker_part(length, batch, role, worker.workers)
+    first = worker.rank * length + start
+    sequence = _epoch_sequence(sizes, seed, epoch)
+    places = np.arange(first, first + stop - start) % max(1, len(sequence))
+    order = shuffle_in_window(stop - start, window, np.random.default_rng((seed, epoch, first, 1)))
+    return Route(sequence[places], order[skipped:])
 
 
-def scored_route(n_samples: int, reader: Reader, *, batch: int, done: int = 0) -> Route:
-    """A reader's route through samples that are to be scored, in their own order, without the `done` first."""
-    first, last = scored_stretch(n_samples, reader.rank, reader.ranks)
-    role, skipped = _resumed(reader, batch, done, last - first)
-    start, stop = _worker_stretch(last - first, batch, role, reader.workers)
+def eval_route(n_samples: int, worker: Worker, *, batch: int, done: int = 0) -> Route:
+    """Plan what a worker reads of `n_samples` samples in their own order; `done` is as in `train_route`."""
+    first, last = eval_part(n_samples, worker.rank, worker.ranks)
+    role, skipped = _resumed(worker, batch, done, last - first)
+    start, stop = _worker_part(last - first, batch, role, worker.workers)
     return Route(np.arange(first + start, first + stop), np.arange(skipped, stop - start))
 
 
-def window_order(n: int, window: int, rng: np.random.Generator) -> Ints:
-    """A random order of n places in which each comes less than `window` turns before or after its own: n.
+def shuffle_in_window(n: int, window: int, rng: np.random.Generator) -> Ints:
+    """Draw an order N of n places in which each moves by less than `window`.
 
-    So a reader holds fewer than `window` samples, and one that resumes reads again fewer than that.
+    So a worker holds fewer than `window` samples, and one that resumes reads fewer than that again.
     """
     return np.argsort(np.arange(n) + window * rng.random(n), kind="stable")
 
 
-def visits(route: Route, sizes: Sequence[int]) -> Iterator[Visit]:
-    """The shards to pass through, in the order of the line, for the samples that the route yields."""
+def shard_passes(route: Route, sizes: Sequence[int]) -> Iterator[ShardPass]:
+    """Yield the passes over shards, in the order of the sequence, that read the samples of a route."""
     places = np.sort(route.order)
-    samples = route.line[places]
+    samples = route.sequence[places]
     ends = np.cumsum(sizes)
     shards = np.searchsorted(ends, samples, side="right")
-    turns = np.flatnonzero(np.diff(samples) <= 0) + 1  # the line goes back: another shard, or the same once more
-    breaks = np.union1d(np.flatnonzero(np.diff(shards)) + 1, turns).astype(np.int64)
+    restarts = np.flatnonzero(np.diff(samples) <= 0) + 1  # the sequence goes back: to another shard, or the same again
+    breaks = np.union1d(np.flatnonzero(np.diff(shards)) + 1, restarts).astype(np.int64)
     for part in np.split(np.arange(len(samples)), breaks):
         if len(part):
             shard = int(shards[part[0]])
             within = samples[part] - (ends[shard] - sizes[shard])
-            yield Visit(shard, tuple(within.tolist()), tuple(places[part].tolist()))
+            yield ShardPass(shard, tuple(within.tolist()), tuple(places[part].tolist()))
 
 
-def _epoch_line(sizes: Sequence[int], seed: int, epoch: int) -> Ints:
+def _epoch_sequence(sizes: Sequence[int], seed: int, epoch: int) -> Ints:
     """All samples, shard after shard in the epoch's order: N."""
     starts = np.cumsum(sizes) - sizes
     order = np.random.default_rng((seed, epoch, 0, 2)).permutation(len(sizes))
@@ -119,25 +140,25 @@ def _epoch_line(sizes: Sequence[int], seed: int, epoch: int) -> Ints:
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def _worker_stretch(length: int, batch: int, worker: int, workers: int) -> tuple[int, int]:
-    """Where a worker's part of its rank's samples starts and stops, so that its batches are those of its turns.
+def _worker_part(length: int, batch: int, number: int, workers: int) -> tuple[int, int]:
+    """Where a worker's part of its rank's samples starts and stops, so that batches can come from workers in turn.
 
-    Turns go round the workers; the batch of the last one may be short.
+    The last batch may be short.
     """
-    batches = -(-length // batch)
-    turns = np.array([len(range(w, batches, workers)) for w in range(workers)])
-    samples = turns * batch
-    if batches:
-        samples[(batches - 1) % workers] -= batches * batch - length
-    stop = int(samples[: worker + 1].sum())
-    return stop - int(samples[worker]), stop
+    n_batches = -(-length // batch)
+    counts = np.array([len(range(w, n_batches, workers)) for w in range(workers)])
+    samples = counts * batch
+    if n_batches:
+        samples[(n_batches - 1) % workers] -= n_batches * batch - length
+    stop = int(samples[: number + 1].sum())
+    return stop - int(samples[number]), stop
 
 
-def _resumed(reader: Reader, batch: int, done: int, length: int) -> tuple[int, int]:
-    """Whose part a worker takes after `done` samples of its rank, and how many of that have been yielded."""
+def _resumed(worker: Worker, batch: int, done: int, length: int) -> tuple[int, int]:
+    """Whose part a worker reads after `done` samples of its rank, and how many samples of it have been yielded."""
     if done % batch and done != length:
         raise ValueError(f"expected to resume after whole batches of {batch} samples, found {done}")
-    batches = -(-done // batch)
-    role = (reader.worker + batches) % reader.workers
-    start, stop = _worker_stretch(length, batch, role, reader.workers)
-    return role, min(stop - start, len(range(role, batches, reader.workers)) * batch)
+    n_batches = -(-done // batch)
+    role = (worker.number + n_batches) % worker.workers
+    start, stop = _worker_part(length, batch, role, worker.workers)
+    return role, min(stop - start, len(range(role, n_batches, worker.workers)) * batch)

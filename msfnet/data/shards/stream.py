@@ -1,7 +1,7 @@
 """Clips streamed from shards: samples in the planned order, and their batches.
 
-A sample whose bytes are not those that were written is a sample with an error; a shard whose transfer breaks off is
-read again from where it broke, a few times. Knows no network and no video file.
+A sample whose bytes are not those that were written becomes a sample with an error. A shard whose transfer breaks off
+is read again from where it broke, a few times. No network and no video file is known here.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from msfnet import distributed
-from msfnet.data.cache.packed import DamagedEntry, read_header, unpack
+from msfnet.data.cache.packed import DamagedEntryError, read_header, unpack_frames
 from msfnet.data.loading import Batches, Sample, collate
-from msfnet.data.sampling import eval_clips, is_short, train_sampler
+from msfnet.data.sampling import eval_clips, is_short, train_clip_sampler
 from msfnet.data.shards.index import Shard, Shards
 from msfnet.data.shards.location import Stream, error_line, locate, open_file
 from msfnet.data.shards.plan import (
-    Reader,
     Route,
-    Visit,
-    scored_route,
-    scored_stretch,
-    training_length,
-    training_route,
-    visits,
+    ShardPass,
+    Worker,
+    eval_part,
+    eval_route,
+    samples_per_rank,
+    shard_passes,
+    train_route,
 )
-from msfnet.data.thumbnails import side_by_side, thumbnail_plan
+from msfnet.data.thumbnails import side_by_side, thumbnail_sampler
 from msfnet.types import Frames, Indices, Ints, Preprocessing, UserError, VideoItem
 
 RETRY_SECONDS = (0.5, 2.0, 8.0)  # before each further attempt at a shard that brings nothing new
@@ -104,10 +104,10 @@ def _part_of_process(batch_size: int) -> dict[str, int]:
 
 
 class _ShardClips(IterableDataset["Sample | UserError"]):
-    """What training and evaluation share: passing through the shards of a route, and yielding samples in its order.
+    """What training and evaluation have in common: reading the shards of a route, and yielding samples in its order.
 
-    `rank` of `ranks` and `batch` decide, with the loader's workers, which samples each process yields. `videos` are
-    those of the samples of `archives`, in their order, and `numbers` what samples of them are numbered by.
+    Samples are numbered through all `archives`. `rank` of `ranks` and `batch`, the clips of a batch in one process,
+    decide with the loader's workers which samples each process yields.
     """
 
     def __init__(
@@ -127,16 +127,17 @@ class _ShardClips(IterableDataset["Sample | UserError"]):
         numbers = {label: number for number, label in enumerate(shards.classes)}
         self.labels = [numbers[item.label] for shard in archives for item in shard.items]
 
-    def _reader(self) -> Reader:
-        worker = get_worker_info()
-        own = (worker.id, worker.num_workers) if worker else (0, 1)
-        return Reader(self.rank, self.ranks, *own)
+    def _worker(self) -> Worker:
+        info = get_worker_info()
+        own = (info.id, info.num_workers) if info else (0, 1)
+        return Worker(self.rank, self.ranks, *own)
 
     def _follow(
-        self, route: Route, read: Callable[[Visit], Iterator[Sample]], sizes: Sequence[int]
+        self, route: Route, read: Callable[[ShardPass], Iterator[Sample]], sizes: Sequence[int]
     ) -> Iterator[Sample | UserError]:
-        """The samples of a route in its order: those that are read too early wait."""
-        arriving = (pair for visit in visits(route, sizes) for pair in zip(visit.places, read(visit), strict=True))
+        """The samples of a route in its order; those that are read before their turn wait. A last error is a value."""
+        passes = shard_passes(route, sizes)
+        arriving = (pair for one in passes for pair in zip(one.places, read(one), strict=True))
         waiting: dict[int, Sample] = {}
         try:
             for place in route.order.tolist():
@@ -147,39 +148,49 @@ class _ShardClips(IterableDataset["Sample | UserError"]):
         except UserError as error:
             yield error
 
-    def _read(self, visit: Visit, plan: Callable[[int, int], Indices]) -> Iterator[Sample]:
-        """The samples of one visit; `plan` says which frames of a sample of so many frames are wanted."""
-        shard, first = self.archives[visit.shard], sum(self.sizes[: visit.shard])
-        keys = shard.keys()
-        names = [f"{keys[number]}.frames" for number in visit.samples]
+    def _read(self, shard_pass: ShardPass, sampler: Callable[[int, int], Indices]) -> Iterator[Sample]:
+        """The samples of one pass; `sampler` maps the numbers of a sample and of its frames to those of a clip."""
+        shard, first = self.archives[shard_pass.shard], sum(self.sizes[: shard_pass.shard])
+        keys = shard.sample_keys()
+        names = [f"{keys[number]}.frames" for number in shard_pass.samples]
         entries = read_entries(self.source, shard, names)
         started = time.perf_counter()
-        for number, name, entry in zip(visit.samples, names, entries, strict=True):
+        for number, name, entry in zip(shard_pass.samples, names, entries, strict=True):
             try:
-                sample = self._unpack(first + number, entry, plan)
-            except DamagedEntry as error:
+                sample = self._unpack(first + number, entry, sampler)
+            except DamagedEntryError as error:
                 reason = f"{error} ({shard.name}, sample {name})"
                 sample = Sample(first + number, self.labels[first + number], None, reason)
             yield replace(sample, read_seconds=time.perf_counter() - started)
             started = time.perf_counter()
 
-    def _unpack(self, number: int, entry: bytes | None, plan: Callable[[int, int], Indices]) -> Sample:
+    def _unpack(self, number: int, entry: bytes | None, sampler: Callable[[int, int], Indices]) -> Sample:
         if entry is None:
-            raise DamagedEntry("the archive is damaged: the sample is not in it")
+            raise DamagedEntryError("the archive is damaged: the sample is not in it")
         header = read_header(entry)
         video_frames, height, width, _ = header.shape
         if (width, height) != self.frame_format.resize or not video_frames:
-            raise DamagedEntry(f"expected frames of {self.frame_format}, found {video_frames} of {width}x{height}")
-        indices = plan(number, video_frames)
-        frames = torch.from_numpy(unpack(entry, indices, header))
+            raise DamagedEntryError(f"expected frames of {self.frame_format}, found {video_frames} of {width}x{height}")
+        indices = sampler(number, video_frames)
+        frames = torch.from_numpy(unpack_frames(entry, indices, header))
         short = is_short(video_frames, indices.shape[-1])
         return Sample(number, self.labels[number], frames, padded=short, warning=header.warning)
 
 
 class TrainShards(_ShardClips):
-    """One random clip of each training video in each epoch: of this rank's, a pure function of seed, epoch and sample.
+    """One random clip of each training video of this rank in each epoch, a pure function of seed, epoch and video.
 
-    Every rank yields equally many: see `plan` for the rule.
+    Every rank yields as many samples as every other: see `plan`.
+
+    Args:
+        shards: The dataset.
+        preprocessing: What the network is fed.
+        sampling: How a clip's frames are drawn: `clip.train_sampling` of a recipe.
+        seed: Seed of the order and of the clips.
+        batch: Clips of a batch in this process.
+        rank: The number of this process.
+        ranks: How many processes there are.
+        window: Size of the shuffle window of a worker.
     """
 
     def __init__(
@@ -196,9 +207,9 @@ class TrainShards(_ShardClips):
     ) -> None:
         archives = shards.splits.get("train", ())
         super().__init__(shards, archives, preprocessing, batch=batch, rank=rank, ranks=ranks)
-        self.sampler = train_sampler(sampling, preprocessing.frame_interval)
+        self.sampler = train_clip_sampler(sampling, preprocessing.frame_interval)
         self.seed, self.window = seed, window
-        # In memory that workers share: those that live on from epoch to epoch must hear of the next.
+        # In memory that worker processes share, since they live longer than an epoch.
         self._position = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
@@ -206,40 +217,49 @@ class TrainShards(_ShardClips):
 
         The rest comes exactly as it would have, as long as ranks, workers and batch are the same.
         """
-        length = training_length(sum(self.sizes), self.ranks)
+        length = samples_per_rank(sum(self.sizes), self.ranks)
         self._position.copy_(torch.tensor([epoch, min(start_batch * self.batch, length)]))
 
     def n_batches(self) -> int:
         """Count the batches of a whole epoch, the same for every rank."""
-        return -(-training_length(sum(self.sizes), self.ranks) // self.batch)
+        return -(-samples_per_rank(sum(self.sizes), self.ranks) // self.batch)
 
     def __len__(self) -> int:
         """The samples that this rank has yet to yield in the epoch."""
-        return training_length(sum(self.sizes), self.ranks) - int(self._position[1])
+        return samples_per_rank(sum(self.sizes), self.ranks) - int(self._position[1])
 
     def __iter__(self) -> Iterator[Sample | UserError]:
         epoch, done = self._position.tolist()
-        route = training_route(
+        route = train_route(
             self.sizes,
-            self._reader(),
+            self._worker(),
             batch=self.batch,
             seed=self.seed,
             epoch=epoch,
             window=self.window,
             done=done,
         )
-        return self._follow(route, partial(self._read, plan=partial(self._plan, epoch)), self.sizes)
+        return self._follow(route, partial(self._read, sampler=partial(self._indices, epoch)), self.sizes)
 
-    def _plan(self, epoch: int, number: int, video_frames: int) -> Indices:
+    def _indices(self, epoch: int, number: int, video_frames: int) -> Indices:
         rng = np.random.default_rng((self.seed, epoch, number, 3))
         return self.sampler(video_frames, self.preprocessing.read_frames, rng)[None]
 
 
 class EvalShards(_ShardClips):
-    """The clips that videos are scored by, always the same, each video in one rank's part only.
+    """The clips that videos are evaluated on, always the same; each video is in the part of one rank only.
 
     Videos are read in the order of the shards. Those that could not be packed come last, as samples with the reason,
     so that they can be counted as wrong.
+
+    Args:
+        shards: The dataset.
+        preprocessing: What the network is fed.
+        items: The videos; samples are numbered by their places here.
+        clips: Clips of each video.
+        batch: Videos of a batch in this process.
+        rank: The number of this process.
+        ranks: How many processes there are.
     """
 
     def __init__(
@@ -274,39 +294,39 @@ class EvalShards(_ShardClips):
         return -(-len(self) // self.batch)
 
     def __len__(self) -> int:
-        start, stop = scored_stretch(len(self.numbers), self.rank, self.ranks)
+        start, stop = eval_part(len(self.numbers), self.rank, self.ranks)
         return stop - start
 
     def __iter__(self) -> Iterator[Sample | UserError]:
-        route = scored_route(len(self.numbers), self._reader(), batch=self.batch, done=int(self._done))
-        route = Route(self.numbers[route.line], route.order)
+        route = eval_route(len(self.numbers), self._worker(), batch=self.batch, done=int(self._done))
+        route = Route(self.numbers[route.sequence], route.order)
         for sample in self._follow(route, self._read_or_explain, [*self.sizes, len(self.reasons)]):
             yield sample if isinstance(sample, UserError) else replace(sample, index=self.indices[sample.index])
 
-    def _read_or_explain(self, visit: Visit) -> Iterator[Sample]:
-        if visit.shard < len(self.archives):
-            return self._read(visit, self._plan)
+    def _read_or_explain(self, shard_pass: ShardPass) -> Iterator[Sample]:
+        if shard_pass.shard < len(self.archives):
+            return self._read(shard_pass, self._indices)
         first = sum(self.sizes)
-        return (Sample(first + n, self.labels[first + n], None, self.reasons[n]) for n in visit.samples)
+        return (Sample(first + n, self.labels[first + n], None, self.reasons[n]) for n in shard_pass.samples)
 
-    def _plan(self, number: int, video_frames: int) -> Indices:
+    def _indices(self, number: int, video_frames: int) -> Indices:
         return eval_clips(self.preprocessing, self.clips, video_frames)
 
 
 def shard_thumbnails(shards: Shards, paths: Sequence[str]) -> Mapping[str, Frames]:
-    """Pictures H W 3 of the videos with these names; those that cannot be read have none."""
+    """Read thumbnails H W 3 of the videos with these names, for those that can be read."""
     wanted = set(paths)
-    pictures: dict[str, Frames] = {}
+    thumbnails: dict[str, Frames] = {}
     for shard in (shard for split in shards.splits.values() for shard in split):
         names = [item.path.as_posix() for item in shard.items]
-        chosen = {f"{key}.frames": name for key, name in zip(shard.keys(), names, strict=True) if name in wanted}
+        chosen = {f"{key}.frames": name for key, name in zip(shard.sample_keys(), names, strict=True) if name in wanted}
         with suppress(ShardError):  # moved or damaged since: the page does without
             for name, entry in zip(chosen.values(), read_entries(shards.source, shard, list(chosen)), strict=True):
-                with suppress(DamagedEntry):
+                with suppress(DamagedEntryError):
                     header = read_header(entry or b"")
-                    frames = unpack(entry or b"", thumbnail_plan(header.shape[0]), header)[0]
-                    pictures[name] = side_by_side(frames)
-    return pictures
+                    frames = unpack_frames(entry or b"", thumbnail_sampler(header.shape[0]), header)[0]
+                    thumbnails[name] = side_by_side(frames)
+    return thumbnails
 
 
 def webdataset() -> ModuleType:
@@ -322,9 +342,17 @@ def webdataset() -> ModuleType:
 
 
 def read_entries(source: str, shard: Shard, names: Sequence[str]) -> Iterator[bytes | None]:
-    """The files of a shard with these names, which are in the archive's order; None for one that is not in it.
+    """Read some files of a shard.
 
     An archive whose transfer breaks off is opened again and skipped up to the file it broke at.
+
+    Args:
+        source: The folder or URL of the shards.
+        shard: The shard.
+        names: Names of files in the order that they have in the archive.
+
+    Yields:
+        The bytes of each file; None for one that is not in the archive.
 
     Raises:
         ShardError: Several attempts in a row brought nothing.
