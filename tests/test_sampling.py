@@ -1,4 +1,4 @@
-"""Clip sampling by hand-written tables: no video is near."""
+"""Clip sampling as tables written by hand; no video is opened. `test_balance` tests the order of an epoch."""
 
 import numpy as np
 import pytest
@@ -9,10 +9,10 @@ from msfnet.data.sampling import (
     dense,
     dense_clips,
     eval_clips,
+    padded_clip,
     random_interval,
     segments,
-    short_clip,
-    train_sampler,
+    train_clip_sampler,
     uniform_clips,
 )
 from msfnet.recipe import load_recipe
@@ -28,8 +28,8 @@ sampler_names = st.sampled_from(["random_interval", "segments", "dense"])
     ("video_frames", "frames", "expected"),
     [(1, 4, [0, 0, 0, 0]), (3, 5, [0, 1, 2, 2, 2]), (4, 4, [0, 1, 2, 3])],
 )
-def test_short_video_repeats_its_last_frame(video_frames, frames, expected):
-    assert short_clip(video_frames, frames).tolist() == expected
+def test_padded_clip(video_frames, frames, expected):
+    assert padded_clip(video_frames, frames).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_short_video_repeats_its_last_frame(video_frames, frames, expected):
         (7, 1, 1, [[3]]),
     ],
 )
-def test_even_clips(video_frames, frames, clips, expected):
+def test_uniform_clips(video_frames, frames, clips, expected):
     assert uniform_clips(video_frames, frames, clips).tolist() == expected
 
 
@@ -55,13 +55,13 @@ def test_even_clips(video_frames, frames, clips, expected):
         (9, 3, 1, 1, [[3, 4, 5]]),
         (10, 4, 1, 2, [[2, 4, 6, 8]]),
         (20, 4, 2, 2, [[2, 4, 6, 8], [12, 14, 16, 18]]),
-        (7, 4, 1, 5, [[0, 2, 4, 6]]),  # the widest interval that fits
+        (7, 4, 1, 5, [[0, 2, 4, 6]]),  # the largest interval that fits
         (5, 5, 3, 2, [[0, 1, 2, 3, 4]] * 3),
         (2, 4, 1, 2, [[0, 1, 1, 1]]),
         (5, 1, 1, 2, [[2]]),
     ],
 )
-def test_centered_clips(video_frames, frames, clips, interval, expected):
+def test_dense_clips(video_frames, frames, clips, interval, expected):
     assert dense_clips(video_frames, frames, clips, interval).tolist() == expected
 
 
@@ -100,7 +100,7 @@ def test_random_interval(video_frames, frames, interval, start, expected):
         (100, 4, 1, 0, [0, 1, 2, 3]),
         (100, 4, 1, 96, [96, 97, 98, 99]),  # the last start
         (100, 4, 3, 90, [90, 93, 96, 99]),
-        (8, 4, 5, 1, [1, 3, 5, 7]),  # the widest interval that fits
+        (8, 4, 5, 1, [1, 3, 5, 7]),  # the largest interval that fits
         (4, 4, 2, 0, [0, 1, 2, 3]),
         (3, 4, 2, 0, [0, 1, 2, 2]),
         (5, 1, 2, 4, [4]),
@@ -111,7 +111,7 @@ def test_dense(video_frames, frames, interval, start, expected):
 
 
 @given(numbers, lengths, intervals, seeds)
-def test_dense_clips_are_as_far_apart_as_those_that_are_scored(video_frames, frames, interval, seed):
+def test_dense_clips_have_one_interval_in_training_and_evaluation(video_frames, frames, interval, seed):
     clip = dense(video_frames, frames, np.random.default_rng(seed), interval_frames=interval)
     assert np.diff(clip).tolist() == np.diff(dense_clips(video_frames, frames, 1, interval)[0]).tolist()
     assert 0 <= clip.min() <= clip.max() < video_frames
@@ -123,8 +123,8 @@ def test_segments():
 
 
 @given(numbers, lengths, seeds, sampler_names)
-def test_training_clips_lie_inside_in_order_and_repeat_only_when_short(video_frames, frames, seed, name):
-    clip = train_sampler(name, 2)(video_frames, frames, np.random.default_rng(seed))
+def test_training_clips_are_ordered_and_repeat_frames_only_if_short(video_frames, frames, seed, name):
+    clip = train_clip_sampler(name, 2)(video_frames, frames, np.random.default_rng(seed))
     steps = np.diff(clip)
     assert len(clip) == frames
     assert 0 <= clip.min() <= clip.max() < video_frames
@@ -138,7 +138,7 @@ def test_training_clips_lie_inside_in_order_and_repeat_only_when_short(video_fra
 @given(
     numbers, lengths, st.integers(1, 10), st.sampled_from(["uniform", "dense"]), st.sampled_from(["rgb", "rgb_diff"])
 )
-def test_scored_clips_lie_inside_in_order(video_frames, frames, clips, sampling, kind):
+def test_evaluation_clips_are_ordered_frames_of_the_video(video_frames, frames, clips, sampling, kind):
     recipe = load_recipe("paper", [f"clip.num_frames={frames}", f"clip.eval_sampling={sampling}", f"clip.input={kind}"])
     indices = eval_clips(recipe.preprocessing(), clips, video_frames)
     frames += kind == "rgb_diff"  # a difference needs the frame after the last, too
@@ -149,7 +149,7 @@ def test_scored_clips_lie_inside_in_order(video_frames, frames, clips, sampling,
 
 
 @given(st.integers(8, 400))
-def test_random_interval_reaches_both_ends(video_frames):
+def test_random_interval_draws_small_and_large_intervals(video_frames):
     clips = [random_interval(video_frames, 8, np.random.default_rng(seed)) for seed in range(300)]
     assert min(c[1] - c[0] for c in clips) == 1
     assert max(c[1] - c[0] for c in clips) >= 0.9 * ((video_frames - 1) // 7) - 1
