@@ -1,4 +1,4 @@
-"""Drawn splits: groups stay together, classes keep something to learn from, the seed decides."""
+"""Drawn splits keep groups together and leave every class videos to train on; a leaking split is refused."""
 
 from collections import Counter
 from pathlib import Path
@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msfnet.data.annotations.readers import read_dataset
-from msfnet.data.splits import assign_splits, group_by_path, hold_out, parted_groups, refuse_leaks
+from msfnet.data.splits import (
+    assign_splits,
+    check_group_leakage,
+    find_group_leakage,
+    group_by_path,
+    hold_out,
+)
 from msfnet.types import UserError, VideoItem
 
 
@@ -21,28 +27,28 @@ item_lists = st.lists(st.tuples(labels, st.none(), groups), min_size=1, max_size
 
 
 @given(item_lists, st.floats(0, 0.9), st.integers(0, 1000))
-def test_no_group_is_parted_and_no_class_is_emptied(items, fraction, seed):
-    held = hold_out(items, fraction, seed)
+def test_held_out_groups_are_whole_and_no_class_is_emptied(items, fraction, seed):
+    held_out = hold_out(items, fraction, seed)
     for group in {item.group for item in items if item.group}:
-        assert len({item in held for item in items if item.group == group}) == 1
+        assert len({item in held_out for item in items if item.group == group}) == 1
     for label in {item.label for item in items}:
-        assert any(item.label == label and item not in held for item in items)
-    assert held == hold_out(items[::-1], fraction, seed)  # the order of a folder listing does not matter
+        assert any(item.label == label and item not in held_out for item in items)
+    assert held_out == hold_out(items[::-1], fraction, seed)  # the order of a directory listing does not matter
 
 
-def test_shares_are_near_the_fraction_in_every_class():
+def test_fraction_is_met_in_every_class():
     items = make_items(*[(label, None, str(g)) for label in "abc" for g in range(25) for _ in range(4)])
-    held = hold_out(items, 0.2, 0)
-    assert Counter(item.label for item in held) == {"a": 20, "b": 20, "c": 20}
-    assert held != hold_out(items, 0.2, 1)
+    held_out = hold_out(items, 0.2, 0)
+    assert Counter(item.label for item in held_out) == {"a": 20, "b": 20, "c": 20}
+    assert held_out != hold_out(items, 0.2, 1)
 
 
-def test_nothing_is_held_out_of_one_group_or_at_fraction_zero():
+def test_nothing_is_held_out_of_one_group_or_at_fraction_0():
     assert hold_out(make_items(*[("a", None, "1")] * 5), 0.3, 0) == set()
     assert hold_out(make_items(*[("a", None, None)] * 5), 0, 0) == set()
 
 
-def test_given_splits_are_kept_and_val_comes_out_of_train_only():
+def test_given_splits_are_kept_and_val_is_drawn_from_train():
     items = make_items(*[("a", "train", None)] * 10, *[("a", "test", None)] * 5, ("a", None, None))
     splits = Counter(item.split for item in assign_splits(items, 0.2, 0))
     assert splits == {"train": 9, "val": 2, "test": 5}
@@ -51,7 +57,7 @@ def test_given_splits_are_kept_and_val_comes_out_of_train_only():
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_official_split_of_real_data_is_untouched_and_val_shares_no_group(real_data, seed):
+def test_official_test_split_is_kept_and_val_shares_no_group(real_data, seed):
     items = assign_splits(read_dataset(real_data / "ucf101-18").items, 0.1, seed)
     counts = Counter(item.split for item in items)
     assert counts["test"] == 498
@@ -65,29 +71,29 @@ def test_official_split_of_real_data_is_untouched_and_val_shares_no_group(real_d
 # Groups
 
 
-def test_a_split_that_parts_a_group_is_refused_with_the_way_out():
+def test_group_in_two_splits_is_refused():
     items = make_items(("a", "train", "g1"), ("a", "test", "g1"), ("a", "test", "g2"), ("b", "train", "g2"))
-    assert {key: dict(n) for key, n in parted_groups(items).items()} == {("a", "g1"): {"train": 1, "test": 1}}
+    assert {key: dict(n) for key, n in find_group_leakage(items).items()} == {("a", "g1"): {"train": 1, "test": 1}}
     with pytest.raises(
-        UserError, match=r"parts 1 groups \(first: g1 of a, in test and train\).*data.group_split=false"
+        UserError, match=r"found 1 groups in several \(first: g1 of a, in test and train\).*data.group_split=false"
     ):
-        refuse_leaks(items)
+        check_group_leakage(items)
 
 
-def test_groups_of_one_split_or_of_several_classes_or_unknown_are_no_leak():
+def test_groups_of_one_split_or_several_classes_do_not_leak():
     items = make_items(
-        *[("a", "train", "g1"), ("a", "train", "g1"), ("a", None, "g1")],  # what has no split trains
+        *[("a", "train", "g1"), ("a", "train", "g1"), ("a", None, "g1")],  # without a split, a video is in none
         *[("b", "test", "g1"), ("a", "test", None), ("a", "train", None)],
     )
-    assert parted_groups(items) == {}
-    refuse_leaks(items)
+    assert find_group_leakage(items) == {}
+    check_group_leakage(items)
 
 
-def test_groups_that_are_ignored_are_drawn_by_video():
+def test_without_group_split_videos_are_drawn_one_by_one():
     items = make_items(*[("a", None, f"g{g}") for g in range(4) for _ in range(25)])
-    parted = parted_groups(assign_splits(items, 0.2, seed=0, groups="ignore"))
-    assert len(parted) == 4
-    assert parted_groups(assign_splits(items, 0.2, seed=0)) == {}
+    leaking = find_group_leakage(assign_splits(items, 0.2, seed=0, group_split=False))
+    assert len(leaking) == 4
+    assert find_group_leakage(assign_splits(items, 0.2, seed=0)) == {}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Who trains and who tests: pure functions over items, drawn from a seed, videos of one group never parted."""
+"""Draw train, validation and test splits from a seed, with groups kept together, and refuse data leakage.
+
+Functions over items; no file is opened here.
+"""
 
 from __future__ import annotations
 
@@ -15,43 +18,58 @@ from msfnet.types import UserError, VideoItem
 
 log = logging.getLogger(__name__)
 
-TEST_FRACTION = 0.2  # of a data set that comes without a split
+TEST_FRACTION = 0.2  # of a dataset without a split
 
 
 def hold_out(items: Sequence[VideoItem], fraction: float, seed: int, group_split: bool = True) -> set[VideoItem]:
-    """About `fraction` of the items of every class, whole groups at a time, leaving each class something behind.
+    """Draw a held-out set, stratified by class and with whole groups.
 
-    Groups are taken in random order as long as they bring the classes' shares nearer to the fraction (least
-    squares). An item without a group is a group of its own, and without `group_split` every item is.
+    Groups are visited in random order, and one is held out if that brings the number of held-out videos of its classes
+    closer to the fraction (in least squares) and leaves every class a video.
+
+    Args:
+        items: The videos.
+        fraction: Fraction of the videos of each class to hold out; at least one video, unless it is 0.
+        seed: Seed of the order.
+        group_split: Whether videos of one group stay together. A video without a group is always its own group.
+
+    Returns:
+        The held-out items. They do not depend on the order of `items`.
     """
     if not fraction:
         return set()
     members: dict[str, list[VideoItem]] = defaultdict(list)
     for item in sorted(items, key=lambda item: str(item.path)):
-        together = item.group if group_split else None
-        members[f"group {together}" if together else f"video {item.path}"].append(item)
-    size = Counter(item.label for item in items)
-    wanted = {label: max(1.0, fraction * n) for label, n in size.items()}
-    held: Counter[str] = Counter()
-    chosen: set[VideoItem] = set()
+        group = item.group if group_split else None
+        members[f"group {group}" if group else f"video {item.path}"].append(item)
+    class_size = Counter(item.label for item in items)
+    wanted = {label: max(1.0, fraction * n) for label, n in class_size.items()}
+    n_held: Counter[str] = Counter()
+    held_out: set[VideoItem] = set()
     names = list(members)
     for position in np.random.default_rng(seed).permutation(len(names)):
-        group = members[names[position]]
-        added = Counter(item.label for item in group)
-        gain = sum((wanted[k] - held[k]) ** 2 - (wanted[k] - held[k] - n) ** 2 for k, n in added.items())
-        if gain >= 0 and all(held[k] + n < size[k] for k, n in added.items()):
-            held += added
-            chosen.update(group)
-    return chosen
+        group_items = members[names[position]]
+        added = Counter(item.label for item in group_items)
+        gain = sum((wanted[k] - n_held[k]) ** 2 - (wanted[k] - n_held[k] - n) ** 2 for k, n in added.items())
+        if gain >= 0 and all(n_held[k] + n < class_size[k] for k, n in added.items()):
+            n_held += added
+            held_out.update(group_items)
+    return held_out
 
 
 def assign_splits(
     items: Sequence[VideoItem], val_fraction: float, seed: int, group_split: bool = True
 ) -> list[VideoItem]:
-    """Give every item a split: drawn where there is none, and a part of train as val where there is no val.
+    """Give every item a split.
 
-    Items with a split keep it, but for those that move from train to val; those without one in a data set that has
-    splits train. Without `group_split` videos of one group may be drawn into different splits.
+    Args:
+        items: The videos. If none has a split, a test set is drawn; if some have, those without one become `train`.
+        val_fraction: Fraction of the training videos to hold out as `val`, if there is no `val`.
+        seed: Seed of what is drawn.
+        group_split: Whether videos of one group are drawn into the same split.
+
+    Returns:
+        The items in the same order, with their splits.
     """
     if all(item.split is None for item in items):
         test = hold_out(items, TEST_FRACTION, seed, group_split)
@@ -64,26 +82,30 @@ def assign_splits(
     return list(items)
 
 
-def parted_groups(items: Sequence[VideoItem]) -> dict[tuple[str, str], Counter[str]]:
-    """(label, group) whose videos lie in several splits -> how many in each.
+def find_group_leakage(items: Sequence[VideoItem]) -> dict[tuple[str, str], Counter[str]]:
+    """Find groups with videos in several splits.
 
-    Groups of different classes are different groups: names say no more, as UCF101's g01 to g25.
+    Args:
+        items: The videos. Groups of different classes are different groups: UCF101 has g01 to g25 in every class.
+
+    Returns:
+        (label, group) -> number of videos in each split, for the groups that are in several.
     """
     splits: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for item in items:
         if item.group and item.split:
             splits[item.label, item.group][item.split] += 1
-    return {key: counted for key, counted in splits.items() if len(counted) > 1}
+    return {key: counts for key, counts in splits.items() if len(counts) > 1}
 
 
-def refuse_leaks(items: Sequence[VideoItem]) -> None:
-    """Raises UserError when videos of one group lie on both sides of the split."""
-    if parted := parted_groups(items):
-        (label, group), splits = next(iter(parted.items()))
+def check_group_leakage(items: Sequence[VideoItem]) -> None:
+    """Raise UserError if a group has videos in several splits."""
+    if leaking := find_group_leakage(items):
+        (label, group), splits = next(iter(leaking.items()))
         raise UserError(
-            f"the split parts {len(parted)} groups (first: {group} of {label}, in {' and '.join(sorted(splits))}): "
-            "clips of one scene on both sides make scores look better; remove the split to have one drawn "
-            "by group, or --set data.group_split=false to take it all the same"
+            f"expected each group in one split, found {len(leaking)} groups in several (first: {group} of {label}, in "
+            f"{' and '.join(sorted(splits))}); this data leakage raises scores: remove the split to have one drawn by "
+            "group, or accept it with --set data.group_split=false"
         )
 
 
@@ -96,11 +118,14 @@ def resolve_splits(items: Sequence[VideoItem], data: Data, seed: int, *, officia
         seed: Seed of what is drawn.
         official: Whether the split is a published one, which is kept even if it separates videos of one group.
 
+    Returns:
+        The items in the same order, with their splits.
+
     Raises:
         UserError: A given split separates videos of one group, `group_split` is on and the split is not official.
     """
     if data.group_split and not official:
-        refuse_leaks(items)
+        check_group_leakage(items)
     return assign_splits(items, data.val_fraction, seed, data.group_split)
 
 
@@ -111,6 +136,9 @@ def group_by_path(items: Iterable[VideoItem], pattern: str) -> list[VideoItem]:
         items: Videos with any groups.
         pattern: Searched in each path, written with "/". Its first parenthesis, or without one the whole match, names
             the group. A video that it does not match is a group of its own.
+
+    Returns:
+        The items in the same order, with their groups.
 
     Raises:
         UserError: The pattern is not a regular expression, or matches no path.
