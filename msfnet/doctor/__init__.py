@@ -1,1 +1,1 @@
-"""A data set examined before it is trained on: what is wrong with it, and what training will cost."""
+"""Checks a dataset before training: its problems, its statistics and the cost of training on it."""

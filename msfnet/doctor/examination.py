@@ -1,4 +1,4 @@
-"""The examination of a data set from its folder to its verdict: as text, as JSON, and as a manifest of what is good."""
+"""Examines a dataset and reports the result as text, as JSON and as a manifest of the usable videos."""
 
 from __future__ import annotations
 
@@ -7,65 +7,74 @@ import hashlib
 import io
 import logging
 import os
-import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
-
 from msfnet.atomic_io import write_text
-from msfnet.data.annotations.readers import MANIFEST, Listing, read_dataset
+from msfnet.data.annotations.readers import MANIFEST, read_video_files
 from msfnet.data.cache.frame_cache import default_folder
+from msfnet.data.shards.index import is_shards
+from msfnet.data.video_files import VideoFiles
 from msfnet.doctor.cost import TrainingCost, estimate_cost
-from msfnet.doctor.file_info import VideoFacts
-from msfnet.doctor.problems import KINDS, Problem, class_counts, find_problems, imbalance, worth_training_on
-from msfnet.doctor.scan import Progress, check_files
+from msfnet.doctor.file_info import VideoInfo
+from msfnet.doctor.problems import KINDS, UNUSABLE, Problem, class_counts, find_problems, imbalance, usable_items
+from msfnet.doctor.scan import scan_files
+from msfnet.inference.network import choose_device
 from msfnet.inference.sources import find_sources
-from msfnet.inference.views import best_device
 from msfnet.recipe import Recipe
 from msfnet.types import UserError, VideoItem
-
-log = logging.getLogger(__name__)
-
-log = logging.getLogger(__name__)
-
-log = logging.getLogger(__name__)
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Examination:
-    """A data set, the facts of its files, what is wrong with it and what training will cost (None: no classes)."""
+    """The result of examining a dataset.
+
+    Attributes:
+        data: The dataset as the user named it.
+        dataset: Its videos.
+        info: The description of every file.
+        problems: Its problems, in the order of `KINDS`.
+        clip_frames: Frames of a clip of the recipe, which short videos have fewer of.
+        cost: What training with the recipe costs; None for videos without classes.
+    """
 
     data: str
-    listing: Listing
-    facts: dict[Path, VideoFacts]
+    dataset: VideoFiles
+    info: dict[Path, VideoInfo]
     problems: list[Problem]
     clip_frames: int
     cost: TrainingCost | None
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many problems there are of each kind that there is."""
+        """Number of problems of each kind that occurs."""
         counted = Counter(problem.kind for problem in self.problems)
         return {kind: counted[kind] for kind in KINDS if counted[kind]}
 
+    @property
+    def n_frames(self) -> int:
+        """Number of decoded frames of all files."""
+        return sum(file.frames for file in self.info.values())
+
+    @property
+    def duration_seconds(self) -> float:
+        """Duration of all files."""
+        return sum(file.duration_seconds for file in self.info.values())
+
     def to_dict(self) -> dict[str, Any]:
-        items = self.listing.items
-        files = [_entry(item, self.facts[item.path]) for item in items]
+        """Return what `msfnet doctor --json` prints."""
+        items = self.dataset.items
         return {
             "data": self.data,
-            "source": self.listing.source,
+            "source": self.dataset.source,
             "n_videos": len(items),
-            "n_frames": sum(found.frames for found in self.facts.values()),
-            "duration_seconds": round(sum(found.duration_seconds for found in self.facts.values()), 1),
+            "n_frames": self.n_frames,
+            "duration_seconds": round(self.duration_seconds, 1),
             "n_problems": len(self.problems),
             "counts": self.counts,
             "problems": [asdict(problem) for problem in self.problems],
@@ -73,71 +82,76 @@ class Examination:
             "classes": class_counts(items),
             "imbalance": round(imbalance(items), 3),
             "cost": self.cost.to_dict() if self.cost else None,
-            "files": files,
+            "files": [_file_entry(item, self.info[item.path]) for item in items],
         }
 
     def to_text(self) -> str:
-        """A line for each problem, then the data set in a few."""
-        lines = [f"{p.kind}: {p.subject}: {p.reason}" for p in self.problems]
-        return "\n".join([*lines, *([""] if lines else []), *self.summary()])
-
-    def summary(self) -> list[str]:
-        frames = sum(found.frames for found in self.facts.values())
-        hours = sum(found.duration_seconds for found in self.facts.values()) / 3600
-        lines = [f"{_describe(self.listing)}: {frames} frames, {hours:.2f} hours"]
+        """Return a line per problem, then a summary of the dataset."""
+        problems = [f"{p.kind}: {p.subject}: {p.reason}" for p in self.problems]
+        lines = [*problems, ""] if problems else []
+        lines.append(f"{_describe(self.dataset)}: {self.n_frames} frames, {self.duration_seconds / 3600:.2f} hours")
         if self.cost:
-            lines.append(f"the largest class has {imbalance(self.listing.items):.1f} times the videos of the smallest")
-            lines.append(f"training: {self.cost.describe()}")
+            lines.append(f"the largest class has {imbalance(self.dataset.items):.1f} times the videos of the smallest")
+            lines.append(f"training cost: {self.cost.describe()}")
         counted = ", ".join(f"{n} {kind} ({KINDS[kind]})" for kind, n in self.counts.items())
-        return [*lines, f"wrong: {counted}" if counted else "nothing is wrong"]
+        return "\n".join([*lines, f"problems found: {counted}" if counted else "no problems found"])
 
 
 def examine(
     data: Path, annotations: Path | None, split: int, recipe: Recipe, *, needs_classes: bool = False
 ) -> Examination:
-    """Decode every video of a data set and judge it. Interrupted and called again, it decodes only the rest.
+    """Decode every video of a dataset and find its problems. After an interruption, it decodes only what is left.
 
-    `data` may also be a video, or a folder of files without classes, unless the caller needs them. Raises UserError
-    as `read_dataset` does.
+    Args:
+        data: A folder or manifest of videos, as for `read_dataset`; also one video, or a folder of videos without
+            class folders.
+        annotations: The folder of the official lists, as for `read_dataset`.
+        split: The number of the split, where there are several.
+        recipe: The recipe whose clip length decides which videos are short, and whose training cost is estimated.
+        needs_classes: Refuse videos without classes before any is decoded.
+
+    Raises:
+        UserError: The dataset cannot be read, it has no classes but needs some, or the recipe's network cannot be
+            built.
     """
-    listing = _read(data, annotations, split)
-    if needs_classes and not any(listing.classes):
-        raise UserError("expected videos with classes for --out, found files without; put them into class folders")
-    log.info(_describe(listing))
+    dataset = _read(data, annotations, split)
+    if needs_classes and not any(dataset.classes):
+        raise UserError("expected videos with classes for --out, found none with a class; put them into class folders")
+    log.info(_describe(dataset))
     identity = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16]
-    with _progress() as progress:
-        findings = check_files(
-            [item.path for item in listing.items], default_folder() / "doctor" / f"{identity}.jsonl", progress=progress
-        )
-    if findings.known:
-        log.info(f"{findings.known} files were examined before and have not changed since")
-    clip_frames = recipe.clip.num_frames
-    problems = find_problems(
-        listing.items, findings.facts, findings.alike, clip_frames, listing.missing, fps=recipe.clip.fps
-    )
+    scan = scan_files([item.path for item in dataset.items], default_folder() / "doctor" / f"{identity}.jsonl")
+    clip_frames, fps = recipe.clip.num_frames, recipe.clip.fps
+    problems = find_problems(dataset.items, scan.info, scan.near_duplicates, clip_frames, dataset.missing, fps=fps)
     cost = None
-    if any(item.label for item in listing.items):
-        log.info(f"timing a training step of {recipe.model.name}")
-        cost = estimate_cost(recipe, listing.items, findings.facts, best_device())
-    return Examination(str(data), listing, findings.facts, problems, clip_frames, cost)
+    if any(item.label for item in dataset.items):
+        log.info("timing training steps of %s", recipe.model.name)
+        cost = estimate_cost(recipe, dataset.items, scan.info, choose_device())
+    return Examination(str(data), dataset, scan.info, problems, clip_frames, cost)
 
 
 def write_clean_manifest(path: Path, examination: Examination) -> str:
-    """Write the videos worth training on as a manifest, and say what was left out. Paths are relative to its folder.
+    """Write a manifest of the usable videos, with paths relative to its folder.
 
-    Raises UserError when nothing would be left.
+    Args:
+        path: The file, which is created with its folder.
+        examination: The dataset.
+
+    Returns:
+        One line: how many videos were kept and left out.
+
+    Raises:
+        UserError: No usable video is left, or the videos have no classes.
     """
-    items = examination.listing.items
-    kept = worth_training_on(items, examination.problems)
+    items = examination.dataset.items
+    kept = usable_items(items, examination.problems)
     if not kept or not all(item.label for item in kept):
-        raise UserError(
-            f"expected videos with classes for {path}, found {'none' if kept else 'none worth training on'}"
-        )
+        raise UserError(f"expected usable videos with classes for {path}, found {'no classes' if kept else 'none'}")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, _manifest(kept, path.parent.resolve()))
-    used = {problem.item for problem in examination.problems if problem.kind in ("short", "damaged")}
-    part = sum(items[i] in kept for i in used if i is not None)
-    return f"{path}: {len(kept)} videos; left out {len(items) - len(kept)}, kept {part} that are short or damaged"
+    unusable = {problem.item for problem in examination.problems if problem.kind in UNUSABLE}
+    flawed = {problem.item for problem in examination.problems if problem.kind in ("short", "damaged")} - unusable
+    n_dropped = len(items) - len(kept)
+    return f"{path}: {len(kept)} videos, {len(flawed)} of them short or damaged; {n_dropped} unusable videos left out"
 
 
 def _manifest(items: Sequence[VideoItem], folder: Path) -> str:
@@ -151,50 +165,25 @@ def _manifest(items: Sequence[VideoItem], folder: Path) -> str:
 def _relative(path: Path, folder: Path) -> str:
     try:
         return Path(os.path.relpath(path.resolve(), folder)).as_posix()
-    except ValueError:  # another drive
+    except ValueError:  # a relative path to another drive of Windows does not exist
         return path.resolve().as_posix()
 
 
-def _read(data: Path, annotations: Path | None, split: int) -> Listing:
-    """As `read_dataset`, and also a lone video, or a folder of files without class folders: all without a label."""
+def _read(data: Path, annotations: Path | None, split: int) -> VideoFiles:
+    """Read a dataset of video files; also one video, or a folder without class folders, whose videos get no label."""
     folder = data.is_dir() and not (data / MANIFEST).is_file()
     flat = folder and not any(p.is_dir() and not p.name.startswith(".") for p in data.iterdir())
     video = data.is_file() and data.suffix.lower() != ".csv"
-    if annotations is None and (flat or video):
-        return Listing(tuple(VideoItem(path, "") for path in find_sources([str(data)])), "files without classes")
-    return read_dataset(data, annotations, split)
+    if annotations is None and (flat or video) and not is_shards(str(data)):
+        return VideoFiles(tuple(VideoItem(path, "") for path in find_sources([str(data)])), "files without classes")
+    return read_video_files(data, annotations, split)
 
 
-def _describe(listing: Listing) -> str:
-    return listing.describe() if any(listing.classes) else f"{len(listing.items)} files without classes"
+def _describe(dataset: VideoFiles) -> str:
+    return dataset.describe() if any(dataset.classes) else f"{len(dataset.items)} files without classes"
 
 
-def _entry(item: VideoItem, facts: VideoFacts) -> dict[str, Any]:
-    """What the JSON says of one video: its place in the data set and its facts."""
-    own = {key: value for key, value in asdict(facts).items() if key not in ("path", "signature")}
-    return {"path": str(item.path), "label": item.label, "split": item.split, "group": item.group} | own
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar on a terminal; elsewhere a line at every tenth."""
-    if not sys.stderr.isatty():
-        said: Counter[str] = Counter()
-
-        def tell(what: str, done: int, total: int) -> None:
-            if total and done * 10 // total > said[what]:
-                said[what] = done * 10 // total
-                log.info(f"{what}: {done} of {total}")
-
-        yield tell
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks = {}
-
-        def draw(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what)
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield draw
+def _file_entry(item: VideoItem, info: VideoInfo) -> dict[str, Any]:
+    """What the JSON says of one video: its place in the dataset and the description of its file."""
+    described = {key: value for key, value in asdict(info).items() if key not in ("path", "signature")}
+    return {"path": str(item.path), "label": item.label, "split": item.split, "group": item.group} | described

@@ -1,6 +1,6 @@
-"""The facts of one video file, found by decoding every frame of it: what it is, and whether it is what it claims.
+"""Decodes every frame of one video and describes the file: codec, size, frame rate, duration, brightness and motion.
 
-Knows no label and no other file. A file that cannot be used gets facts with an error; nothing is raised.
+Labels and other files are unknown here. A file that cannot be used is described by an error; nothing is raised.
 """
 
 from __future__ import annotations
@@ -19,26 +19,43 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from msfnet.data.cache import content
-from msfnet.data.video.decode import decoded_frames, describe_damage, open_video
+from msfnet.data.video.container import decoded_frames, describe_damage, open_video
 from msfnet.data.video.frame_folders import frame_files
-from msfnet.doctor.near_duplicates import THUMB_PX, NearDuplicate, Thumbs, compare, signature
-from msfnet.doctor.process_pool import Beat
+from msfnet.doctor.near_duplicates import GRAY_PX, Comparison, GrayFrames, compare, signature
+from msfnet.doctor.process_pool import Heartbeat
 from msfnet.types import Frames, VideoError
 
-MOST_THUMBS = 4096  # of a longer video, every second, fourth, ... frame is looked at
-COMPARED_SECONDS = 20.0  # of two videos that may be the same
-DARK_LUMA, STILL_LUMA = 24, 1.5  # of 255; real clips have cells of 90 and more, and change by 2.6 and more
-IMAGES, IMAGES_FPS = "images", 25  # the codec and rate of a folder's, which have no times of their own
+MAX_GRAY_FRAMES = 4096  # of a longer video, every second, fourth, ... frame is kept
+COMPARED_SECONDS = 20.0  # of two videos that may have the same content
+CELLS = 16  # brightness and motion are measured in 16 x 16 cells of a frame
+BLACK_LUMA, STATIC_LUMA = 24, 1.5  # of 255; in real clips, cells reach 90 and more and change by 2.6 and more
+IMAGES, IMAGES_FPS = "images", 25  # codec and frame rate of a folder of images, which has no times
 
 
 @dataclass(frozen=True)
-class VideoFacts:
-    """What is known of one file. Sizes are as stored, before `rotation_degrees`; luma goes from 0 to 255.
+class VideoInfo:
+    """The description of one file.
 
-    `claimed_frames` is the header's word (0: it has none), `frames` how many were decoded. `brightest_luma` is that
-    of the brightest sixteenth by sixteenth of any frame, `motion_luma` the largest deviation of one such cell over
-    time. `signature` (base64) is compared with other videos'; a video without motion has none. Damage that left some
-    frames is a `warning`.
+    Attributes:
+        path: The file, or the folder of images.
+        size_bytes: Size of the file, or of all images.
+        digest: Digest of the content, the same under any name.
+        codec: Name of the codec; `images` for a folder of images.
+        pixel_format: Pixel format of the decoded frames, as FFmpeg names it.
+        width_px, height_px: Size of the frames as stored, before they are rotated.
+        fps: Mean frame rate, per second.
+        constant_fps: Whether all intervals between frames are the same, up to rounding.
+        claimed_frames: Number of frames by the header; 0 if it has none.
+        frames: Number of frames that were decoded.
+        rotation_degrees: Rotation that the file asks players for.
+        duration_seconds: Duration of the decoded frames.
+        mean_luma: Mean brightness, from 0 to 255.
+        brightest_luma: Brightness of the brightest of 16 x 16 cells in any frame.
+        motion_luma: Largest standard deviation over time of the brightness of one such cell.
+        signature: Signature in base64, see `near_duplicates.signature`; empty for black or static videos.
+        cpu_seconds: CPU time that decoding took.
+        error: Why the file cannot be decoded, or None.
+        warning: What is wrong with a damaged file that was decoded in part, or None.
     """
 
     path: str
@@ -63,64 +80,89 @@ class VideoFacts:
     warning: str | None = None
 
     def frames_at(self, fps: float) -> int:
-        """How many frames training counts at that rate. A folder of images has its own at any, as all have at 0."""
+        """Return the number of frames when the video is read at a frame rate; 0 reads every frame of the file.
+
+        A folder of images has the same number at any frame rate.
+        """
         if not fps or self.codec == IMAGES or not self.duration_seconds:
             return self.frames
         return max(1, round(self.duration_seconds * fps))
 
     @property
     def black(self) -> bool:
-        return not self.error and self.brightest_luma < DARK_LUMA
+        """Whether every frame is black."""
+        return not self.error and self.brightest_luma < BLACK_LUMA
 
     @property
-    def still(self) -> bool:
-        return not self.error and not self.black and self.frames > 1 and self.motion_luma < STILL_LUMA
+    def static(self) -> bool:
+        """Whether every frame shows the same picture."""
+        return not self.error and not self.black and self.frames > 1 and self.motion_luma < STATIC_LUMA
 
 
-def inspect_video(path: Path, beat: Beat) -> VideoFacts:
-    """Decode all of a file, or of a folder of images, and say what it is. `beat` is called at every frame."""
+def inspect_video(path: Path, heartbeat: Heartbeat) -> VideoInfo:
+    """Decode all frames of a video.
+
+    Args:
+        path: A file or a folder of images.
+        heartbeat: Is called for every frame.
+
+    Returns:
+        The description; with an `error` if no frame can be decoded.
+    """
     started = time.process_time()
-    facts = VideoFacts(str(path), 0)
+    info = VideoInfo(str(path), 0)
     try:
-        facts = replace(facts, size_bytes=content.stamp(path)[0], digest=content.digest(path, beat))
-        facts = _look(path, facts, beat)
+        info = replace(info, size_bytes=content.stamp(path)[0], digest=content.digest(path, heartbeat))
+        info = _decode(path, info, heartbeat)
     except (VideoError, OSError) as error:
         reason = str(error) if isinstance(error, VideoError) else f"cannot be read: {error.strerror or error}"
-        facts = replace(facts, error=reason)
-    return replace(facts, cpu_seconds=time.process_time() - started)
+        info = replace(info, error=reason)
+    return replace(info, cpu_seconds=time.process_time() - started)
 
 
-def compare_videos(paths: tuple[Path, Path], beat: Beat) -> NearDuplicate | None:
-    """How alike the first seconds of two videos are; None when that cannot be told."""
-    watches = []
+def compare_videos(paths: tuple[Path, Path], heartbeat: Heartbeat) -> Comparison | None:
+    """Compare the first 20 seconds of two videos.
+
+    Args:
+        paths: Two files or folders of images.
+        heartbeat: Is called for every frame.
+
+    Returns:
+        The comparison, or None if the videos are too short to tell.
+
+    Raises:
+        VideoError: A file can no longer be read.
+    """
+    gray = []
     for path in paths:
-        watch = _Watch(timed=path.is_file())
-        with _source(path) as (_, frames, _problems):
+        statistics = _Statistics(timed=path.is_file())
+        with _frames_of(path) as (_, frames, _damage):
             for frame in frames:
-                beat()
-                watch.add(frame)
-                if watch.times[-1] - watch.times[0] > COMPARED_SECONDS:
+                heartbeat()
+                statistics.add(frame)
+                if statistics.times[-1] - statistics.times[0] > COMPARED_SECONDS:
                     break
-        watches.append(watch)
-    return compare(watches[0].thumbs(), watches[1].thumbs())
+        gray.append(statistics.gray_frames())
+    return compare(gray[0], gray[1])
 
 
-def decoded_signature(facts: VideoFacts) -> bytes:
-    return base64.b64decode(facts.signature)
+def decoded_signature(info: VideoInfo) -> bytes:
+    """Return the signature of a video as bytes."""
+    return base64.b64decode(info.signature)
 
 
 @contextmanager
-def _source(path: Path) -> Iterator[tuple[VideoStream | None, Iterator[VideoFrame], list[str]]]:
-    """The frames of a file with its stream, or of a folder of images (no stream); damage goes to the list."""
-    problems: list[str] = []
+def _frames_of(path: Path) -> Iterator[tuple[VideoStream | None, Iterator[VideoFrame], list[str]]]:
+    """Open a video: its stream (None for a folder of images), its frames, and the list that damage is added to."""
+    damage: list[str] = []
     if path.is_dir():
-        yield None, _images(path, problems), problems
+        yield None, _images(path, damage), damage
         return
     with open_video(path) as (container, stream):
-        yield stream, decoded_frames(container, stream, problems), problems
+        yield stream, decoded_frames(container, stream, damage), damage
 
 
-def _images(folder: Path, problems: list[str]) -> Iterator[VideoFrame]:
+def _images(folder: Path, damage: list[str]) -> Iterator[VideoFrame]:
     for file in frame_files(folder):
         own: list[str] = []
         try:
@@ -128,35 +170,34 @@ def _images(folder: Path, problems: list[str]) -> Iterator[VideoFrame]:
                 yield from decoded_frames(container, stream, own)
         except VideoError as error:
             own.append(str(error))
-        problems += [f"{file.name}: {problem}" for problem in own]
+        damage += [f"{file.name}: {reason}" for reason in own]
 
 
-def _look(path: Path, facts: VideoFacts, beat: Beat) -> VideoFacts:
-    watch = _Watch(timed=path.is_file())
-    with _source(path) as (stream, frames, problems):
+def _decode(path: Path, info: VideoInfo, heartbeat: Heartbeat) -> VideoInfo:
+    """Complete the description with what decoding finds. Raises VideoError if no frame can be decoded."""
+    statistics = _Statistics(timed=path.is_file())
+    with _frames_of(path) as (stream, frames, damage):
         for frame in frames:
-            beat()
-            watch.add(frame)
-        if not watch.times:
-            raise VideoError("no frame can be decoded" + (f": {problems[0]}" if problems else ""))
-        thumbs = watch.thumbs()
-        facts = _picture_facts(facts, watch, thumbs)
-        claimed = stream.frames if stream else 0
-        rate = float(stream.average_rate or 0) if stream else 0.0
-        tick = float(stream.time_base or 0) if stream else 0.0
+            heartbeat()
+            statistics.add(frame)
+        if not statistics.times:
+            raise VideoError("no frame can be decoded" + (f": {damage[0]}" if damage else ""))
+        claimed_frames = stream.frames if stream else 0
+        header_fps = float(stream.average_rate or 0) if stream else 0.0
+        tick_seconds = float(stream.time_base or 0) if stream else 0.0
         codec = stream.codec_context.name if stream else IMAGES
         claimed_seconds = _claimed_seconds(stream) if stream else 0.0
-    fps, constant = _frame_rate(np.array(watch.times), rate, tick)
-    duration = len(watch.times) / fps if fps else 0.0
-    warning = describe_damage(len(watch.times), claimed, problems)
+    fps, constant = _frame_rate(np.array(statistics.times), header_fps, tick_seconds)
+    duration = len(statistics.times) / fps if fps else 0.0
+    warning = describe_damage(len(statistics.times), claimed_frames, damage)
     if not warning and claimed_seconds > 1.05 * duration + 0.25:
         warning = (
             f"the file is damaged: its header promises {claimed_seconds:.2f} seconds, {duration:.2f} could be read"
         )
     return replace(
-        facts,
+        _describe_frames(info, statistics),
         codec=codec,
-        claimed_frames=claimed,
+        claimed_frames=claimed_frames,
         fps=round(fps, 3),
         constant_fps=constant,
         duration_seconds=round(duration, 3),
@@ -165,7 +206,7 @@ def _look(path: Path, facts: VideoFacts, beat: Beat) -> VideoFacts:
 
 
 def _claimed_seconds(stream: VideoStream) -> float:
-    """How long a Matroska file says that its video is (0: it does not); it counts no frames, and just ends if cut."""
+    """The duration by the header of a Matroska file, 0 if it has none; such a file does not count its frames."""
     try:
         hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
@@ -173,44 +214,45 @@ def _claimed_seconds(stream: VideoStream) -> float:
         return 0.0
 
 
-def _picture_facts(facts: VideoFacts, watch: _Watch, thumbs: Thumbs) -> VideoFacts:
-    """What the frames themselves say."""
-    cells = thumbs.pictures.reshape(-1, 16, THUMB_PX // 16, 16, THUMB_PX // 16).mean((2, 4), dtype=np.float32)
-    facts = replace(
-        facts,
-        frames=len(watch.times),
-        width_px=watch.width_px,
-        height_px=watch.height_px,
-        pixel_format=watch.pixel_format,
-        rotation_degrees=watch.rotation_degrees,
+def _describe_frames(info: VideoInfo, statistics: _Statistics) -> VideoInfo:
+    """Complete the description with size, brightness, motion and signature of the frames."""
+    gray = statistics.gray_frames()
+    cells = gray.frames.reshape(-1, CELLS, GRAY_PX // CELLS, CELLS, GRAY_PX // CELLS).mean((2, 4), dtype=np.float32)
+    info = replace(
+        info,
+        frames=len(statistics.times),
+        width_px=statistics.width_px,
+        height_px=statistics.height_px,
+        pixel_format=statistics.pixel_format,
+        rotation_degrees=statistics.rotation_degrees,
         mean_luma=round(float(cells.mean()), 1),
         brightest_luma=round(float(cells.max()), 1),
         motion_luma=round(float(cells.std(0).max()), 2),
     )
-    if facts.black or facts.still:
-        return facts
-    return replace(facts, signature=base64.b64encode(signature(thumbs)).decode())
+    if info.black or info.static:
+        return info
+    return replace(info, signature=base64.b64encode(signature(gray)).decode())
 
 
 def _frame_rate(times: npt.NDArray[np.float64], header_fps: float, tick_seconds: float) -> tuple[float, bool]:
-    """Frames a second as they are shown, and whether all intervals are the same but for rounding to ticks."""
-    steps = np.diff(np.sort(times))
-    if not len(steps) or not steps.sum():
+    """Mean frame rate by the times of the frames, and whether all intervals are equal up to rounding to ticks."""
+    intervals = np.diff(np.sort(times))
+    if not len(intervals) or not intervals.sum():
         return header_fps, True
-    fps = 1 / float(steps.mean())
-    constant = bool(steps.max() - steps.min() <= max(2.01 * tick_seconds, 0.05 * float(np.median(steps))))
-    return fps, constant
+    fps = 1 / float(intervals.mean())
+    tolerance_seconds = max(2.01 * tick_seconds, 0.05 * float(np.median(intervals)))
+    return fps, bool(intervals.max() - intervals.min() <= tolerance_seconds)
 
 
-class _Watch:
-    """What is kept of the frames that go by: the time of each, and a small gray picture of every so many."""
+class _Statistics:
+    """What is kept of frames as they are decoded: the time of each, and gray versions of at most 4,096 of them."""
 
     def __init__(self, *, timed: bool) -> None:
         self.timed = timed
         self.reformatter = VideoReformatter()
         self.times: list[float] = []  # seconds
         self.kept: list[tuple[float, Frames]] = []
-        self.every = 1
+        self.interval = 1  # every so many frames one is kept
         self.width_px = self.height_px = self.rotation_degrees = 0
         self.pixel_format = ""
 
@@ -221,18 +263,18 @@ class _Watch:
         index = len(self.times)
         time_seconds = frame.time if self.timed else None
         self.times.append(index / IMAGES_FPS if time_seconds is None else time_seconds)
-        if index % self.every == 0:
-            self.kept.append((self.times[-1], self._thumb(frame)))
-        if len(self.kept) > MOST_THUMBS:
+        if index % self.interval == 0:
+            self.kept.append((self.times[-1], self._to_gray(frame)))
+        if len(self.kept) > MAX_GRAY_FRAMES:
             self.kept = self.kept[::2]
-            self.every *= 2
+            self.interval *= 2
 
-    def _thumb(self, frame: VideoFrame) -> Frames:
+    def _to_gray(self, frame: VideoFrame) -> Frames:
         """The upright frame in gray: 32 32."""
-        small = self.reformatter.reformat(frame, THUMB_PX, THUMB_PX, "gray", interpolation="AREA")
+        small = self.reformatter.reformat(frame, GRAY_PX, GRAY_PX, "gray", interpolation="AREA")
         gray: Frames = small.to_ndarray()  # type: ignore[assignment]
         return np.rot90(gray, round(frame.rotation / 90) % 4)
 
-    def thumbs(self) -> Thumbs:
+    def gray_frames(self) -> GrayFrames:
         ordered = sorted(self.kept, key=lambda pair: pair[0])
-        return Thumbs(np.stack([thumb for _, thumb in ordered]), np.array([at for at, _ in ordered]))
+        return GrayFrames(np.stack([gray for _, gray in ordered]), np.array([seconds for seconds, _ in ordered]))

@@ -1,8 +1,8 @@
-"""Whether two videos show the same, re-encoded or rescaled or at another frame rate: told by small gray pictures.
+"""Finds videos with the same content, also after re-encoding, rescaling or a change of the frame rate.
 
-Clips of one scene look alike and are not the same, so what counts is the motion: pictures less their mean over time.
-Two steps. A short signature of a video's whole length finds pairs that may be the same, among many videos at once. Then
-the pictures of such a pair are laid over each other in time, and what remains between them is judged.
+Clips of one scene look alike without being copies, so videos are compared by their motion: small gray frames minus
+their mean over time. First, a short signature of each whole video selects candidate pairs among all videos at once.
+Then the gray frames of each pair are aligned in time and compared. Files and decoding are unknown here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,184 +19,215 @@ from msfnet.types import Frames
 
 Array = npt.NDArray[np.float32]
 
-THUMB_PX = 32  # side of the pictures
-SEGMENTS, SIGNATURE_PX = 16, 8  # a signature is the mean of each of so many parts of the video, this many px square
-FEWEST_FRAMES = 4  # fewer say too little of motion
-MOST_CANDIDATES = 20  # that one video is compared with
+GRAY_PX = 32  # side of the gray frames
+SEGMENTS, SIGNATURE_PX = 16, 8  # a signature holds the mean frame of each of 16 segments of a video, 8 x 8 px
+MIN_FRAMES = 4  # fewer have too little motion to compare
+MAX_CANDIDATES = 20  # per video
 
-# Measured on clips of UCF101 and their re-encodings: see `NearDuplicate.same_content`.
-ALIKE_MOTION, ALIKE_LOOKS = 0.8, 0.97
-SURELY, PROBABLY = 0.984, 0.92
-CODING_NOISE = 8.5
-SLACK_SECONDS, STEP_SECONDS = 0.2, 0.02
+# Thresholds: measured on clips of UCF101 and their re-encodings, see `Comparison.same_content`.
+CANDIDATE_MOTION, CANDIDATE_LOOKS = 0.8, 0.97  # cosine similarity of motions and of mean frames
+HIGH_CORRELATION, GOOD_CORRELATION = 0.984, 0.92
+MAX_NOISE_KURTOSIS = 8.5
+MAX_SHIFT_SECONDS, SHIFT_STEP_SECONDS = 0.2, 0.02
+MIN_OVERLAP = 0.7  # share of the frames that are compared
+COMPARED_FRAMES, COMPARED_PX = 48, 16
 
 
 @dataclass(frozen=True)
-class Thumbs:
-    """Gray pictures of a video's frames, T 32 32 uint8, and when each is shown: T, in seconds, rising."""
+class GrayFrames:
+    """Small gray frames of one video.
 
-    pictures: Frames
+    Attributes:
+        frames: T 32 32 uint8.
+        times_seconds: T, when each frame is shown, ascending.
+    """
+
+    frames: Frames
     times_seconds: npt.NDArray[np.float64]
 
     @property
-    def step_seconds(self) -> float:
-        """From one frame to the next, in the middle of all."""
+    def interval_seconds(self) -> float:
+        """Median time between consecutive frames; 1 for a single frame."""
         return float(np.median(np.diff(self.times_seconds))) if len(self.times_seconds) > 1 else 1.0
 
     @property
     def duration_seconds(self) -> float:
-        return float(self.times_seconds[-1] - self.times_seconds[0]) + self.step_seconds
+        """Time from the start of the first frame to the end of the last one."""
+        return float(self.times_seconds[-1] - self.times_seconds[0]) + self.interval_seconds
 
 
-def _reduced(pictures: Frames, side_px: int) -> Array:
+def _downsample(frames: Frames, side_px: int) -> Array:
     """T 32 32 -> T side*side, the mean of each cell."""
-    cell = THUMB_PX // side_px
-    cells = pictures.reshape(len(pictures), side_px, cell, side_px, cell)
-    return cells.mean((2, 4), dtype=np.float32).reshape(len(pictures), -1)
+    cell = GRAY_PX // side_px
+    cells = frames.reshape(len(frames), side_px, cell, side_px, cell)
+    return cells.mean((2, 4), dtype=np.float32).reshape(len(frames), -1)
 
 
-# The first step: signatures
-
-
-def signature(thumbs: Thumbs) -> bytes:
-    """The motion of 16 parts of a video and its mean picture, 8 x 8 px each, as signed bytes; b"" of too little."""
-    if len(thumbs.pictures) < FEWEST_FRAMES or thumbs.times_seconds[0] == thumbs.times_seconds[-1]:
-        return b""
-    parts = _part_means(thumbs)
-    mean = parts.mean(0)
-    return _bytes(parts - mean) + _bytes(mean - mean.mean())
-
-
-def _part_means(thumbs: Thumbs) -> Array:
-    """The mean picture of each of 16 equal parts of the time: 16 64. A frame counts from half-way to its neighbors."""
-    times = thumbs.times_seconds
-    half = thumbs.step_seconds / 2
-    bounds = np.concatenate([[times[0] - half], (times[1:] + times[:-1]) / 2, [times[-1] + half]])
-    cells = _reduced(thumbs.pictures, SIGNATURE_PX)
-    so_far = np.concatenate([np.zeros((1, cells.shape[1])), np.cumsum(cells * np.diff(bounds)[:, None], axis=0)])
-    parts = np.linspace(bounds[0], bounds[-1], SEGMENTS + 1)
-    at = _at(parts, bounds, so_far)
-    means: Array = (np.diff(at, axis=0) / np.diff(parts)[:, None]).astype(np.float32)
-    return means
-
-
-def _at(wanted: npt.NDArray[np.float64], times: npt.NDArray[np.float64], values: npt.NDArray[np.floating]) -> Array:
-    """`values` T D at the `wanted` times, linear between their own `times`, held beyond the ends."""
+def _interpolate(wanted: npt.NDArray[np.float64], times: npt.NDArray[np.float64], values: npt.NDArray[Any]) -> Array:
+    """Interpolate `values` T D linearly at the `wanted` times; constant beyond both ends."""
     before = np.clip(np.searchsorted(times, wanted, side="right") - 1, 0, max(0, len(times) - 2))
     after = np.minimum(before + 1, len(times) - 1)
-    share = (wanted - times[before]) / np.maximum(times[after] - times[before], 1e-9)
-    share = np.clip(share, 0, 1)[:, None]
-    mixed: Array = (values[before] * (1 - share) + values[after] * share).astype(np.float32)
+    weight = (wanted - times[before]) / np.maximum(times[after] - times[before], 1e-9)
+    weight = np.clip(weight, 0, 1)[:, None]
+    mixed: Array = (values[before] * (1 - weight) + values[after] * weight).astype(np.float32)
     return mixed
 
 
-def _bytes(values: Array) -> bytes:
+# Signatures
+
+
+def signature(gray: GrayFrames) -> bytes:
+    """Return the signature of a video, by which `candidate_pairs` compares it with others.
+
+    Returns:
+        17 * 64 signed bytes: the motion of 16 segments (their mean frames minus the mean over time), then the mean
+        frame. Empty for a video with too few frames to tell.
+    """
+    if len(gray.frames) < MIN_FRAMES or gray.times_seconds[0] == gray.times_seconds[-1]:
+        return b""
+    segments = _segment_means(gray)
+    mean = segments.mean(0)
+    return _to_bytes(segments - mean) + _to_bytes(mean - mean.mean())
+
+
+def _segment_means(gray: GrayFrames) -> Array:
+    """The mean frame of each of 16 equal segments of the time: 16 64. A frame counts up to half-way to the next."""
+    times = gray.times_seconds
+    half = gray.interval_seconds / 2
+    bounds = np.concatenate([[times[0] - half], (times[1:] + times[:-1]) / 2, [times[-1] + half]])
+    cells = _downsample(gray.frames, SIGNATURE_PX)
+    integral = np.concatenate([np.zeros((1, cells.shape[1])), np.cumsum(cells * np.diff(bounds)[:, None], axis=0)])
+    edges = np.linspace(bounds[0], bounds[-1], SEGMENTS + 1)
+    at_edges = _interpolate(edges, bounds, integral)
+    means: Array = (np.diff(at_edges, axis=0) / np.diff(edges)[:, None]).astype(np.float32)
+    return means
+
+
+def _to_bytes(values: Array) -> bytes:
+    """Scale the largest value to 127 and round: cosine similarities do not depend on the scale."""
     largest = np.abs(values).max()
     return (values * (127 / largest if largest else 0)).round().astype(np.int8).tobytes()
 
 
-def candidates(signatures: Sequence[bytes], block: int = 512) -> list[tuple[int, int]]:
-    """The pairs of positions whose motion and looks are near enough to be compared closely. Empty signatures have none.
+def candidate_pairs(signatures: Sequence[bytes], block_size: int = 512) -> list[tuple[int, int]]:
+    """Return the pairs of videos that are similar enough for `compare`.
 
-    n videos cost n * n / 2 products of 1,024 numbers, in blocks, and 4 KiB each in memory.
+    n videos cost n * n / 2 dot products of 1,024 numbers, computed in blocks, and 4 KiB of memory each.
+
+    Args:
+        signatures: Those of all videos; a video with an empty one is in no pair.
+        block_size: Videos that are compared with all others at a time.
+
+    Returns:
+        Pairs of positions in `signatures`, each pair once, with the smaller position first.
     """
-    there = np.array([i for i, text in enumerate(signatures) if text], dtype=np.int64)
-    if not len(there):
+    known = np.array([i for i, data in enumerate(signatures) if data], dtype=np.int64)
+    if not len(known):
         return []
-    numbers = np.stack([np.frombuffer(signatures[i], np.int8) for i in there]).astype(np.float32)
-    motion, looks = _unit(numbers[:, : SEGMENTS * SIGNATURE_PX**2]), _unit(numbers[:, SEGMENTS * SIGNATURE_PX**2 :])
+    values = np.stack([np.frombuffer(signatures[i], np.int8) for i in known]).astype(np.float32)
+    motion = _normalize(values[:, : SEGMENTS * SIGNATURE_PX**2])
+    looks = _normalize(values[:, SEGMENTS * SIGNATURE_PX**2 :])
     pairs = []
-    for start in range(0, len(there), block):
-        near = motion[start : start + block] @ motion[start:].T  # how alike, -1 to 1
-        near[np.tril_indices(len(near), 0, near.shape[1])] = -1  # each pair once
-        for row in np.flatnonzero((near >= ALIKE_MOTION).any(1)):
-            columns = np.flatnonzero(near[row] >= ALIKE_MOTION)
-            columns = columns[looks[start + columns] @ looks[start + row] >= ALIKE_LOOKS]
-            best = columns[np.argsort(-near[row, columns], kind="stable")[:MOST_CANDIDATES]]
-            pairs += [(int(there[start + row]), int(there[start + column])) for column in sorted(best)]
+    for start in range(0, len(known), block_size):
+        similarity = motion[start : start + block_size] @ motion[start:].T
+        similarity[np.tril_indices(len(similarity), 0, similarity.shape[1])] = -1  # each pair once
+        for row in np.flatnonzero((similarity >= CANDIDATE_MOTION).any(1)):
+            columns = np.flatnonzero(similarity[row] >= CANDIDATE_MOTION)
+            columns = columns[looks[start + columns] @ looks[start + row] >= CANDIDATE_LOOKS]
+            best = columns[np.argsort(-similarity[row, columns], kind="stable")[:MAX_CANDIDATES]]
+            pairs += [(int(known[start + row]), int(known[start + column])) for column in sorted(best)]
     return pairs
 
 
-def _unit(rows: Array) -> Array:
+def _normalize(rows: Array) -> Array:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 
-# The second step: two videos laid over each other
+# Comparison of two videos
 
 
 @dataclass(frozen=True)
-class NearDuplicate:
-    """How two videos compare where they fit best.
+class Comparison:
+    """How two videos compare at the shift in time where they agree best.
 
-    `correlation` is that of their motion (-1 to 1), `shift_seconds` how far one was moved in time. `peakedness` is the
-    kurtosis of what remains between them where anything moves: coding noise lies everywhere (3 to 8), limbs that are
-    not quite in the same place leave few large errors (9 and more). `length_ratio` is longer to shorter, 1 or more.
+    Attributes:
+        correlation: Correlation of their motions, from -1 to 1.
+        shift_seconds: By how much one video is shifted in time.
+        kurtosis: Kurtosis of their difference where anything moves. Coding noise is everywhere (3 to 8), whereas limbs
+            in slightly different places leave few large errors (9 and more).
+        length_ratio: Longer duration divided by shorter one, 1 or more.
     """
 
     correlation: float
     shift_seconds: float
-    peakedness: float
+    kurtosis: float
     length_ratio: float
 
     @property
     def same_content(self) -> bool:
-        """Motion that agrees nearly everywhere; or agrees well, with nothing but coding noise between two whole copies.
+        """Whether one video is a copy of the other.
 
-        Of the 1.6 million pairs of 1,791 clips of UCF101, 3,222 of them within a group, it calls seven the same, and
-        to the eye they are. Of re-encodings of 57 of the clips it finds 56 at crf 35, 57 at half size, 45 at both, 57
-        as MPEG-4 of 60 kbit/s, 56 with less contrast, 52 at 5 instead of 8.3 frames a second; of ten other videos at
-        6 to 30 frames a second all 50 copies.
+        It is if the motions agree almost everywhere, or if they agree well and two videos of the same length differ
+        only by coding noise.
+
+        Measured on 1.6 million pairs of 1,791 clips of UCF101, of which 3,222 pairs are within a group: seven pairs are
+        called copies, and to the eye they are. Of re-encodings of 57 of these clips, it finds 56 at crf 35, 57 at half
+        the size, 45 with both, 57 as MPEG-4 of 60 kbit/s, 56 with less contrast, and 52 at 5 instead of 8.3 frames per
+        second. Of ten other videos it finds all 50 copies at 6 to 30 frames per second.
         """
-        if self.correlation >= SURELY:
+        if self.correlation >= HIGH_CORRELATION:
             return True
-        whole = self.length_ratio <= 1.05 and abs(self.shift_seconds) <= 0.1
-        return whole and self.correlation >= PROBABLY and self.peakedness <= CODING_NOISE
+        same_length = self.length_ratio <= 1.05 and abs(self.shift_seconds) <= 0.1
+        return same_length and self.correlation >= GOOD_CORRELATION and self.kurtosis <= MAX_NOISE_KURTOSIS
 
 
-def compare(a: Thumbs, b: Thumbs) -> NearDuplicate | None:
-    """How alike two videos are at the shift in time where they agree best; None when they are too short to tell.
+def compare(a: GrayFrames, b: GrayFrames) -> Comparison | None:
+    """Compare two videos at the shift in time where they agree best.
 
-    The frames of the one that has fewer are looked for in the other, between its frames. A fifth of a second of shift
-    is allowed, and an end of one that the other lacks, up to three tenths of the frames. At another frame rate each
-    frame may also be half a step off, since a conversion takes the nearest.
+    The frames of the video that has fewer are compared with the other video, interpolated between its frames. A shift
+    of up to 0.2 seconds is allowed, and up to 30 % of the frames may be missing at one end of the other video. If frame
+    rates differ, each frame may also be half an interval off, because conversion takes the nearest frame.
+
+    Returns:
+        The comparison, or None if the videos overlap in too few frames.
     """
-    if len(a.pictures) > len(b.pictures):
+    if len(a.frames) > len(b.frames):
         a, b = b, a
-    chosen = np.unique(np.linspace(0, len(a.pictures) - 1, 48).round().astype(np.int64))
-    fewer, more = _reduced(a.pictures[chosen], 16), _reduced(b.pictures, 16)
-    times, theirs = a.times_seconds[chosen] - a.times_seconds[0], b.times_seconds - b.times_seconds[0]
-    lengths = sorted((a.duration_seconds, b.duration_seconds))
-    other_rate = a.step_seconds > 1.1 * b.step_seconds
-    offsets = b.step_seconds / 2 * np.array([-1, 0, 1] if other_rate else [0])
-    best: NearDuplicate | None = None
-    for shift in np.arange(-SLACK_SECONDS, SLACK_SECONDS + STEP_SECONDS / 2, STEP_SECONDS):
+    chosen = np.unique(np.linspace(0, len(a.frames) - 1, COMPARED_FRAMES).round().astype(np.int64))
+    fewer, more = _downsample(a.frames[chosen], COMPARED_PX), _downsample(b.frames, COMPARED_PX)
+    times, their_times = a.times_seconds[chosen] - a.times_seconds[0], b.times_seconds - b.times_seconds[0]
+    shorter, longer = sorted((a.duration_seconds, b.duration_seconds))
+    rates_differ = a.interval_seconds > 1.1 * b.interval_seconds
+    offsets = b.interval_seconds / 2 * np.array([-1, 0, 1] if rates_differ else [0])
+    best: Comparison | None = None
+    for shift in np.arange(-MAX_SHIFT_SECONDS, MAX_SHIFT_SECONDS + SHIFT_STEP_SECONDS / 2, SHIFT_STEP_SECONDS):
         wanted = times + shift
-        inside = (wanted >= -STEP_SECONDS) & (wanted <= theirs[-1] + STEP_SECONDS)
-        if inside.sum() < max(FEWEST_FRAMES - 1, 0.7 * len(chosen)):
+        inside = (wanted >= -SHIFT_STEP_SECONDS) & (wanted <= their_times[-1] + SHIFT_STEP_SECONDS)
+        if inside.sum() < max(MIN_FRAMES - 1, MIN_OVERLAP * len(chosen)):
             continue
-        options = np.stack([_at(wanted[inside] + offset, theirs, more) for offset in offsets])  # offsets T D
-        correlation, peakedness = _agreement(fewer[inside], _nearest(options, fewer[inside]))
+        options = np.stack([_interpolate(wanted[inside] + offset, their_times, more) for offset in offsets])
+        correlation, kurtosis = _agreement(fewer[inside], _nearest(options, fewer[inside]))
         if best is None or correlation > best.correlation:
-            best = NearDuplicate(correlation, float(shift), peakedness, lengths[1] / lengths[0])
+            best = Comparison(correlation, float(shift), kurtosis, longer / shorter)
     return best
 
 
 def _nearest(options: Array, frames: Array) -> Array:
-    """For each of the frames T D that one of its options n T D which is most like it."""
+    """Of several options n T D for frames T D, the one that is most similar to each frame: T D."""
     middle = options[len(options) // 2]
-    errors = ((options - middle.mean(0) - (frames - frames.mean(0))) ** 2).sum(2)
+    errors = ((options - middle.mean(0) - (frames - frames.mean(0))) ** 2).sum(2)  # n T
     chosen: Array = options[errors.argmin(0), np.arange(len(frames))]
     return chosen
 
 
 def _agreement(a: Array, b: Array) -> tuple[float, float]:
-    """The correlation of two motions T D, and the kurtosis of what remains between them in the cells that move."""
+    """The correlation of two motions T D, and the kurtosis of their difference in the cells that move."""
     a, b = a - a.mean(0), b - b.mean(0)
     energy_a, energy_b = float((a * a).sum()), float((b * b).sum())
     if not energy_a or not energy_b:
         return 0.0, math.inf
-    rest = a - b * math.sqrt(energy_a / energy_b)  # contrast may differ
-    rest = rest[:, np.maximum(a.std(0), b.std(0)) > 0.7]
-    squares = float((rest**2).mean()) if rest.size else 0.0
-    peakedness = float((rest**4).mean()) / squares**2 if squares else 0.0
-    return float((a * b).sum()) / math.sqrt(energy_a * energy_b), peakedness
+    difference = a - b * math.sqrt(energy_a / energy_b)  # a copy may have another contrast
+    difference = difference[:, np.maximum(a.std(0), b.std(0)) > 0.7]
+    squares = float((difference**2).mean()) if difference.size else 0.0
+    kurtosis = float((difference**4).mean()) / squares**2 if squares else 0.0
+    return float((a * b).sum()) / math.sqrt(energy_a * energy_b), kurtosis

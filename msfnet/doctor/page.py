@@ -1,4 +1,4 @@
-"""The examination as a page: what is wrong, with pictures, what the data are, what training will cost, every file."""
+"""Writes the examination of a dataset as a page: problems with pictures, statistics, training cost and every file."""
 
 from __future__ import annotations
 
@@ -11,62 +11,76 @@ import numpy as np
 from msfnet.data.sampling import uniform_clips
 from msfnet.data.video.decode import read_clips
 from msfnet.doctor.examination import Examination
-from msfnet.doctor.file_info import VideoFacts
+from msfnet.doctor.file_info import VideoInfo
 from msfnet.doctor.problems import KINDS, Problem, class_counts
 from msfnet.report import Section, Table, write_page
 from msfnet.types import FrameFormat, Frames, VideoError
 
-MOST_PICTURES, MOST_FILES = 24, 2000
-HEIGHT_PX, FRAMES = 84, 6  # of the strips
+MAX_PICTURES, MAX_ROWS = 24, 2000
+HEIGHT_PX, FRAMES = 84, 6  # of a picture: frames side by side
+MAX_VALUES = 6  # of a statistic, the most frequent ones
+FILE_COLUMNS = (
+    *("file", "class", "split", "codec", "size", "fps", "frames", "frames by header", "rotation", "seconds"),
+    "problems",
+)
 
 
 def write_doctor_page(path: Path, examination: Examination) -> None:
-    facts = examination.facts.values()
+    """Write the page of an examination.
+
+    Args:
+        path: The HTML file.
+        examination: The examination.
+    """
+    labels = [label for label in examination.dataset.classes if label]
     tiles = {
-        "videos": f"{len(examination.listing.items)}",
-        "classes": f"{len([label for label in examination.listing.classes if label])}",
-        "hours": f"{sum(f.duration_seconds for f in facts) / 3600:.2f}",
-        "frames": f"{sum(f.frames for f in facts):,}",
-        "problems": f"{len(examination.problems)}",
+        "videos": f"{len(examination.dataset.items):,}",
+        **({"classes": f"{len(labels):,}"} if labels else {}),
+        "hours": f"{examination.duration_seconds / 3600:.2f}",
+        "frames": f"{examination.n_frames:,}",
+        "problems": f"{len(examination.problems):,}",
     }
-    sections = [_verdict(examination), *_problem_sections(examination)]
+    sections = [_summary(examination), *_problem_sections(examination)]
     if examination.cost:
-        sections += [_classes(examination), Section("Training", f"{examination.cost.describe()}.")]
-    sections += [_what_they_are(examination), _files(examination)]
-    write_page(path, f"{examination.data}, examined", tiles, sections)
+        sections += [_class_section(examination), Section("Training cost", examination.cost.describe())]
+    sections += [_statistics(examination), _file_section(examination)]
+    write_page(path, f"Examination of {examination.data}", tiles, sections)
 
 
-def _verdict(examination: Examination) -> Section:
-    lead = f"Every frame of every video below {_common_folder(examination)} was decoded."
+def _summary(examination: Examination) -> Section:
+    lead = f"Every frame of every video in {_common_folder(examination)} was decoded."
     if not examination.problems:
-        return Section("Nothing is wrong", lead)
-    table = Table(("", "", ""), [(kind, str(n), KINDS[kind]) for kind, n in examination.counts.items()])
-    return Section("What is wrong", lead, table=table)
+        return Section("No problems found", lead)
+    rows = [(kind, str(n), KINDS[kind]) for kind, n in examination.counts.items()]
+    return Section("Problems found", lead, table=Table(("kind", "number", "meaning"), rows))
 
 
 def _problem_sections(examination: Examination) -> list[Section]:
+    """A section for each kind of problem, with pictures of the first videos."""
     sections = []
-    room = MOST_PICTURES
-    for kind in examination.counts:
+    pictures_left = MAX_PICTURES
+    for kind, n in examination.counts.items():
         problems = [p for p in examination.problems if p.kind == kind]
         pictures: dict[str, Frames] = {}
         for problem in problems:
-            if len(pictures) < room and (strip := _strip_of(problem, examination)) is not None:
-                pictures[_caption(problem, examination)] = strip
-        room -= len(pictures)
-        rows = [(_name(p.subject, examination), _reason(p, examination)) for p in problems[:MOST_FILES]]
-        table = Table(("", "reason"), rows)
-        sections.append(Section(f"{kind.capitalize()}: {KINDS[kind]}", table=table, pictures=pictures))
+            if len(pictures) < pictures_left and (picture := _picture(problem, examination)) is not None:
+                pictures[_caption(problem, examination)] = picture
+        pictures_left -= len(pictures)
+        rows = [(_name(p.subject, examination), _reason(p, examination)) for p in problems[:MAX_ROWS]]
+        left_out = n - len(rows)
+        lead = f"The table shows {MAX_ROWS:,} of {n:,}; doctor.json lists all." if left_out else ""
+        title = f"{kind.replace('_', ' ').capitalize()}: {KINDS[kind]}"
+        sections.append(Section(title, lead, table=Table(("subject", "reason"), rows), pictures=pictures))
     return sections
 
 
 def _name(path: str, examination: Examination) -> str:
-    """A path as it is known inside the data set: without what all paths begin with."""
+    """A path relative to the folder that all files are in."""
     return path.removeprefix(f"{_common_folder(examination)}{os.sep}")
 
 
 def _common_folder(examination: Examination) -> str:
-    return os.path.commonpath([path.parent for path in examination.facts])
+    return os.path.commonpath([path.parent for path in examination.info])
 
 
 def _reason(problem: Problem, examination: Examination) -> str:
@@ -80,103 +94,116 @@ def _caption(problem: Problem, examination: Examination) -> str:
     return f"above {name}, below {_name(problem.other, examination)}" if problem.other else name
 
 
-def _strip_of(problem: Problem, examination: Examination) -> Frames | None:
-    """Frames of the video, and of the one that it is a copy of below: H W 3. None where there is nothing to see."""
+def _picture(problem: Problem, examination: Examination) -> Frames | None:
+    """Frames of the video, above those of the video that it is a copy of: H W 3. None without a readable video."""
     if problem.item is None:
         return None
-    own = _strip(examination.listing.items[problem.item].path, examination.facts)
+    own = _strip(examination.dataset.items[problem.item].path, examination.info)
     if own is None or not problem.other:
         return own
-    other = _strip(Path(problem.other), examination.facts)
+    other = _strip(Path(problem.other), examination.info)
     if other is None:
         return own
     width = max(own.shape[1], other.shape[1])
     gap = np.full((4, width, 3), 255, np.uint8)
-    return np.concatenate([_widened(own, width), gap, _widened(other, width)])
+    return np.concatenate([_pad(own, width), gap, _pad(other, width)])
 
 
-def _widened(strip: Frames, width_px: int) -> Frames:
+def _pad(strip: Frames, width_px: int) -> Frames:
     return np.pad(strip, ((0, 0), (0, width_px - strip.shape[1]), (0, 0)), constant_values=255)
 
 
-def _strip(path: Path, facts: dict[Path, VideoFacts]) -> Frames | None:
-    """Frames spread over a video, side by side."""
-    found = facts[path]
-    if found.error:
+def _strip(path: Path, info: dict[Path, VideoInfo]) -> Frames | None:
+    """Frames from all over a video, side by side: H W 3."""
+    file = info[path]
+    if file.error:
         return None
-    wide, high = found.width_px, found.height_px
-    if found.rotation_degrees % 180:
-        wide, high = high, wide
+    width, height = file.width_px, file.height_px
+    if file.rotation_degrees % 180:
+        width, height = height, width
     try:
-        own = FrameFormat((max(16, round(HEIGHT_PX * wide / high)), HEIGHT_PX))
-        clip = read_clips(path, lambda n: uniform_clips(n, FRAMES, 1), own)
-    except VideoError:
+        frame_format = FrameFormat((max(16, round(HEIGHT_PX * width / height)), HEIGHT_PX))
+        clip = read_clips(path, lambda n: uniform_clips(n, FRAMES, 1), frame_format)
+    except VideoError:  # the file has changed since it was scanned
         return None
     return np.concatenate(list(clip.frames[0]), axis=1)
 
 
-def _classes(examination: Examination) -> Section:
-    counts = class_counts(examination.listing.items)
+def _class_section(examination: Examination) -> Section:
+    counts = class_counts(examination.dataset.items)
     largest = max(sum(counted.values()) for counted in counts.values())
     bars = {
         label: (", ".join(f"{n} {split}".strip() for split, n in counted.items()), sum(counted.values()) / largest)
         for label, counted in counts.items()
     }
-    return Section("Classes", "Videos of each class and split.", bars=bars)
+    return Section("Classes", "Number of videos of each class in each split.", bars=bars)
 
 
-def _what_they_are(examination: Examination) -> Section:
-    """The facts of all readable files, the most frequent values first."""
-    facts = [found for found in examination.facts.values() if not found.error]
-    kinds = {
-        "codec": Counter(f"{f.codec}, {f.pixel_format}" for f in facts),
-        "size": Counter(f"{f.width_px}x{f.height_px}" for f in facts),
-        "frame rate": Counter(f"{f.fps:.2f}" + ("" if f.constant_fps else " (varies)") for f in facts),
-        "rotation": Counter(f"{f.rotation_degrees}°" for f in facts),
-        "frames as the header says": Counter(_claim(f) for f in facts),
+def _statistics(examination: Examination) -> Section:
+    """Statistics of all readable files."""
+    files = [file for file in examination.info.values() if not file.error]
+    values = {
+        "codec and pixel format": Counter(f"{file.codec} {file.pixel_format}" for file in files),
+        "frame size, px": Counter(f"{file.width_px}x{file.height_px}" for file in files),
+        "frame rate, fps": Counter(_frame_rate(file) for file in files),
+        "rotation": Counter(f"{file.rotation_degrees}°" for file in files),
+        "frames as in the header": Counter(map(_matches_header, files)),
     }
-    rows = {name: ", ".join(f"{value}: {n}" for value, n in counted.most_common(6)) for name, counted in kinds.items()}
-    if facts:
-        lengths = np.quantile([f.frames for f in facts], (0, 0.05, 0.5, 0.95, 1)).round().astype(int)
-        rows["frames"] = "{} at least, {} at 5 %, {} in the middle, {} at 95 %, {} at most".format(*lengths)
-    return Section("What the files are", rows=rows)
+    rows = {}
+    for name, counted in values.items():
+        shown = counted.most_common(MAX_VALUES)
+        others = counted.total() - sum(n for _, n in shown)
+        rows[name] = ", ".join(f"{value} ({n:,})" for value, n in [*shown, ("others", others)] if n)
+    if files:
+        least, low, middle, high, most = np.quantile([file.frames for file in files], (0, 0.05, 0.5, 0.95, 1))
+        rows["frames of a video"] = (
+            f"minimum {least:.0f}, 5th percentile {low:.0f}, median {middle:.0f}, 95th percentile {high:.0f}, "
+            f"maximum {most:.0f}"
+        )
+    return Section("Dataset statistics", "Values with their numbers of videos, the most frequent first.", rows=rows)
 
 
-def _claim(facts: VideoFacts) -> str:
-    if not facts.claimed_frames:
-        return "it does not say"
-    return "yes" if facts.claimed_frames == facts.frames else "no"
+def _frame_rate(file: VideoInfo) -> str:
+    return f"{file.fps:.2f}" + ("" if file.constant_fps else " (variable)")
 
 
-def _files(examination: Examination) -> Section:
-    wrong: dict[int | None, list[str]] = {}
+def _matches_header(file: VideoInfo) -> str:
+    if not file.claimed_frames:
+        return "not in the header"
+    return "yes" if file.claimed_frames == file.frames else "no"
+
+
+def _file_section(examination: Examination) -> Section:
+    kinds: dict[int | None, list[str]] = {}
     for problem in examination.problems:
-        wrong.setdefault(problem.item, []).append(problem.kind)
-    columns = ("file", "class", "split", "codec", "size", "fps", "frames", "claimed", "turned", "seconds", "verdict")
+        kinds.setdefault(problem.item, []).append(problem.kind)
     rows = [
         (
             _name(str(item.path), examination),
             item.label,
             item.split or "",
-            *_columns(examination.facts[item.path]),
-            ", ".join(wrong.get(i, [])),
+            *_file_cells(examination.info[item.path]),
+            ", ".join(kinds.get(i, [])),
         )
-        for i, item in enumerate(examination.listing.items[:MOST_FILES])
+        for i, item in enumerate(examination.dataset.items[:MAX_ROWS])
     ]
-    left = len(examination.listing.items) - len(rows)
-    lead = f"The other {left} are in doctor.json." if left else ""
-    return Section("Every file", lead, table=Table(columns, rows))
+    left_out = len(examination.dataset.items) - len(rows)
+    lead = f"The table shows {len(rows):,} files; the other {left_out:,} are in doctor.json." if left_out else ""
+    used = [i for i in range(len(FILE_COLUMNS)) if any(row[i] for row in rows)]
+    table = Table([FILE_COLUMNS[i] for i in used], [[row[i] for i in used] for row in rows])
+    return Section("Files", lead, table=table)
 
 
-def _columns(facts: VideoFacts) -> tuple[str, ...]:
-    if facts.error:
+def _file_cells(file: VideoInfo) -> tuple[str, ...]:
+    """The cells of a file from its codec to its duration; empty for an unreadable file."""
+    if file.error:
         return ("",) * 7
     return (
-        facts.codec,
-        f"{facts.width_px}x{facts.height_px}",
-        f"{facts.fps:.2f}" + ("" if facts.constant_fps else "~"),
-        str(facts.frames),
-        str(facts.claimed_frames or "?"),
-        f"{facts.rotation_degrees}°" if facts.rotation_degrees else "",
-        f"{facts.duration_seconds:.2f}",
+        file.codec,
+        f"{file.width_px}x{file.height_px}",
+        _frame_rate(file),
+        str(file.frames),
+        str(file.claimed_frames or ""),
+        f"{file.rotation_degrees}°" if file.rotation_degrees else "",
+        f"{file.duration_seconds:.2f}",
     )

@@ -1,6 +1,6 @@
-"""What is wrong with a data set, said from the facts of its files: pure functions, no file is opened here.
+"""Finds the problems of a dataset from the descriptions of its files: pure functions that open no file.
 
-Every problem is of one kind of `KINDS`, names its video (group, class) and gives the reason in one line.
+Every problem has one kind of `KINDS`, a subject (a video, group or class) and a reason in one line.
 """
 
 from __future__ import annotations
@@ -10,33 +10,38 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from msfnet.data.splits import parted_groups
-from msfnet.doctor.file_info import VideoFacts
+from msfnet.data.splits import find_group_leakage
+from msfnet.doctor.file_info import VideoInfo
 from msfnet.types import VideoItem
 
 KINDS = {
-    "bad": "cannot be decoded",
-    "damaged": "decoded in part",
+    "unreadable": "cannot be decoded",
+    "damaged": "decoded only in part",
     "short": "fewer frames than a clip",
-    "black": "nothing but black",
-    "still": "one picture all the time",
-    "duplicate": "the same content twice",
-    "leak": "the same content in several splits",
-    "contradiction": "the same content under two labels",
-    "missing": "listed, but not there",
-    "group": "a group in several splits",
-    "class": "a class without videos to train on",
+    "black": "every frame is black",
+    "static": "every frame shows the same picture",
+    "duplicate": "the same content twice in one split",
+    "leakage": "the same content in several splits",
+    "conflicting_label": "the same content with different labels",
+    "missing": "listed, but the file does not exist",
+    "group_leakage": "a group with videos in several splits",
+    "empty_class": "a class without training videos",
 }
-NOT_WORTH_TRAINING_ON = frozenset({"bad", "black", "still", "duplicate", "leak", "contradiction"})
+UNUSABLE = frozenset({"unreadable", "black", "static", "duplicate", "leakage", "conflicting_label"})
 
-_PRECEDENCE = ("test", "val", "train", None)  # of copies in several splits, the one that stays comes first
+_PRECEDENCE = ("test", "val", "train", None)  # of copies in several splits, the one in the first of these is kept
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong. `item` is the position of the video it is about (None: of a group or class or list).
+    """One problem of a dataset.
 
-    `other` is the video that this one is a copy of.
+    Attributes:
+        kind: A key of `KINDS`.
+        subject: Path of the video; `LABEL, GROUP` for a group; the label for a class.
+        reason: What is wrong, in one line.
+        item: Index of the video in the dataset; None for a group, a class or a missing file.
+        other: Path of the video with the same content, for copies.
     """
 
     kind: str
@@ -48,134 +53,140 @@ class Problem:
 
 def find_problems(
     items: Sequence[VideoItem],
-    facts: Mapping[Path, VideoFacts],
-    alike: Iterable[tuple[Path, Path]],
+    info: Mapping[Path, VideoInfo],
+    near_duplicates: Iterable[tuple[Path, Path]],
     clip_frames: int,
     missing: Iterable[str] = (),
     *,
     fps: float = 0.0,
 ) -> list[Problem]:
-    """Everything that is wrong, in the order of `KINDS`. A clip of the network has `clip_frames`, `fps` a second.
+    """Return the problems of a dataset in the order of `KINDS`.
 
-    In a data set with splits, a video without one trains.
+    In a dataset with splits, a video without a split counts as a training video.
+
+    Args:
+        items: The videos of the dataset.
+        info: The description of every file.
+        near_duplicates: Pairs of files with the same content and different bytes.
+        clip_frames: Frames of a clip of the network.
+        missing: Listed names of files that do not exist.
+        fps: Frame rate at which videos are read; 0 reads every frame of a file.
     """
     if any(item.split for item in items):
         items = [replace(item, split=item.split or "train") for item in items]
     found = [
-        *(p for i, item in enumerate(items) for p in _file_problems(i, item, facts[item.path], clip_frames, fps)),
-        *_copies(items, facts, alike),
-        *(Problem("missing", name, "the list names it, but there is no such file") for name in missing),
-        *_groups(items),
-        *_classes(items),
+        *(p for i, item in enumerate(items) for p in _file_problems(i, item, info[item.path], clip_frames, fps)),
+        *_copies(items, info, near_duplicates),
+        *(Problem("missing", name, "it is listed, but the file does not exist") for name in missing),
+        *_leaking_groups(items),
+        *_empty_classes(items),
     ]
     kinds = list(KINDS)
     return sorted(found, key=lambda problem: kinds.index(problem.kind))
 
 
-def _file_problems(index: int, item: VideoItem, facts: VideoFacts, clip_frames: int, fps: float) -> Iterator[Problem]:
-    """What is wrong with one file on its own."""
+def _file_problems(index: int, item: VideoItem, info: VideoInfo, clip_frames: int, fps: float) -> Iterator[Problem]:
+    """The problems of one file that do not depend on others."""
 
     def problem(kind: str, reason: str) -> Problem:
         return Problem(kind, str(item.path), reason, index)
 
-    if facts.error:
-        yield problem("bad", facts.error)
+    if info.error:
+        yield problem("unreadable", info.error)
         return
-    if facts.warning:
-        yield problem("damaged", facts.warning)
-    counted = facts.frames_at(fps)
-    if counted < clip_frames:
-        frames = ("1 frame" if counted == 1 else f"{counted} frames") + (f" at {fps:g} a second" if fps else "")
-        yield problem("short", f"{frames}, fewer than the {clip_frames} of a clip")
-    if facts.black:
-        yield problem("black", f"no frame has anything brighter than {facts.brightest_luma:.0f} of 255")
-    if facts.still and counted >= clip_frames:  # a moment of a real scene may be still
-        yield problem("still", f"all {facts.frames} frames show the same picture")
+    if info.warning:
+        yield problem("damaged", info.warning)
+    frames = info.frames_at(fps)
+    if frames < clip_frames:
+        counted = ("1 frame" if frames == 1 else f"{frames} frames") + (f" at {fps:.4g} fps" if fps else "")
+        yield problem("short", f"{counted}, fewer than the {clip_frames} frames of a clip")
+    if info.black:
+        yield problem("black", f"the brightest part of all frames has a luma of {info.brightest_luma:.0f} of 255")
+    if info.static and frames >= clip_frames:  # a few frames of a real scene can be equal
+        yield problem("static", f"all {info.frames} frames show the same picture")
 
 
 # Copies
 
 
 def _copies(
-    items: Sequence[VideoItem], facts: Mapping[Path, VideoFacts], alike: Iterable[tuple[Path, Path]]
+    items: Sequence[VideoItem], info: Mapping[Path, VideoInfo], near_duplicates: Iterable[tuple[Path, Path]]
 ) -> Iterator[Problem]:
-    for cluster in _clusters(items, facts, alike):
+    for cluster in _clusters(items, info, near_duplicates):
         labels = {items[i].label for i in cluster}
-        kept, *rest = sorted(cluster, key=lambda i: _rank(items[i], facts[items[i].path]))  # the first of equals
+        kept, *others = sorted(cluster, key=lambda i: _preference(items[i], info[items[i].path]))
         if len(labels) > 1:
             for i in cluster:
                 other = next(j for j in cluster if items[j].label != items[i].label)
-                yield _copy("contradiction", i, other, items, facts, f", which is labeled {items[other].label}")
+                yield _copy("conflicting_label", i, other, items, info, f", which is labeled {items[other].label}")
             continue
-        for i in rest:
+        for i in others:
             if items[i].split == items[kept].split:
-                yield _copy("duplicate", i, kept, items, facts)
+                yield _copy("duplicate", i, kept, items, info)
             else:
-                where = f" of the {items[kept].split} split, itself in {items[i].split}"
-                yield _copy("leak", i, kept, items, facts, where)
+                where = f" of the {items[kept].split} split; this one is in {items[i].split}"
+                yield _copy("leakage", i, kept, items, info, where)
 
 
 def _clusters(
-    items: Sequence[VideoItem], facts: Mapping[Path, VideoFacts], alike: Iterable[tuple[Path, Path]]
+    items: Sequence[VideoItem], info: Mapping[Path, VideoInfo], near_duplicates: Iterable[tuple[Path, Path]]
 ) -> list[list[int]]:
-    """Positions of items that show the same, two or more in each: same bytes, or found alike, or so in steps."""
-    parent = {digest: digest for found in facts.values() if not found.error for digest in [found.digest]}
+    """Indices of items with the same content, two or more in each cluster: the connected components of the pairs."""
+    parent = {digest: digest for found in info.values() if not found.error for digest in [found.digest]}
 
-    def root(digest: str) -> str:
+    def root(digest: str) -> str:  # union-find
         while parent[digest] != digest:
             parent[digest] = digest = parent[parent[digest]]
         return digest
 
-    for a, b in alike:
-        parent[root(facts[a].digest)] = root(facts[b].digest)
-    together: dict[str, list[int]] = defaultdict(list)
+    for a, b in near_duplicates:
+        parent[root(info[a].digest)] = root(info[b].digest)
+    clusters: dict[str, list[int]] = defaultdict(list)
     for i, item in enumerate(items):
-        if not facts[item.path].error:
-            together[root(facts[item.path].digest)].append(i)
-    return [cluster for cluster in together.values() if len(cluster) > 1]
+        if not info[item.path].error:
+            clusters[root(info[item.path].digest)].append(i)
+    return [cluster for cluster in clusters.values() if len(cluster) > 1]
 
 
-def _rank(item: VideoItem, facts: VideoFacts) -> tuple[int, bool, int, int, bool]:
-    """The copy to keep comes first: of the test split, whole, of many pixels and bytes, of a group that is known."""
-    pixels = facts.width_px * facts.height_px
-    return _PRECEDENCE.index(item.split), bool(facts.warning), -pixels, -facts.size_bytes, item.group is None
+def _preference(item: VideoItem, info: VideoInfo) -> tuple[int, bool, int, int, bool]:
+    """Sort key of copies, the one to keep first: by split, then whole, largest frames, largest file, known group."""
+    pixels = info.width_px * info.height_px
+    return _PRECEDENCE.index(item.split), bool(info.warning), -pixels, -info.size_bytes, item.group is None
 
 
 def _copy(
-    kind: str, i: int, other: int, items: Sequence[VideoItem], facts: Mapping[Path, VideoFacts], more: str = ""
+    kind: str, i: int, other: int, items: Sequence[VideoItem], info: Mapping[Path, VideoInfo], more: str = ""
 ) -> Problem:
     one, two = items[i].path, items[other].path
     if one == two:
         how = "listed twice: it is also"
-    elif facts[one].digest == facts[two].digest:
+    elif info[one].digest == info[two].digest:
         how = "the same bytes as"
     else:
-        how = "shows the same as"
+        how = "the same content as"
     return Problem(kind, str(one), f"{how} {two}{more}", i, str(two))
 
 
 # Groups and classes
 
 
-def _groups(items: Sequence[VideoItem]) -> Iterator[Problem]:
-    for (label, group), counted in sorted(parted_groups(items).items()):
+def _leaking_groups(items: Sequence[VideoItem]) -> Iterator[Problem]:
+    for (label, group), counted in sorted(find_group_leakage(items).items()):
         where = ", ".join(f"{n} in {split}" for split, n in sorted(counted.items()))
-        yield Problem(
-            "group", f"{label}, {group}", f"its videos show one person or scene, but lie in several splits: {where}"
-        )
+        yield Problem("group_leakage", f"{label}, {group}", f"videos of one person or scene in several splits: {where}")
 
 
-def _classes(items: Sequence[VideoItem]) -> Iterator[Problem]:
-    """Of a data set that has a train split, the classes that have nothing in it."""
+def _empty_classes(items: Sequence[VideoItem]) -> Iterator[Problem]:
+    """Classes without training videos, for a dataset that has a training split."""
     trained = {item.label for item in items if item.split == "train"}
     for label, counted in class_counts(items).items():
         if trained and label not in trained:
             where = ", ".join(f"{n} in {split}" for split, n in counted.items())
-            yield Problem("class", label, f"none of its videos is to be trained on: {where}")
+            yield Problem("empty_class", label, f"it has no training videos, only {where}")
 
 
 def class_counts(items: Sequence[VideoItem]) -> dict[str, dict[str, int]]:
-    """Of each class, how many videos each split has ("" is no split). Videos without a label are left out."""
+    """Return the number of videos of each class in each split ("" is no split), without unlabeled videos."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for item in items:
         if item.label:
@@ -184,16 +195,20 @@ def class_counts(items: Sequence[VideoItem]) -> dict[str, dict[str, int]]:
 
 
 def imbalance(items: Sequence[VideoItem]) -> float:
-    """How many times as many videos the largest class has as the smallest, among those to train on."""
+    """Return the size of the largest class divided by that of the smallest, counting training videos if there are any.
+
+    0 for a dataset without videos.
+    """
     to_train = [item for item in items if item.split in (None, "train")] or items
     counts = Counter(item.label for item in to_train).values()
     return max(counts, default=0) / min(counts, default=1)
 
 
-def worth_training_on(items: Sequence[VideoItem], problems: Iterable[Problem]) -> list[VideoItem]:
-    """The items without those that are bad, black, still or a copy; of copies one stays, in test rather than in train.
+def usable_items(items: Sequence[VideoItem], problems: Iterable[Problem]) -> list[VideoItem]:
+    """Return the items without unusable ones: unreadable, black, static, copies, and those with conflicting labels.
 
-    Short and damaged videos stay: training repeats the last frame of the former and reads what is left of the latter.
+    Of copies one is kept, in the test split rather than in the training split. Short and damaged videos are kept:
+    training repeats the last frame of short ones and reads what is left of damaged ones.
     """
-    dropped = {problem.item for problem in problems if problem.kind in NOT_WORTH_TRAINING_ON}
+    dropped = {problem.item for problem in problems if problem.kind in UNUSABLE}
     return [item for i, item in enumerate(items) if i not in dropped]

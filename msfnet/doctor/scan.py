@@ -1,39 +1,51 @@
-"""What has been found out of files, kept line by line as it is found, so that work that was cut short goes on.
+"""Scans the files of a dataset on all CPUs: describes every file and finds those with the same content.
 
-An entry belongs to a file as it was: path, size and date are its key, and a changed file has none.
-
-
-All files of a data set examined, on all cores: their facts, and which of them show the same.
-
-A file that crashes or hangs the decoder costs itself alone. What is found is kept as it is found; after an
-interruption only the rest is decoded. Knows no labels: what the facts mean for a data set, `verdicts` says.
+A file that crashes or hangs the decoder does not affect other files. Results are written to a journal as they are
+found, from which an interrupted scan resumes. Labels and splits are unknown here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from msfnet.data.cache import content
-from msfnet.doctor.file_info import VideoFacts, compare_videos, decoded_signature, inspect_video
-from msfnet.doctor.near_duplicates import candidates
-from msfnet.doctor.process_pool import Lost, cores, isolated
+from msfnet.data.dataset import size_bytes
+from msfnet.doctor.file_info import VideoInfo, compare_videos, decoded_signature, inspect_video
+from msfnet.doctor.near_duplicates import candidate_pairs
+from msfnet.doctor.process_pool import Failure, Heartbeat, imap_unordered
+from msfnet.environment import usable_cpus
+from msfnet.progress import progress
 from msfnet.types import UserError
 
-FORMAT = 2  # of the lines; those of another are not read
+log = logging.getLogger(__name__)
 
+JOURNAL_FORMAT = 2  # lines of other formats are ignored
+TIMEOUT_SECONDS = 60.0  # a file from which no frame comes for this long hangs the decoder
+FAILURES = {
+    "crash": "the decoder crashed ({})",
+    "timeout": "the decoder hangs: it returned no frame for {}",
+    "exception": "{}",
+}
 
-def file_key(path: Path) -> str:
-    """A file (or folder of images) as it is now. Raises OSError when it is not there."""
-    size_bytes, date_ns = content.stamp(path)
-    return f"{path.resolve()}|{size_bytes}|{date_ns}"
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 
 
 class Journal:
-    """JSON lines of [format, key, value] in one file. A line that a kill left unfinished is passed over."""
+    """Results of a scan in a file, one line of JSON [format, key, value] each. A truncated line is ignored.
+
+    Args:
+        path: The file, which is created with its folder. Lines are appended.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.values: dict[str, Any] = {}
@@ -46,120 +58,145 @@ class Journal:
             file = path.open("a", encoding="utf-8", newline="\n")
         except OSError as error:
             raise UserError(
-                f"expected to keep what is found in {path}, found {error.strerror or error}; "
-                "the environment variable MSFNET_CACHE names another folder"
+                f"expected a file for results that can be written, found {path}: {error.strerror or error}; "
+                "set the environment variable MSFNET_CACHE to another folder"
             ) from error
         if text and not text.endswith("\n"):
             file.write("\n")
         for line in text.splitlines():
             try:
-                form, key, value = json.loads(line)
-            except ValueError:
+                line_format, key, value = json.loads(line)
+            except ValueError:  # the process was killed while it wrote this line
                 continue
-            if form == FORMAT:
+            if line_format == JOURNAL_FORMAT:
                 self.values[key] = value
         return file
 
     def get(self, key: str) -> Any:
-        """The value that was added last, or None."""
+        """Return the value that was added last, or None."""
         return self.values.get(key)
 
     def add(self, key: str, value: Any) -> None:
+        """Add a value and write it to the file at once."""
         self.values[key] = value
-        self._file.write(json.dumps([FORMAT, key, value], ensure_ascii=False) + "\n")
+        self._file.write(json.dumps([JOURNAL_FORMAT, key, value], ensure_ascii=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
-Progress = Callable[[str, int, int], None]  # what is being done, done, total
+def file_key(path: Path) -> str:
+    """Return a key of a file or folder of images that changes with its path, size and date.
 
-SILENCE_SECONDS = 60.0  # a file that gives no frame for so long hangs the decoder
+    Raises:
+        OSError: The file does not exist.
+    """
+    total_bytes, date_ns = content.stamp(path)
+    return f"{path.resolve()}|{total_bytes}|{date_ns}"
 
 
 @dataclass(frozen=True)
-class Findings:
-    """The facts of every file; pairs of files that show the same though their bytes differ; how many were known."""
+class ScanResult:
+    """The result of a scan.
 
-    facts: dict[Path, VideoFacts]
-    alike: tuple[tuple[Path, Path], ...]
-    known: int
+    Attributes:
+        info: The description of every file.
+        near_duplicates: Pairs of files with the same content and different bytes.
+        n_known: Number of files that were scanned before and have not changed since.
+    """
+
+    info: dict[Path, VideoInfo]
+    near_duplicates: tuple[tuple[Path, Path], ...]
+    n_known: int
 
 
-def check_files(
+def scan_files(
     paths: Sequence[Path],
     journal_file: Path,
     *,
     processes: int | None = None,
-    silence_seconds: float = SILENCE_SECONDS,
-    progress: Progress | None = None,
-) -> Findings:
-    """Decode every file once (`processes`: one for each core), then compare those that may show the same.
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> ScanResult:
+    """Decode every file once, then compare pairs of files that may have the same content. Reports its progress.
 
-    Files with an error are tried again at each examination: what stood in the way may be gone.
+    Files with an error are decoded again by each scan, because the cause may be gone.
+
+    Args:
+        paths: Files and folders of images.
+        journal_file: Where results are written to and read from.
+        processes: Number of worker processes; None for one per CPU.
+        timeout_seconds: A file that yields no frame for this long counts as unreadable.
+
+    Raises:
+        UserError: The journal cannot be written, or worker processes cannot be started.
     """
-    journal = Journal(journal_file)
-    run = _Run(journal, processes or cores(), silence_seconds, progress or (lambda *_: None))
-    try:
-        unique = list(dict.fromkeys(paths))
-        facts, known = run.inspect(unique)
-        return Findings(facts, run.compare(facts), known)
-    finally:
-        journal.close()
+    with closing(Journal(journal_file)) as journal:
+        scan = _Scan(journal, processes or usable_cpus(), timeout_seconds)
+        info, n_known = scan.inspect(list(dict.fromkeys(paths)))
+        return ScanResult(info, scan.compare(info), n_known)
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Scan:
     journal: Journal
     processes: int
-    silence_seconds: float
-    progress: Progress
+    timeout_seconds: float
 
-    def inspect(self, paths: list[Path]) -> tuple[dict[Path, VideoFacts], int]:
-        keys = {path: _key(path) for path in paths}
+    def inspect(self, paths: list[Path]) -> tuple[dict[Path, VideoInfo], int]:
+        """Describe every file; also return how many were found in the journal."""
+        keys = {path: _key_or_empty(path) for path in paths}
         known = {path: self.journal.get(keys[path]) for path in paths}
-        facts = {path: VideoFacts(**entry | {"path": str(path)}) for path, entry in known.items() if entry}
-        n_known = len(facts)
-        rest = [path for path in paths if path not in facts]
-        self.progress("decoded", n_known, len(paths))
-        for index, result in isolated(
-            inspect_video, rest, processes=self.processes, silence_seconds=self.silence_seconds
-        ):
-            path = rest[index]
-            if isinstance(result, Lost):
-                result = VideoFacts(str(path), path.stat().st_size, error=result.reason)
+        info = {path: VideoInfo(**entry | {"path": str(path)}) for path, entry in known.items() if entry}
+        n_known = len(info)
+        if n_known:
+            log.info("%d files were scanned before and have not changed since", n_known)
+        new = [path for path in paths if path not in info]
+        for path, result in self._run("scanning videos", inspect_video, new, n_known):
+            if isinstance(result, Failure):
+                reason = FAILURES[result.kind].format(result.detail)
+                result = VideoInfo(str(path), size_bytes(path), error=reason)
             elif not result.error:
                 self.journal.add(keys[path], asdict(result))
-            facts[path] = result
-            self.progress("decoded", len(facts), len(paths))
-        return {path: facts[path] for path in paths}, n_known
+            info[path] = result
+        return {path: info[path] for path in paths}, n_known
 
-    def compare(self, facts: dict[Path, VideoFacts]) -> tuple[tuple[Path, Path], ...]:
-        """Of files with the same bytes one stands for all; of the others those whose signatures are near."""
-        by_content = {found.digest: path for path, found in reversed(facts.items()) if found.signature}
+    def compare(self, info: dict[Path, VideoInfo]) -> tuple[tuple[Path, Path], ...]:
+        """Compare pairs of files with similar signatures; one file stands for all with the same bytes."""
+        by_content = {found.digest: path for path, found in reversed(info.items()) if found.signature}
         paths = sorted(by_content.values())
-        pairs = [(paths[i], paths[j]) for i, j in candidates([decoded_signature(facts[path]) for path in paths])]
+        signatures = [decoded_signature(info[path]) for path in paths]
+        pairs = [(paths[i], paths[j]) for i, j in candidate_pairs(signatures)]
         same = {pair: self.journal.get(_pair_key(pair)) for pair in pairs}
-        rest = [pair for pair in pairs if same[pair] is None]
-        done = len(pairs) - len(rest)
-        for index, result in isolated(
-            compare_videos, rest, processes=self.processes, silence_seconds=self.silence_seconds
-        ):
-            pair, done = rest[index], done + 1
-            same[pair] = not isinstance(result, Lost) and result is not None and result.same_content
-            if not isinstance(result, Lost):
-                self.journal.add(_pair_key(pair), same[pair])
-            self.progress("pairs compared", done, len(pairs))
+        new = [pair for pair in pairs if same[pair] is None]
+        for pair, result in self._run("comparing similar videos", compare_videos, new, len(pairs) - len(new)):
+            if isinstance(result, Failure):
+                continue  # not a copy as far as is known; the next scan compares the pair again
+            same[pair] = result is not None and result.same_content
+            self.journal.add(_pair_key(pair), same[pair])
         return tuple(pair for pair in pairs if same[pair])
 
+    def _run(
+        self, title: str, function: Callable[[Argument, Heartbeat], Result], arguments: list[Argument], done: int
+    ) -> Iterator[tuple[Argument, Result | Failure]]:
+        """Yield each argument with its result, from worker processes, and report the progress."""
+        if not arguments:
+            return
+        with progress(title, done + len(arguments), done) as advance:
+            for index, result in imap_unordered(
+                function, arguments, processes=self.processes, timeout_seconds=self.timeout_seconds
+            ):
+                yield arguments[index], result
+                advance(1)
 
-def _key(path: Path) -> str:
+
+def _key_or_empty(path: Path) -> str:
     try:
         return file_key(path)
     except OSError:
-        return ""  # never added: such a file has an error
+        return ""  # never in the journal: such a file has an error
 
 
 def _pair_key(pair: tuple[Path, Path]) -> str:
-    return " & ".join(_key(path) for path in pair)
+    return " & ".join(_key_or_empty(path) for path in pair)
