@@ -1,1 +1,1 @@
-"""The networks: backbones, their named variants, and the file that keeps a trained one."""
+"""Networks: backbones, their named variants, the registry, pretrained weights and the files of trained networks."""

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 
 from msfnet.atomic_io import atomic_write
 from msfnet.models.registry import MODELS, create_model
-from msfnet.run_folder import WEIGHTS as WEIGHTS
 from msfnet.run_folder import resolve_weights
 from msfnet.types import Preprocessing, UserError
 
