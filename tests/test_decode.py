@@ -175,7 +175,7 @@ def test_times_of_b_frames_several_clips_and_padding(tmp_path):
     assert read_clips(tmp_path / "a.mp4", lambda n: indices, NATIVE).times == pytest.approx(indices / 25)
 
 
-def test_times_of_a_file_without_timestamps_come_from_its_frame_rate(real_data):
+def test_times_without_timestamps_come_from_the_frame_rate(real_data):
     """An AVI with B-frames: its packets have no presentation timestamps. It has 164 frames at 25 fps."""
     path = real_data / "robustness" / "mmaction2__test.avi"
     assert select_frames(path, every(1), 0.0) is None
@@ -205,7 +205,7 @@ def test_times_of_real_files_are_those_of_their_frames(real_data):
 
 
 @pytest.mark.parametrize(("name", "frames"), [("Archery", 44), ("BasketballDunk", 20), ("Punch", 40), ("Surfing", 85)])
-def test_originals_at_a_third_of_their_frame_rate_are_their_copies(real_data, name, frames):
+def test_originals_at_a_third_of_their_fps_are_their_copies(real_data, name, frames):
     """Published files of 25 fps against transcoded copies of 8.33 fps: the same frames, and not their neighbors."""
     copy = read_video(real_data / "ucf101-18" / name / f"v_{name}_g01_c01.mp4", SMALL).frames[0].astype(float)
     path = real_data / "ucf101-original" / f"v_{name}_g01_c01.avi"

@@ -1,11 +1,11 @@
-"""What counts as a video on disk, and in which order its frames come."""
+"""Which files and folders are videos, and the order of frames in a folder."""
 
 import pytest
+from annotation_files import touch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from listed import touch
 
-from msfnet.data.video.frame_folders import frame_files, is_frame_folder, is_hidden, is_video, videos_below
+from msfnet.data.video.frame_folders import find_videos, frame_files, is_frame_folder, is_hidden, is_video
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,13 @@ def test_is_frame_folder(tmp_path, names, expected):
     assert is_frame_folder(tmp_path) == expected
 
 
-def test_files_and_nothing_are_no_frame_folders(tmp_path):
+def test_files_and_missing_paths_are_not_frame_folders(tmp_path):
     touch(tmp_path, "a.jpg")
     assert not is_frame_folder(tmp_path / "a.jpg")
     assert not is_frame_folder(tmp_path / "nowhere")
 
 
-def test_frames_come_in_natural_order(tmp_path):
+def test_frames_are_in_natural_order(tmp_path):
     names = ["frame1.png", "frame2.png", "frame02b.png", "frame10.png", "frame10-1.png", "Frame11.PNG", "x.jpg"]
     touch(
         tmp_path, *reversed(names), "._frame1.png", ".frame3.png", "notes.txt", "flow_x_00001.jpg", "flow_y_00001.jpg"
@@ -54,11 +54,11 @@ def test_frames_are_sorted_by_their_numbers(tmp_path_factory, numbers, prefix, w
     assert [int(p.stem.removeprefix(prefix)) for p in frame_files(root)] == sorted(numbers)
 
 
-def test_videos_below_a_folder(tmp_path):
+def test_find_videos(tmp_path):
     touch(tmp_path, "b.mp4", "a/clip/img_1.jpg", "a/clip/img_2.jpg", "a/clip/masks/img_1.png", "a/c.AVI", "notes.txt")
     touch(tmp_path, "season/cover.jpg", "season/part/d.mkv", "__x-9_k/1.jpg")  # an id may begin with two underscores
     touch(tmp_path, "__MACOSX/a/e.mp4", ".git/f.mp4", "@eaDir/b.mp4/thumb.jpg", ".hidden.mp4", "empty.mp4/notes.txt")
-    assert [path.relative_to(tmp_path).as_posix() for path in videos_below(tmp_path)] == [
+    assert [path.relative_to(tmp_path).as_posix() for path in find_videos(tmp_path)] == [
         "__x-9_k",
         "a/c.AVI",
         "a/clip",
@@ -67,16 +67,16 @@ def test_videos_below_a_folder(tmp_path):
     ]
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path):
+def test_links_are_followed_but_not_around_a_loop(tmp_path):
     touch(tmp_path, "frames/1.jpg", "data/Run/a.mp4")
     try:
         (tmp_path / "data/Run/clip").symlink_to(tmp_path / "frames", target_is_directory=True)
         (tmp_path / "data/Run/up").symlink_to(tmp_path / "data", target_is_directory=True)
     except OSError:
         pytest.skip("this system lets only administrators make links")
-    found = [path.relative_to(tmp_path / "data").as_posix() for path in videos_below(tmp_path / "data")]
+    found = [path.relative_to(tmp_path / "data").as_posix() for path in find_videos(tmp_path / "data")]
     assert found[:2] == ["Run/a.mp4", "Run/clip"]
-    assert len(found) == 4  # once more through the link upwards, where the circle ends
+    assert len(found) == 4  # again below the link to the parent, where the loop ends
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
         ("A.AVI", True, False),
         (".a.mp4", False, True),
         ("__a.mp4", True, False),
-        ("a", False, 0),
+        ("a", False, False),
     ],
 )
-def test_names(tmp_path, name, video, hidden):
+def test_is_video_and_is_hidden(tmp_path, name, video, hidden):
     assert is_video(tmp_path / name) == video
     assert is_hidden(name) == hidden

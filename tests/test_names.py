@@ -1,22 +1,22 @@
-"""What names say, of real data sets and of others."""
+"""What names tell, of the videos and annotation files of real datasets and of others."""
 
 from pathlib import Path
 
 import pytest
 
 from msfnet.data.annotations.names import (
-    composed,
+    compose_accents,
     group_of,
-    hmdb_group,
+    hmdb51_group,
     kinetics_group,
-    plain,
+    parse_split,
+    simplify,
     source_of,
-    split_in,
-    split_named,
-    ucf_group,
+    split_of_file_name,
+    ucf101_group,
     video_name,
 )
-from msfnet.data.annotations.official_lists import read_lists
+from msfnet.data.annotations.official import read_annotations
 from msfnet.types import UserError
 
 
@@ -30,8 +30,8 @@ from msfnet.types import UserError
         ("v_Archery_g01_c02_flipped.avi", None),
     ],
 )
-def test_ucf_group(name, group):
-    assert ucf_group(Path(name)) == group
+def test_ucf101_group(name, group):
+    assert ucf101_group(Path(name)) == group
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_ucf_group(name, group):
         ("my_drink.avi", "drink", None),
     ],
 )
-def test_hmdb_group(name, label, group):
-    assert hmdb_group(Path(name), label) == group
+def test_hmdb51_group(name, label, group):
+    assert hmdb51_group(Path(name), label) == group
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ def test_kinetics_group(name, group):
         ("jump/IMG_0412.mp4", "jump/IMG_0412.mp4"),
     ],
 )
-def test_the_source_of_a_clip_is_what_its_path_tells_of_it(path, source):
+def test_source_of(path, source):
     assert source_of(path) == source
 
 
-def test_group_of_any():
+def test_group_of():
     assert group_of(Path("v_Archery_g01_c02.avi"), "Archery") == "g01"
     assert group_of(Path("Glory_fall_floor_f_cm_np1_fr_med_0.avi"), "fall_floor") == "Glory"
     assert group_of(Path("0wR5jVB-WPk_000417_000427.mp4"), "abseiling") == "0wR5jVB-WPk"
@@ -89,20 +89,20 @@ def test_group_of_any():
 
 
 def test_every_clip_of_hmdb51_has_a_source(real_data):
-    entries = read_lists(real_data / "annotations" / "hmdb51", 1).entries
-    groups = {(e.label, hmdb_group(Path(e.name), e.label)): set() for e in entries}
-    for entry in entries:
-        groups[entry.label, hmdb_group(Path(entry.name), entry.label)].add(entry.split)
+    annotations = read_annotations(real_data / "annotations" / "hmdb51", 1).annotations
+    groups = {(a.label, hmdb51_group(Path(a.name), a.label)): set() for a in annotations}
+    for a in annotations:
+        groups[a.label, hmdb51_group(Path(a.name), a.label)].add(a.split)
     assert None not in {group for _, group in groups}
     assert len({group for _, group in groups}) == 1352
-    assert all(len(splits) == 1 for splits in groups.values())  # within a class, the official split parts no source
+    assert all(len(splits) == 1 for splits in groups.values())  # the official split separates no group of a class
 
 
-def test_spellings():
-    assert plain("Tying_knot (not on a tie)") == plain("tying knot not on a tie") == "tyingknotnotonatie"
-    assert plain("!?") == "!?"
-    assert plain("Cafe\u0301") == plain("caf\u00e9")
-    assert composed("e\u0301") == "\u00e9"
+def test_names_are_compared_without_case_and_punctuation():
+    assert simplify("Tying_knot (not on a tie)") == simplify("tying knot not on a tie") == "tyingknotnotonatie"
+    assert simplify("!?") == "!?"
+    assert simplify("Cafe\u0301") == simplify("caf\u00e9")
+    assert compose_accents("e\u0301") == "\u00e9"
     assert video_name(Path("a/b.c.MP4")) == "b.c"
     assert video_name(Path("a/b.c")) == "b.c"
 
@@ -119,11 +119,11 @@ def test_spellings():
         ("jester-v1-labels", None),
     ],
 )
-def test_split_in_the_name_of_a_list(name, split):
-    assert split_in(name) == split
+def test_split_of_file_name(name, split):
+    assert split_of_file_name(name) == split
 
 
-def test_split_named():
-    assert [split_named(text, "") for text in ("train", " Validate ", "testing", "")] == ["train", "val", "test", None]
+def test_parse_split():
+    assert [parse_split(text, "") for text in ("train", " Validate ", "testing", "")] == ["train", "val", "test", None]
     with pytest.raises(UserError, match=r"here: expected split train, val or test, found 'dev'"):
-        split_named("dev", "here")
+        parse_split("dev", "here")

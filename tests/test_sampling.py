@@ -111,7 +111,7 @@ def test_dense(video_frames, frames, interval, start, expected):
 
 
 @given(numbers, lengths, intervals, seeds)
-def test_dense_clips_have_one_interval_in_training_and_evaluation(video_frames, frames, interval, seed):
+def test_dense_intervals_of_training_and_evaluation_are_equal(video_frames, frames, interval, seed):
     clip = dense(video_frames, frames, np.random.default_rng(seed), interval_frames=interval)
     assert np.diff(clip).tolist() == np.diff(dense_clips(video_frames, frames, 1, interval)[0]).tolist()
     assert 0 <= clip.min() <= clip.max() < video_frames
@@ -123,7 +123,7 @@ def test_segments():
 
 
 @given(numbers, lengths, seeds, sampler_names)
-def test_training_clips_are_ordered_and_repeat_frames_only_if_short(video_frames, frames, seed, name):
+def test_training_clips_are_ordered_frames_of_the_video(video_frames, frames, seed, name):
     clip = train_clip_sampler(name, 2)(video_frames, frames, np.random.default_rng(seed))
     steps = np.diff(clip)
     assert len(clip) == frames

@@ -1,16 +1,16 @@
-"""Lines, tables and JSON, however they were saved."""
+"""Lines, tables and JSON in any encoding of UTF-8, with any line ends and delimiters."""
 
 import csv
 import io
 
 import pytest
+from annotation_files import byte_order_marks, line_ends, write_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from listed import line_ends, marks, write_list
 
 from msfnet.data.annotations.tables import (
     DELIMITERS,
-    SaidBefore,
+    DuplicateRows,
     read_columns,
     read_json,
     read_lines,
@@ -28,7 +28,7 @@ values = st.text(characters, max_size=10)
     st.lists(st.tuples(values.filter(str.strip), values), max_size=5),
     st.sampled_from(DELIMITERS),
     line_ends,
-    marks,
+    byte_order_marks,
 )
 def test_tables_keep_any_value(tmp_path_factory, rows, delimiter, end, mark):
     path = tmp_path_factory.mktemp("tables") / "t.csv"
@@ -40,19 +40,19 @@ def test_tables_keep_any_value(tmp_path_factory, rows, delimiter, end, mark):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(values), st.sampled_from(["\n", "\r\n", "\r"]), marks)
+@given(st.lists(values), st.sampled_from(["\n", "\r\n", "\r"]), byte_order_marks)
 def test_lines_keep_any_text(tmp_path_factory, lines, end, mark):
     path = tmp_path_factory.mktemp("lines") / "l.txt"
-    write_list(path, lines, end, mark)
+    write_lines(path, lines, end, mark)
     expected = [(f"{path}, line {n}", line.strip(" \t")) for n, line in enumerate(lines, 1) if line.strip()]
     assert read_lines(path) == expected
 
 
-def test_blank_lines_count_but_say_nothing(tmp_path):
-    write_list(tmp_path / "t.csv", ["path,label", "", ",", "a.mp4,Run", " , "])
+def test_blank_lines_are_counted_and_skipped(tmp_path):
+    write_lines(tmp_path / "t.csv", ["path,label", "", ",", "a.mp4,Run", " , "])
     assert [(row.where[-6:], row.values["path"]) for row in read_table(tmp_path / "t.csv")] == [("line 4", "a.mp4")]
     assert read_columns(tmp_path / "t.csv") == ("path", "label")
-    write_list(tmp_path / "empty.csv", [])
+    write_lines(tmp_path / "empty.csv", [])
     assert list(read_table(tmp_path / "empty.csv")) == []
 
 
@@ -77,7 +77,7 @@ def test_wrong_tables(tmp_path, text, message):
     [("a\nb\nçé", "windows-1252", 3, "e7"), ("é", "utf-16", 1, "ff"), ("\ufeffa\né", "latin-1", None, None)],
 )
 def test_other_encodings(tmp_path, text, encoding, line, byte):
-    if line is None:  # a mark of UTF-8 before text that is not
+    if line is None:  # a byte order mark of UTF-8 before text in another encoding
         (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbf" + text[1:].encode(encoding))
         line, byte, encoding = 2, "e9", "windows-1252"
     else:
@@ -95,16 +95,16 @@ def test_json(tmp_path):
         read_json(tmp_path / "t.json")
 
 
-def test_lines_may_repeat_but_not_contradict():
-    said = SaidBefore()
-    assert not said("a.mp4", "Run", "train", "line 1")
-    assert not said("b.mp4", "Run", None, "line 2")
-    assert said("a.mp4", "Run", "train", "line 3")
+def test_duplicate_rows_may_not_contradict():
+    rows = DuplicateRows()
+    assert not rows.is_duplicate("a.mp4", "Run", "train", "line 1")
+    assert not rows.is_duplicate("b.mp4", "Run", None, "line 2")
+    assert rows.is_duplicate("a.mp4", "Run", "train", "line 3")
     with pytest.raises(
         UserError, match=r"line 4: expected a.mp4 as in line 1 \('Run' in train\), found 'Sit' in train"
     ):
-        said("a.mp4", "Sit", "train", "line 4")
+        rows.is_duplicate("a.mp4", "Sit", "train", "line 4")
     with pytest.raises(
         UserError, match=r"line 5: expected b.mp4 as in line 2 \('Run'\), found 'Run' in test; remove one"
     ):
-        said("b.mp4", "Run", "test", "line 5")
+        rows.is_duplicate("b.mp4", "Run", "test", "line 5")

@@ -120,6 +120,6 @@ def test_seconds_of_frames(timing, pts, expected):
     assert seconds is expected is None or np.allclose(seconds, expected, atol=1e-12)
 
 
-def test_stream_without_timestamps_is_resampled_by_its_frame_rate():
+def test_without_timestamps_the_frame_rate_decides():
     assert StreamTiming(0.001, 0.04).resample([], 13, 25 / 3).tolist() == [1, 4, 7, 10]
     assert StreamTiming(0.001, 0.0).resample([], 3, 25).tolist() == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""What the words of `msfnet predict` name: weights, and videos by files, folders and globs.
+"""The videos that files, folders and globs name.
 
 Only names are looked at, without torch, so that mistakes are reported before seconds are spent on its import.
 """
@@ -10,43 +10,8 @@ import mimetypes
 from collections.abc import Sequence
 from pathlib import Path
 
-from msfnet.data.video.frame_folders import is_frame_folder, is_hidden, is_video, videos_below
-from msfnet.run_folder import BUNDLED, RECIPE, WEIGHTS
+from msfnet.data.video.frame_folders import find_videos, is_frame_folder, is_hidden, is_video
 from msfnet.types import UserError
-
-WEIGHTS_SUFFIXES = (".safetensors", ".onnx", ".xml", ".pt2")
-
-
-def split_words(words: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Tell weights from videos: the first word names weights, or else the bundled ones are meant.
-
-    Args:
-        words: the arguments of a command, [WEIGHTS] SOURCE...
-
-    Returns:
-        The weights, and the words that are left.
-
-    Raises:
-        UserError: No word is left.
-    """
-    named = bool(words) and names_weights(words[0])
-    sources = words[named:]
-    if not sources:
-        found = f"the weights {words[0]} only" if named else "nothing"
-        raise UserError(f"expected videos, folders or globs, found {found}; add some: predict [WEIGHTS] VIDEO ...")
-    return words[0] if named else BUNDLED, sources
-
-
-def names_weights(word: str) -> bool:
-    """Whether a word means weights, present or not, rather than a video or a folder of videos.
-
-    A name that does not exist and has no suffix is taken for a run folder.
-    """
-    path = Path(word)
-    if path.is_dir():
-        return (path / WEIGHTS).is_file() or (path / RECIPE).is_file()
-    absent = not path.exists() and not path.suffix and not glob.has_magic(word)
-    return absent or path.suffix.lower() in WEIGHTS_SUFFIXES
 
 
 def find_sources(sources: Sequence[str]) -> list[Path]:
@@ -82,7 +47,7 @@ def find_sources(sources: Sequence[str]) -> list[Path]:
 
 def _sources_below(folder: Path) -> list[Path]:
     """Videos, frame folders, and files whose names do not rule out a video, except those within frame folders."""
-    videos = videos_below(folder)
+    videos = find_videos(folder)
     frames = {path for path in videos if path.is_dir()}
     others = (p for p in folder.rglob("*") if p.is_file() and _may_be_video(p.relative_to(folder)))
     return sorted({*videos, *(p for p in others if frames.isdisjoint(p.parents))})

@@ -1,1 +1,1 @@
-"""What videos there are and what they show, from folders and every kind of list; opens no video."""
+"""Find the videos of a dataset with their labels, splits and groups; opens no video."""

@@ -1,6 +1,6 @@
-"""What names say: of a clip its source, of a list its part of the data, of a folder the label that it is meant to be.
+"""What names tell: the source of a clip, the split of an annotation file, the label that a folder stands for.
 
-Knows the habits of UCF101, HMDB51 and Kinetics. Text in, text out.
+Knows the naming schemes of UCF101, HMDB51 and Kinetics. Text in, text out; opens nothing.
 """
 
 from __future__ import annotations
@@ -15,34 +15,45 @@ from msfnet.types import UserError
 SPLIT_FOLDERS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 SPLIT_NAMES = SPLIT_FOLDERS | {"training": "train", "validate": "val", "testing": "test"}
 
-_UCF = re.compile(r"v_.+_g(\d+)_c\d+")
-_HMDB = re.compile(r"(.+)_[hulf]_[cn]m_np\d+_(?:ba|fr|le|ri)_(?:bad|med|goo)_\d+")
+_UCF101 = re.compile(r"v_.+_g(\d+)_c\d+")
+_HMDB51 = re.compile(r"(.+)_[hulf]_[cn]m_np\d+_(?:ba|fr|le|ri)_(?:bad|med|goo)_\d+")
 _KINETICS = re.compile(r"([\w-]{11})_\d{6}_\d{6}", re.ASCII)
 
 
+# Comparing names
+
+
 def video_name(path: Path) -> str:
-    """The name without a video's ending. Other dots are part of it: folders of frames have no ending."""
+    """The name without the suffix of a video. Other dots belong to the name: frame folders have no suffix."""
     return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
 
 
-def composed(text: str) -> str:
-    """The text with its accents as one character each: some systems take the names of files apart."""
+def compose_accents(text: str) -> str:
+    """Write accented letters as one character each (Unicode NFC): macOS stores file names decomposed."""
     return unicodedata.normalize("NFC", text)
 
 
-def plain(text: str) -> str:
-    """The letters and digits alone, all small: `Tying_knot (not on a tie)` and `tying knot not on a tie` are one."""
-    small = composed(text).casefold()
-    return "".join(c for c in small if c.isalnum()) or small
+def simplify(text: str) -> str:
+    """Keep lowercase letters and digits: `Tying_knot (not on a tie)` and `tying knot not on a tie` become equal."""
+    lower = compose_accents(text).casefold()
+    return "".join(c for c in lower if c.isalnum()) or lower
+
+
+# Groups
 
 
 def group_of(path: Path, label: str) -> str | None:
-    """What clips that share a source have in common in their names, where they say it."""
-    return ucf_group(path) or hmdb_group(path, label) or kinetics_group(path)
+    """The group of a clip by its name, None if the name follows no known scheme.
+
+    Args:
+        path: The clip.
+        label: Its class, which names of HMDB51 contain.
+    """
+    return ucf101_group(path) or hmdb51_group(path, label) or kinetics_group(path)
 
 
 def source_of(path: str) -> str:
-    """The path of a clip as far as it tells the source; all of it where the name does not say which that is.
+    """Cut the path of a clip after its group; a path without one is returned whole.
 
     Archery/v_Archery_g01_c02.avi -> Archery/v_Archery_g01.
     """
@@ -50,35 +61,38 @@ def source_of(path: str) -> str:
     return path[: path.rindex(group) + len(group)] if group else path
 
 
-def ucf_group(path: Path) -> str | None:
-    """The group in a UCF101 name (v_Archery_g01_c02 -> g01): clips of one group show one person or scene."""
-    match = _UCF.fullmatch(video_name(path))
+def ucf101_group(path: Path) -> str | None:
+    """The group in a name of UCF101 (v_Archery_g01_c02 -> g01): its clips show one person or scene."""
+    match = _UCF101.fullmatch(video_name(path))
     return f"g{match[1]}" if match else None
 
 
-def hmdb_group(path: Path, label: str) -> str | None:
-    """The source in an HMDB51 name (Glory_fall_floor_f_cm_np1_fr_med_0 of class fall_floor -> Glory)."""
-    match = _HMDB.fullmatch(video_name(path))
+def hmdb51_group(path: Path, label: str) -> str | None:
+    """The source in a name of HMDB51 (Glory_fall_floor_f_cm_np1_fr_med_0 of class fall_floor -> Glory)."""
+    match = _HMDB51.fullmatch(video_name(path))
     if not match or not match[1].endswith(f"_{label}"):
         return None
     return match[1].removesuffix(f"_{label}")
 
 
 def kinetics_group(path: Path) -> str | None:
-    """The YouTube id in a Kinetics name (0wR5jVB-WPk_000417_000427 -> 0wR5jVB-WPk)."""
+    """The YouTube id in a name of Kinetics (0wR5jVB-WPk_000417_000427 -> 0wR5jVB-WPk)."""
     match = _KINETICS.fullmatch(video_name(path))
     return match[1] if match else None
 
 
-def split_named(text: str, where: str) -> str | None:
-    """The split that a value means; None when it is empty. Raises UserError when it means none."""
+# Splits
+
+
+def parse_split(text: str, where: str) -> str | None:
+    """The split that a value stands for; None for an empty one, and a UserError for any other."""
     name = text.strip().lower()
     if name and name not in SPLIT_NAMES:
         raise UserError(f"{where}: expected split train, val or test, found {text!r}")
     return SPLIT_NAMES[name] if name else None
 
 
-def split_in(file_name: str) -> str | None:
-    """The split that the name of a list tells, as in kinetics-400_validate.csv or jester-v1-train.csv."""
-    words = [word for word in re.split(r"[^a-z]+", file_name.lower()) if word in SPLIT_NAMES]
+def split_of_file_name(stem: str) -> str | None:
+    """The split in the name of an annotation file, such as kinetics-400_validate or jester-v1-train."""
+    words = [word for word in re.split(r"[^a-z]+", stem.lower()) if word in SPLIT_NAMES]
     return SPLIT_NAMES[words[0]] if words else None

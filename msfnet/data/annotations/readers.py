@@ -1,6 +1,6 @@
-"""What videos there are and what they show: class folders, manifests and the official lists of the data sets.
+"""Read a dataset of any form: class folders, a manifest, official annotation files, or shards.
 
-The format is recognized, not asked for. Text in, VideoItems out: no video is opened here.
+The form is recognized by the names of files. No video is opened here.
 """
 
 from __future__ import annotations
@@ -10,34 +10,31 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from msfnet.data.annotations.locate import locate
-from msfnet.data.annotations.names import SPLIT_FOLDERS, group_of, split_named, ucf_group
-from msfnet.data.annotations.official_lists import read_lists
-from msfnet.data.annotations.tables import Row, SaidBefore, read_columns, read_table
+from msfnet.data.annotations.names import SPLIT_FOLDERS, group_of, parse_split
+from msfnet.data.annotations.official import read_official
+from msfnet.data.annotations.tables import DuplicateRows, Row, read_columns, read_table
 from msfnet.data.dataset import Dataset
 from msfnet.data.shards.index import is_shards, read_shards
-from msfnet.data.video.frame_folders import VIDEO_SUFFIXES, is_frame_folder, is_hidden, is_video, videos_below
+from msfnet.data.video.frame_folders import VIDEO_SUFFIXES, find_videos, is_frame_folder, is_hidden, is_video
 from msfnet.data.video_files import VideoFiles
 from msfnet.types import UserError, VideoItem
-
-__all__ = ["MANIFEST", "is_video", "read_dataset", "read_manifest", "read_video_files", "ucf_group"]
 
 MANIFEST = "manifest.csv"
 
 
-def read_dataset(data: Path | str, annotations: Path | None = None, split: int = 1) -> Dataset:
-    """Read a dataset of any form: see `docs/commands.md`, DATA.
+def read_dataset(data: Path | str, annotations: Path | str | None = None, split: int = 1) -> Dataset:
+    """Read a dataset of any form; `docs/commands.md` describes them under DATA.
 
     Args:
-        data: A folder or manifest of videos, or the folder or URL of shards.
-        annotations: The folder of the official lists, for a folder of videos.
-        split: The number of the split, where there are several.
+        data: A folder of class folders, a manifest or its folder, a folder of videos, or the folder or URL of shards.
+        annotations: The folder of the official annotation files of a folder of videos.
+        split: Number of the split, for datasets with several.
 
     Returns:
-        The videos with their labels and, if given, their splits.
+        The videos with their labels and, if given, their splits and groups.
 
     Raises:
-        UserError: A path does not exist, a class has no video, or a list or the shards cannot be read.
+        UserError: A path does not exist, a class has no video, or a file cannot be read.
     """
     if is_shards(str(data)):
         if annotations is not None:
@@ -46,18 +43,26 @@ def read_dataset(data: Path | str, annotations: Path | None = None, split: int =
     return read_video_files(Path(data), annotations, split)
 
 
-def read_video_files(data: Path, annotations: Path | None = None, split: int = 1) -> VideoFiles:
-    """Read a dataset of video files, as `read_dataset` does.
+def read_video_files(data: Path, annotations: Path | str | None = None, split: int = 1) -> VideoFiles:
+    """Read a dataset of video files.
+
+    Args:
+        data: As of `read_dataset`, without shards.
+        annotations: The folder of the official annotation files of a folder of videos.
+        split: Number of the split, for datasets with several.
+
+    Returns:
+        The videos with their labels and, if given, their splits and groups.
 
     Raises:
-        UserError: As `read_dataset`; also for shards, which hold no video files.
+        UserError: As `read_dataset`, and for shards, which hold no video files.
     """
     if not data.exists():
         raise UserError(f"expected a folder of videos or a manifest, found nothing at {data}")
     if is_shards(str(data)):
         raise UserError(f"expected video files, found shards in {data}; name the videos that they were written from")
     if annotations is not None:
-        files = _read_listed(data, annotations, split)
+        files = read_official(data, Path(annotations), split)
     elif is_video(data) and data.is_file():
         raise UserError(
             f"expected a folder of videos or a manifest, found the video {data}; is it one for msfnet predict?"
@@ -96,16 +101,16 @@ def _read_folders(root: Path) -> VideoFiles:
     else:
         parts = [(None, root)]
     items = [item for split, folder in parts for item in _read_classes(folder, split)]
-    notes = [note for _, folder in parts if (note := _note_loose(folder))]
+    notes = [note for _, folder in parts if (note := _note_outside(folder))]
     return VideoFiles(tuple(items), "class folders", notes=tuple(notes))
 
 
 def _read_classes(root: Path, split: str | None) -> Iterator[VideoItem]:
     for folder in _folders(root):
-        videos = videos_below(folder)
+        videos = find_videos(folder)
         if not videos and is_frame_folder(folder):
             raise UserError(
-                f"class folder {folder} holds images alone; put the frames of each video in a folder of its own"
+                f"class folder {folder} holds only images; put the frames of each video in a folder of its own"
             )
         if not videos:
             raise UserError(
@@ -116,34 +121,45 @@ def _read_classes(root: Path, split: str | None) -> Iterator[VideoItem]:
             yield VideoItem(path, folder.name, split, group_of(path, folder.name))
 
 
-def _note_loose(folder: Path) -> str | None:
-    """What to say of videos that lie beside the class folders, not in one."""
-    loose = sorted(p.name for p in folder.iterdir() if is_video(p) and p.is_file())
-    return f"{len(loose)} videos in {folder} are in no class folder and left out (first: {loose[0]})" if loose else None
+def _note_outside(folder: Path) -> str | None:
+    """A note about videos beside the class folders."""
+    outside = sorted(p.name for p in folder.iterdir() if is_video(p) and p.is_file())
+    if not outside:
+        return None
+    return f"{len(outside)} videos in {folder} are in no class folder and left out (first: {outside[0]})"
 
 
 # Manifests
 
 
 def read_manifest(path: Path, split: int = 1) -> VideoFiles:
-    """A CSV with columns path and label, and if there split (or split1, split2, ...) and group.
+    """Read a manifest: a CSV file with columns path and label, and optionally split (or split1, split2, ...) and group.
 
-    A video may be a file or a frame folder, with its path absolute or from the manifest's own folder.
+    Args:
+        path: The file. Paths of videos and frame folders in it are absolute or relative to its folder.
+        split: Which of the columns split1, split2, ... to read, if there are several.
+
+    Returns:
+        The videos that exist, and the paths of those that are missing.
+
+    Raises:
+        UserError: A column is missing, or a row cannot be read or contradicts another one.
     """
     split_column = _split_column(path, split)
-    said_before = SaidBefore()
+    rows = DuplicateRows()
     items, missing = [], []
     for row in read_table(path):
         listed, label = row.values["path"], _label(row)
-        part = split_named(row.values.get(split_column, ""), row.where)
+        split_name = parse_split(row.values.get(split_column, ""), row.where)
         video = _existing(path.parent, listed)
-        if said_before(os.path.normcase(os.path.normpath(video or path.parent / listed)), label, part, row.where):
+        identity = os.path.normcase(os.path.normpath(video or path.parent / listed))
+        if rows.is_duplicate(identity, label, split_name, row.where):
             continue
         if video is None:
             missing.append(listed)
             continue
         group = row.values.get("group", "").strip() or group_of(video, label)
-        items.append(VideoItem(video, label, part, group))
+        items.append(VideoItem(video, label, split_name, group))
     return VideoFiles(tuple(items), "manifest", tuple(missing))
 
 
@@ -167,20 +183,8 @@ def _label(row: Row) -> str:
 
 
 def _existing(folder: Path, listed: str) -> Path | None:
-    """The video that a manifest names: as it is written, else without outer spaces, else with / for Windows' \\."""
+    """The video of a manifest row: under its name as written, without outer spaces, or with \\ of Windows as /."""
     for name in (listed, listed.strip(), listed.strip().replace("\\", "/")):
         if (folder / name).is_file() or is_frame_folder(folder / name):
             return folder / name
     return None
-
-
-# Official lists
-
-
-def _read_listed(root: Path, lists: Path, split: int) -> VideoFiles:
-    found = read_lists(lists, split)
-    items, missing, left_out = locate(root, found.entries)
-    notes = list(found.notes)
-    if left_out:
-        notes.append(f"{len(left_out)} videos are listed under several labels or splits and left out: {left_out[0]}")
-    return VideoFiles(tuple(items), found.source, tuple(missing), tuple(notes), official=True)

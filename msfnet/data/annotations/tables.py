@@ -1,4 +1,4 @@
-"""Text files as people keep them: UTF-8 with or without a byte order mark, any line ends, three kinds of delimiter.
+"""Text, CSV and JSON files: UTF-8 with or without a byte order mark, any line ends, three delimiters.
 
 Knows lines and columns, not what they mean. What cannot be read is a UserError that names the file and the line.
 """
@@ -19,29 +19,35 @@ from msfnet.types import UserError
 
 DELIMITERS = ",;\t"
 
-_LINE_END = re.compile(r"\r\n|\n|\r")  # str.splitlines would also cut at marks that a label may hold
+_LINE_END = re.compile(r"\r\n|\n|\r")  # str.splitlines also splits at characters that a label may have
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: its values by column, and the file and line where it stands, for messages."""
+    """A row of a table.
+
+    Attributes:
+        where: File and line, for messages.
+        values: Values by column.
+    """
 
     where: str
     values: dict[str, str]
 
 
 def read_text(path: Path) -> str:
-    """The whole text of a file. Raises UserError when it is not UTF-8."""
+    """Read the whole text of a file; a UserError if it is not UTF-8."""
     return _decode(path.read_bytes(), path)
 
 
 def read_lines(path: Path) -> list[tuple[str, str]]:
-    """The lines that are not blank, without the spaces around them, each after the file and line where it stands."""
+    """Read the lines that are not blank, as (file and line, text without the spaces around it)."""
     lines = _LINE_END.split(read_text(path))
     return [(f"{path}, line {n}", line.strip(" \t")) for n, line in enumerate(lines, 1) if line.strip()]
 
 
 def read_json(path: Path) -> Any:
+    """Read a JSON file; a UserError if it is not JSON."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
@@ -49,7 +55,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_records(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
-    """The values of each line that has any, after where it stands. Quotes are as in CSV, and must be closed."""
+    """Read the lines that are not blank, as (file and line, values). Quotes are as in CSV and must be closed."""
     reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
     while True:
         where = f"{path}, line {reader.line_num + 1}"
@@ -64,12 +70,12 @@ def read_records(path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def read_columns(path: Path) -> tuple[str, ...]:
-    """The values of the first line, in small letters: the names of the columns, if it is a table with a header."""
+    """Read the first line as lowercase column names."""
     return _header(path)[1]
 
 
 def read_table(path: Path) -> Iterator[Row]:
-    """The lines below the header. Raises UserError for a line with more or fewer values than there are columns."""
+    """Read the rows below the header; a UserError for a row with more or fewer values than there are columns."""
     delimiter, columns = _header(path)
     if repeated := [name for name in columns if columns.count(name) > 1]:
         raise UserError(f"{path}: expected each column once, found {repeated[0]!r} twice")
@@ -84,32 +90,42 @@ def read_table(path: Path) -> Iterator[Row]:
         yield Row(where, dict(zip(columns, record, strict=True)))
 
 
-class SaidBefore:
-    """What the lines of a list have said of each video: a line may be padded, but not contradicted."""
+class DuplicateRows:
+    """Finds several rows about one video: a row may repeat an earlier one, but not contradict it."""
 
     def __init__(self) -> None:
-        self._said: dict[str, tuple[tuple[str, str | None], str]] = {}
+        self._rows: dict[str, tuple[str, str | None, str]] = {}  # video -> label, split, where
 
-    def __call__(self, video: str, label: str, split: str | None, where: str) -> bool:
-        """Whether an earlier line said the same. Raises UserError, naming both lines, when one said otherwise."""
-        if video not in self._said:
-            self._said[video] = (label, split), where
+    def is_duplicate(self, video: str, label: str, split: str | None, where: str) -> bool:
+        """Whether an earlier row has the same label and split.
+
+        Args:
+            video: What identifies the video.
+            label: Its class.
+            split: Its split, if given.
+            where: File and line of the row.
+
+        Raises:
+            UserError: An earlier row has another label or split; the message names both rows.
+        """
+        if video not in self._rows:
+            self._rows[video] = label, split, where
             return False
-        said, earlier = self._said[video]
-        if said != (label, split):
+        earlier_label, earlier_split, earlier_where = self._rows[video]
+        if (earlier_label, earlier_split) != (label, split):
             raise UserError(
-                f"{where}: expected {video} as in {earlier} ({_spell(*said)}), found {_spell(label, split)}; "
-                "remove one of the lines"
+                f"{where}: expected {video} as in {earlier_where} ({_describe(earlier_label, earlier_split)}), found "
+                f"{_describe(label, split)}; remove one of the lines"
             )
         return True
 
 
-def _spell(label: str, split: str | None) -> str:
+def _describe(label: str, split: str | None) -> str:
     return f"{label!r} in {split}" if split else repr(label)
 
 
 def _header(path: Path) -> tuple[str, tuple[str, ...]]:
-    """The delimiter that makes the most of a file's first line, and the columns it makes."""
+    """The delimiter that splits the first line of a file into the most columns, and these columns."""
     with path.open("rb") as file:
         line = _LINE_END.split(_decode(file.readline(), path))[0]
     cut = {delimiter: next(csv.reader([line], delimiter=delimiter), []) for delimiter in DELIMITERS}

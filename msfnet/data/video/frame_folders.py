@@ -1,6 +1,6 @@
-"""What counts as a video on disk: a file with a video's ending, or a folder of images, one a frame.
+"""Videos on disk: files with the suffix of a video, and frame folders, which hold one image per frame.
 
-Looks at names alone: no video and no image is opened here.
+Looks at names alone; opens no video and no image.
 """
 
 from __future__ import annotations
@@ -14,38 +14,42 @@ VIDEO_SUFFIXES = frozenset({
     ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv", ".y4m",
 })  # fmt: skip
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-JUNK = frozenset(
-    {"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN"}
-)  # what archivers, storage boxes and Python leave
+SYSTEM_FOLDERS = frozenset({"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN"})  # of archivers, NAS, Python, Windows
 
 _FLOW = re.compile(r"flow_[xy]_?\d")  # optical flow, which some tools write beside the frames
 _DIGITS = re.compile(r"([0-9]+)")
 
 
 def is_video(path: Path) -> bool:
-    """Whether the name is a video file's."""
+    """Whether the name is that of a video file."""
     return path.suffix.lower() in VIDEO_SUFFIXES and not is_hidden(path.name)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is none of the user's. (`__` alone says nothing: ids of clips begin with it.)"""
-    return name.startswith(".") or name in JUNK
+    """Whether a file or folder is not one of the user's. A leading `__` does not tell: YouTube ids may have one."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 def is_frame_folder(path: Path) -> bool:
-    """Whether `path` is a folder that directly holds at least one image and no video: it is one video then."""
+    """Whether `path` is a folder that directly holds an image and no video, so that it is a video itself."""
     return path.is_dir() and _holds_frames(list(path.iterdir()))
 
 
 def frame_files(path: Path) -> list[Path]:
-    """The images of a frame folder in natural order: frame2.png comes before frame10.png."""
-    return sorted((p for p in path.iterdir() if _is_frame(p) and p.is_file()), key=_natural)
+    """List the images of a frame folder in natural order: frame2.png comes before frame10.png."""
+    return sorted((p for p in path.iterdir() if _is_frame(p) and p.is_file()), key=_natural_key)
 
 
-def videos_below(folder: Path, _links: tuple[Path, ...] = ()) -> list[Path]:
-    """All videos below a folder, sorted: files and frame folders, whose images are not looked at any further.
+def find_videos(folder: Path, _links: tuple[Path, ...] = ()) -> list[Path]:
+    """List all videos below a folder, sorted.
 
-    Images above videos are their covers, not frames. Links are followed, but never round in a circle.
+    Images above videos are covers and not frames. Links are followed, but not around a loop.
+
+    Args:
+        folder: Where to look, at any depth.
+
+    Returns:
+        Video files and frame folders; images and folders in a frame folder are not looked at.
     """
     folders, videos = [], []
     with os.scandir(folder) as entries:
@@ -59,9 +63,9 @@ def videos_below(folder: Path, _links: tuple[Path, ...] = ()) -> list[Path]:
         target = (path.resolve(),) if path.is_symlink() else ()
         if target and target[0] in _links:
             continue
-        below = videos_below(path, _links + target)
-        only_frames = all(p.is_dir() for p in below)
-        videos += [path] if only_frames and is_frame_folder(path) else below
+        below = find_videos(path, _links + target)
+        only_frame_folders = all(p.is_dir() for p in below)
+        videos += [path] if only_frame_folders and is_frame_folder(path) else below
     return sorted(videos)
 
 
@@ -73,7 +77,7 @@ def _is_frame(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name) and not _FLOW.match(path.name)
 
 
-def _natural(path: Path) -> tuple[list[str | int], str]:
-    """A sort key that takes digits as numbers. Text and number take turns, so keys are always comparable."""
+def _natural_key(path: Path) -> tuple[list[str | int], str]:
+    """A sort key that compares digits as numbers. Text and numbers alternate, so that keys are always comparable."""
     parts = _DIGITS.split(path.stem.lower())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name

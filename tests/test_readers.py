@@ -1,22 +1,27 @@
-"""Every form of DATA, and what is said when it is none."""
+"""Every form of DATA but shards, and the messages about wrong ones."""
 
 import csv
 import io
 import os
 
 import pytest
+from annotation_files import (
+    byte_order_marks,
+    file_names,
+    kinds,
+    labels_of,
+    line_ends,
+    make_video,
+    same_file,
+    touch,
+    write_lines,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from listed import alike, file_names, kinds, line_ends, make_video, marks, told, touch, write_list
 
-from msfnet.data.annotations.readers import Listing, is_video, read_dataset, read_manifest, ucf_group
+from msfnet.data.annotations.readers import read_dataset, read_manifest
+from msfnet.data.video_files import VideoFiles
 from msfnet.types import UserError
-
-
-def test_names_that_are_also_found_here(tmp_path):
-    assert is_video(tmp_path / "a.mp4")
-    assert ucf_group(tmp_path / "v_A_g01_c01.avi") == "g01"
-
 
 # Class folders
 
@@ -25,21 +30,21 @@ def test_class_folders(tmp_path):
     touch(tmp_path, "Run/a.mp4", "Run/deep/b.AVI", "Sit down/v_Sit_g03_c01.avi", "Run/notes.txt", "Run/.hidden.mp4")
     touch(tmp_path, "Run/clip/img_00001.jpg", "Run/clip/img_00002.jpg", "Run/cover.jpg", "__MACOSX/Run/a.mp4")
     touch(tmp_path, "Sit down/0wR5jVB-WPk_000417_000427/1.png")
-    listing = read_dataset(tmp_path)
-    assert listing.classes == ("Run", "Sit down")
-    assert {(i.path.name, i.label, i.split, i.group) for i in listing.items} == {
+    dataset = read_dataset(tmp_path)
+    assert dataset.classes == ("Run", "Sit down")
+    assert {(i.path.name, i.label, i.split, i.group) for i in dataset.items} == {
         ("a.mp4", "Run", None, None),
         ("b.AVI", "Run", None, None),
         ("clip", "Run", None, None),
         ("v_Sit_g03_c01.avi", "Sit down", None, "g03"),
         ("0wR5jVB-WPk_000417_000427", "Sit down", None, "0wR5jVB-WPk"),
     }
-    assert listing.notes == ()
+    assert dataset.notes == ()
 
 
 def test_class_folders_under_split_folders(tmp_path):
     touch(tmp_path, "train/Run/a.mp4", "validation/Run/b.mp4", "Test/Sit/c/1.jpg")
-    assert told(read_dataset(tmp_path)) == {
+    assert labels_of(read_dataset(tmp_path)) == {
         (tmp_path / "train/Run/a.mp4", "Run", "train"),
         (tmp_path / "validation/Run/b.mp4", "Run", "val"),
         (tmp_path / "Test/Sit/c", "Sit", "test"),
@@ -50,8 +55,8 @@ labeled = st.lists(
     st.tuples(file_names, file_names, kinds),
     min_size=1,
     max_size=6,
-    unique_by=lambda video: (alike(video[0]), alike(video[1])),
-).filter(lambda videos: len({alike(label) for label, _, _ in videos}) == len({label for label, _, _ in videos}))
+    unique_by=lambda video: (same_file(video[0]), same_file(video[1])),
+).filter(lambda videos: len({same_file(label) for label, _, _ in videos}) == len({label for label, _, _ in videos}))
 
 
 @settings(max_examples=30, deadline=None)
@@ -60,10 +65,10 @@ def test_class_folders_keep_any_name_and_label(tmp_path_factory, videos, split):
     root = tmp_path_factory.mktemp("classes")
     part = {"": None, "Validation": "val"}.get(split, split)
     paths = {(make_video(root / split / label, name, kind), label, part) for label, name, kind in videos}
-    assert told(read_dataset(root)) == paths
+    assert labels_of(read_dataset(root)) == paths
 
 
-def test_videos_beside_the_class_folders_are_left_out_and_said(tmp_path):
+def test_videos_beside_class_folders_are_left_out_with_a_note(tmp_path):
     touch(tmp_path, "Run/a.mp4", "b.mp4", "c.mp4")
     assert (
         f"2 videos in {tmp_path} are in no class folder and left out (first: b.mp4)"
@@ -79,7 +84,7 @@ def test_videos_beside_the_class_folders_are_left_out_and_said(tmp_path):
         (["Run/a.mp4", "Empty/notes.txt"], "class folder .*Empty has no video"),
         (
             ["Run/a.mp4", "clip/1.jpg"],
-            "class folder .*clip holds images alone; put the frames of each video in a folder",
+            "class folder .*clip holds only images; put the frames of each video in a folder",
         ),
         (["train/Run/a.mp4", "val/Run/b.mp4", "Sit/c.mp4"], "found train beside Sit in .*; move one of them"),
     ],
@@ -90,7 +95,7 @@ def test_wrong_folders(tmp_path, names, message):
         read_dataset(tmp_path)
 
 
-def test_data_that_is_nothing_or_one_video(tmp_path):
+def test_data_that_does_not_exist_or_is_one_video(tmp_path):
     with pytest.raises(UserError, match="found nothing at"):
         read_dataset(tmp_path / "nowhere")
     touch(tmp_path, "a.mp4")
@@ -107,10 +112,10 @@ def test_manifest_with_one_split_and_with_several(tmp_path):
         b'\xef\xbb\xbfpath,label,split,group\r\na.mp4,"Run, fast",train,7\r\n'
         b"b.mp4,Sit,Validation,\r\ngone.mp4,Sit,test,1\r\n"
     )
-    listing = read_dataset(tmp_path)
-    assert [(i.label, i.split, i.group) for i in listing.items] == [("Run, fast", "train", "7"), ("Sit", "val", None)]
-    assert listing.missing == ("gone.mp4",)
-    assert "1 listed videos are not there (first: gone.mp4)" in listing.describe()
+    dataset = read_dataset(tmp_path)
+    assert [(i.label, i.split, i.group) for i in dataset.items] == [("Run, fast", "train", "7"), ("Sit", "val", None)]
+    assert dataset.missing == ("gone.mp4",)
+    assert "1 listed videos are missing (first: gone.mp4)" in dataset.describe()
     (tmp_path / "m.csv").write_text("path,label,split1,split2\na.mp4,Run,train,test\nb.mp4,Run,test,\n")
     assert [i.split for i in read_dataset(tmp_path / "m.csv", split=2).items] == ["test", None]
 
@@ -120,7 +125,7 @@ def test_manifest_with_one_split_and_with_several(tmp_path):
     videos=labeled,
     delimiter=st.sampled_from(",;\t"),
     end=line_ends,
-    mark=marks,
+    mark=byte_order_marks,
     form=st.sampled_from(["relative", "absolute", "backslash"]),
 )
 def test_manifest_keeps_any_name_and_label(tmp_path_factory, videos, delimiter, end, mark, form):
@@ -135,29 +140,29 @@ def test_manifest_keeps_any_name_and_label(tmp_path_factory, videos, delimiter, 
         written = {"relative": relative, "absolute": path, "backslash": str(relative).replace(os.sep, "\\")}[form]
         writer.writerow((f" {label} ", written, "validation"))
     (root / "m.csv").write_bytes(mark + text.getvalue().encode())
-    listing = read_manifest(root / "m.csv")
-    assert (told(listing), listing.missing) == (expected, ())
+    dataset = read_manifest(root / "m.csv")
+    assert (labels_of(dataset), dataset.missing) == (expected, ())
 
 
-def test_manifest_groups_win_over_names(tmp_path):
+def test_groups_of_a_manifest_precede_those_of_names(tmp_path):
     touch(tmp_path, "v_A_g01_c01.avi", "v_A_g01_c02.avi")
-    write_list(tmp_path / "m.csv", ["path,label,group", "v_A_g01_c01.avi,A,mine", "v_A_g01_c02.avi,A,"])
+    write_lines(tmp_path / "m.csv", ["path,label,group", "v_A_g01_c01.avi,A,mine", "v_A_g01_c02.avi,A,"])
     assert [item.group for item in read_manifest(tmp_path / "m.csv").items] == ["mine", "g01"]
 
 
-def test_a_path_twice_counts_once_and_is_not_contradicted(tmp_path):
+def test_duplicate_rows_count_once_and_must_agree(tmp_path):
     touch(tmp_path, "sub/a.mp4")
     lines = ["path,label,split", "sub/a.mp4,Run,train", r"sub\a.mp4,Run,train", "gone.mp4,Run,", "./gone.mp4,Run,"]
-    write_list(tmp_path / "m.csv", lines)
-    listing = read_manifest(tmp_path / "m.csv")
-    assert (len(listing.items), listing.missing) == (1, ("gone.mp4",))
+    write_lines(tmp_path / "m.csv", lines)
+    dataset = read_manifest(tmp_path / "m.csv")
+    assert (len(dataset.items), dataset.missing) == (1, ("gone.mp4",))
     for line in ("sub/../sub/a.mp4,Sit,train", "sub/a.mp4,Run,test"):
-        write_list(tmp_path / "m.csv", [*lines, line])
+        write_lines(tmp_path / "m.csv", [*lines, line])
         with pytest.raises(
             UserError, match=r"m.csv, line 6: expected .*a.mp4 as in .*m.csv, line 2 \('Run' in train\)"
         ):
             read_manifest(tmp_path / "m.csv")
-    write_list(tmp_path / "m.csv", [*lines, "gone.mp4,Sit,"])
+    write_lines(tmp_path / "m.csv", [*lines, "gone.mp4,Sit,"])
     with pytest.raises(
         UserError, match=r"m.csv, line 6: expected .*gone.mp4 as in .*m.csv, line 4 \('Run'\), found 'Sit'"
     ):
@@ -191,22 +196,22 @@ def test_manifest_in_another_encoding(tmp_path):
         read_dataset(tmp_path / "m.csv")
 
 
-# Official lists: where their videos lie
+# Official annotation files: where their videos are
 
 
-def test_videos_are_found_whatever_their_ending_and_folder(tmp_path):
-    write_list(tmp_path / "classInd.txt", ["1 Run", "2 Sit"], "\r\n")
-    write_list(tmp_path / "trainlist01.txt", ["Run/v_Run_g08_c01.avi 1", "Sit/v_Sit_g09_c01.avi 2"], "\r\n")
-    write_list(tmp_path / "testlist01.txt", ["Run/v_Run_g01_c01.avi", ""], "\r\n")
+def test_videos_are_found_whatever_their_suffix_and_folder(tmp_path):
+    write_lines(tmp_path / "classInd.txt", ["1 Run", "2 Sit"], "\r\n")
+    write_lines(tmp_path / "trainlist01.txt", ["Run/v_Run_g08_c01.avi 1", "Sit/v_Sit_g09_c01.avi 2"], "\r\n")
+    write_lines(tmp_path / "testlist01.txt", ["Run/v_Run_g01_c01.avi", ""], "\r\n")
     touch(tmp_path, "videos/Run/v_Run_g08_c01.mp4", "videos/v_Run_g01_c01/img_00001.jpg")
-    listing = read_dataset(tmp_path / "videos", tmp_path)
-    assert [(i.label, i.split, i.group) for i in listing.items] == [("Run", "train", "g08"), ("Run", "test", "g01")]
-    assert listing.missing == ("Sit/v_Sit_g09_c01",)
-    assert listing.classes == ("Run",)
+    dataset = read_dataset(tmp_path / "videos", tmp_path)
+    assert [(i.label, i.split, i.group) for i in dataset.items] == [("Run", "train", "g08"), ("Run", "test", "g01")]
+    assert dataset.missing == ("Sit/v_Sit_g09_c01",)
+    assert dataset.classes == ("Run",)
 
 
-def test_the_nearest_of_several_files_is_taken(tmp_path):
-    write_list(tmp_path / "Sit down_test_split1.txt", ["a.avi 1", "b.avi 2", "c.avi 2"])
+def test_best_placed_of_several_files_is_read(tmp_path):
+    write_lines(tmp_path / "Sit down_test_split1.txt", ["a.avi 1", "b.avi 2", "c.avi 2"])
     touch(tmp_path, "v/Sit down/a.mp4", "v/a.mp4", "v/sit_down/a.mp4")
     touch(tmp_path, "v/b.mp4", "v/sit_down/b.mp4")
     touch(tmp_path, "v/x/train/c.mp4", "v/x/validation/c.mp4", "v/y/test/c.mp4")
@@ -219,14 +224,14 @@ def test_the_nearest_of_several_files_is_taken(tmp_path):
     ]
 
 
-def test_accents_in_one_character_or_two_are_the_same(tmp_path):
-    write_list(tmp_path / "Cafe\u0301_test_split1.txt", ["caf\u00e9.avi 1"])
+def test_composed_and_decomposed_accents_are_equal(tmp_path):
+    write_lines(tmp_path / "Cafe\u0301_test_split1.txt", ["caf\u00e9.avi 1"])
     touch(tmp_path, "v/Caf\u00e9/cafe\u0301.mp4")
     assert len(read_dataset(tmp_path / "v", tmp_path).items) == 1
 
 
 def test_description_is_one_line():
-    listing = Listing((), "lists", ("gone.mp4",), ("first note", "second note"))
-    assert listing.describe() == (
-        "0 videos of 0 classes from lists (); 1 listed videos are not there (first: gone.mp4); first note; second note"
+    dataset = VideoFiles((), "manifest", ("gone.mp4",), ("first note", "second note"))
+    assert dataset.describe() == (
+        "0 videos of 0 classes from manifest (); 1 listed videos are missing (first: gone.mp4); first note; second note"
     )
