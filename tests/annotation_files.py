@@ -1,5 +1,7 @@
 """Names of videos and labels that users may choose, and folders with empty files under these names."""
 
+import csv
+import io
 import os
 from pathlib import Path
 
@@ -58,3 +60,10 @@ def write_lines(path, lines, end="\n", mark=b""):
 def labels_of(dataset):
     """Path, label and split of each video, for comparison."""
     return {(item.path, item.label, item.split) for item in dataset.items}
+
+
+def csv_lines(rows, delimiter=","):
+    """The lines of a CSV file, without line ends."""
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator="\0").writerows(rows)
+    return text.getvalue().split("\0")[:-1]

@@ -196,40 +196,6 @@ def test_manifest_in_another_encoding(tmp_path):
         read_dataset(tmp_path / "m.csv")
 
 
-# Official annotation files: where their videos are
-
-
-def test_videos_are_found_whatever_their_suffix_and_folder(tmp_path):
-    write_lines(tmp_path / "classInd.txt", ["1 Run", "2 Sit"], "\r\n")
-    write_lines(tmp_path / "trainlist01.txt", ["Run/v_Run_g08_c01.avi 1", "Sit/v_Sit_g09_c01.avi 2"], "\r\n")
-    write_lines(tmp_path / "testlist01.txt", ["Run/v_Run_g01_c01.avi", ""], "\r\n")
-    touch(tmp_path, "videos/Run/v_Run_g08_c01.mp4", "videos/v_Run_g01_c01/img_00001.jpg")
-    dataset = read_dataset(tmp_path / "videos", tmp_path)
-    assert [(i.label, i.split, i.group) for i in dataset.items] == [("Run", "train", "g08"), ("Run", "test", "g01")]
-    assert dataset.missing == ("Sit/v_Sit_g09_c01",)
-    assert dataset.classes == ("Run",)
-
-
-def test_best_placed_of_several_files_is_read(tmp_path):
-    write_lines(tmp_path / "Sit down_test_split1.txt", ["a.avi 1", "b.avi 2", "c.avi 2"])
-    touch(tmp_path, "v/Sit down/a.mp4", "v/a.mp4", "v/sit_down/a.mp4")
-    touch(tmp_path, "v/b.mp4", "v/sit_down/b.mp4")
-    touch(tmp_path, "v/x/train/c.mp4", "v/x/validation/c.mp4", "v/y/test/c.mp4")
-    assert [
-        item.path.relative_to(tmp_path / "v").as_posix() for item in read_dataset(tmp_path / "v", tmp_path).items
-    ] == [
-        "Sit down/a.mp4",
-        "sit_down/b.mp4",
-        "y/test/c.mp4",
-    ]
-
-
-def test_composed_and_decomposed_accents_are_equal(tmp_path):
-    write_lines(tmp_path / "Cafe\u0301_test_split1.txt", ["caf\u00e9.avi 1"])
-    touch(tmp_path, "v/Caf\u00e9/cafe\u0301.mp4")
-    assert len(read_dataset(tmp_path / "v", tmp_path).items) == 1
-
-
 def test_description_is_one_line():
     dataset = VideoFiles((), "manifest", ("gone.mp4",), ("first note", "second note"))
     assert dataset.describe() == (
