@@ -133,6 +133,8 @@ def calibration(confidence: Floats, correct: Bools, bins: int = 15) -> Calibrati
 
 # Confidence intervals and significance
 
+SIGNIFICANCE_LEVEL = 0.05  # a difference with a smaller p-value is called significant
+
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     """Return the 95 % Wilson score interval (1927) of a proportion, such as an accuracy.

@@ -1,4 +1,4 @@
-"""Runs side by side: real folders of tiny runs, and hand-written values where the arithmetic matters."""
+"""Comparisons of runs: folders of tiny real runs, and hand-written values where the arithmetic matters."""
 
 import json
 import shutil
@@ -11,23 +11,24 @@ from conftest import TINY, page_in_browser
 
 from msfnet.cli import main
 from msfnet.data.annotations.readers import read_dataset
-from msfnet.experiments.compare import Run, class_rows, differing_keys, duels, read_runs, seed_groups
+from msfnet.experiments.compare import ClassAccuracy, accuracy_per_class, compare_with_first, seed_groups
 from msfnet.experiments.compare_page import compare
+from msfnet.experiments.runs import FinishedRun, read_runs
 from msfnet.models.registry import summarize
-from msfnet.recipe import load_recipe
+from msfnet.recipe import differing_keys, load_recipe
 from msfnet.training.trainer import train
-from msfnet.types import EvalResult, ScoredVideo, UserError, Views
+from msfnet.types import Accuracy, EvalResult, ScoredVideo, UserError, Views
 
 
 def command(*arguments):
     with pytest.raises(SystemExit) as end:
-        main(["report", *map(str, arguments)])
+        main(["compare", *map(str, arguments)])
     return end.value.code
 
 
 @pytest.fixture(scope="module")
 def runs(tiny_run, video_folder, tmp_path_factory):
-    """Three finished runs: the tiny one, the same as if of another seed, and one of another network."""
+    """Three finished runs: the tiny one, a copy with another seed in its recipe, and one of another network."""
     root = tmp_path_factory.mktemp("compared")
     shutil.copytree(tiny_run, root / "first")
     shutil.copytree(tiny_run, root / "again")
@@ -39,8 +40,8 @@ def runs(tiny_run, video_folder, tmp_path_factory):
 
 
 @pytest.fixture
-def spoilt(runs, tmp_path):
-    """The runs beside folders that are none: empty, a file, unfinished, unscored, damaged, of another version."""
+def with_other_folders(runs, tmp_path):
+    """The runs beside folders without a finished run."""
     root = shutil.copytree(runs, tmp_path / "runs")
     (root / "empty").mkdir()
     (root / "file.txt").write_text("no run")
@@ -57,15 +58,15 @@ def spoilt(runs, tmp_path):
     return root
 
 
-def test_what_is_no_finished_run_is_named_and_left_out(spoilt):
-    runs, skipped = read_runs([str(spoilt / "*")])
+def test_folders_without_a_finished_run_are_skipped(with_other_folders):
+    runs, skipped = read_runs([str(with_other_folders / "*")])
     assert {run.name for run in runs} == {"first", "other", "again"}
     reasons = {path.rpartition("runs")[2][1:]: reason for path, reason in skipped.items()}
     expected = {
-        "empty": "no run",
-        "file.txt": "no run",
+        "empty": "expected a run",
+        "file.txt": "expected a run",
         "unfinished": "1 of 2 epochs",
-        "unscored": "not scored",
+        "unscored": "found no scores.json although there are test videos",
         "damaged": "expected JSON",
         "newer": "no recipe key",
         "weightless": "expected weights",
@@ -76,16 +77,18 @@ def test_what_is_no_finished_run_is_named_and_left_out(spoilt):
     assert not [reason for reason in reasons.values() if "\n" in reason]
 
 
-def test_the_command_writes_a_page_and_says_what_it_left_out(spoilt, tmp_path, capsys):
-    assert command(spoilt / "*", "--out", tmp_path / "pages" / "compare.html") == 1
+def test_command_writes_a_page_and_names_skipped_folders(with_other_folders, tmp_path, capsys):
+    assert command(with_other_folders / "*", "--out", tmp_path / "pages" / "compare.html") == 1
     out, err = capsys.readouterr()
     assert out.strip() == str(tmp_path / "pages" / "compare.html")
-    assert err.count("left out: ") == 8
+    assert all(err.count(str(with_other_folders / name)) >= 1 for name in ("empty", "unscored", "binary"))
     with page_in_browser(tmp_path / "pages" / "compare.html") as page:
         titles = page.locator("h2").all_inner_texts()
         cells = page.locator("td").all_inner_texts()
-    expected = ["Results", "What differs in their recipes", "Seeds", "Better, or lucky with these videos?"]
-    assert titles == [*expected, "Learning", "Cost", "Classes", "Left out"]
+    assert titles == [
+        *("Results", "Recipe differences", "Variation over seeds", "Paired comparison", "Training curves", "Cost"),
+        *("Accuracy per class", "Skipped folders"),
+    ]
     assert {"first", "other", "again", "c3d", "GoLeft", "GoRight"} <= set(cells)
 
 
@@ -98,90 +101,92 @@ def test_json_has_every_number(runs, tmp_path, capsys):
     assert first["test_top1"] == scores["video"]["top1"]
     assert first["mean_class_accuracy"] == pytest.approx(sum(r["top1"] for r in scores["per_class"].values()) / 2)
     assert first["params"] == summarize("msf_r3d_18_fsam", 2, width_mult=0.125, num_frames=4, img_size=32).params
-    assert first["differs"] == {"model.name": "msf_r3d_18_fsam"}
-    assert by_name["other"]["differs"] == {"model.name": "c3d"}
+    assert first["recipe"] == {"model.name": "msf_r3d_18_fsam"}
+    assert by_name["other"]["recipe"] == {"model.name": "c3d"}
     assert first["epochs"] == 2
     assert document["pairs"][0]["n_videos"] == scores["n_videos"]
     assert document["skipped"] == {}
 
 
-def test_no_run_at_all_is_refused(tmp_path, capsys):
+def test_no_run_is_an_error(tmp_path, capsys):
     assert command(tmp_path / "none", tmp_path) == 2
     assert "expected folders of finished runs, found none" in capsys.readouterr().err
+    with pytest.raises(UserError, match="no folder"):
+        compare([])
+
+
+def test_single_run_has_no_pairs(runs):
+    assert compare([str(runs / "first")]).to_dict()["pairs"] == []
 
 
 # By hand
 
 
-def run_of(name, answers, seed=0, **recipe):
-    """A run that was right (1) or wrong (0) on each of some videos, the first half of class a."""
-    labels = ["a" if i < len(answers) / 2 else "b" for i in range(len(answers))]
+def run_of(name, correct, *overrides):
+    """A run that predicts each of some videos correctly (1) or not (0), the first half of class a, the rest of b."""
+    labels = ["a" if i < len(correct) / 2 else "b" for i in range(len(correct))]
     videos = tuple(
-        ScoredVideo(f"/{name}/{label}/{i}.mp4", label, label if right else "c", 0.5)
-        for i, (label, right) in enumerate(zip(labels, answers, strict=True))
+        ScoredVideo(f"/{name}/{label}/{i}.mp4", label, label if flag else "c", 0.5)
+        for i, (label, flag) in enumerate(zip(labels, correct, strict=True))
     )
     per_class = {}
     for label in ("a", "b"):
-        own = [right for right, other in zip(answers, labels, strict=True) if other == label]
+        own = [flag for flag, other in zip(correct, labels, strict=True) if other == label]
         per_class[label] = {"n": len(own), "top1": sum(own) / len(own)}
-    top1 = {"top1": sum(answers) / len(answers), "top5": 1.0}
-    scores = EvalResult(
-        ("a", "b", "c"), Views(), top1, top1, per_class, np.zeros((3, 3), int), len(answers), {}, (), videos
+    top1 = sum(correct) / len(correct)
+    clip, video = Accuracy(top1, 1.0), Accuracy(top1, 1.0, (0.0, 1.0))
+    confusion = np.zeros((3, 3), int)
+    result = EvalResult(
+        ("a", "b", "c"), Views(), clip, video, per_class, confusion, len(correct), {}, (), videos, "test split"
     )
-    values = {"train.seed": seed, "optim.lr": 0.1} | recipe
-    history = [{"epoch": 1, "val_top1": top1["top1"], "seconds": 2.0}]
-    return Run(Path(name), name, values, history, scores, summarize("r3d_18", 3, width_mult=0.125))
+    history = [{"epoch": 1, "val_top1": top1, "seconds": 2.0}]
+    recipe = load_recipe("small", overrides)
+    return FinishedRun(Path(name), name, recipe, history, result, summarize("r3d_18", 3, width_mult=0.125))
 
 
-def test_only_keys_that_differ_are_told():
-    runs = [run_of("x", [1, 0]), run_of("y", [1, 0], 1), run_of("z", [1, 0], 1, **{"model.kwargs.num_splits": 3})]
-    assert differing_keys(runs) == ["train.seed", "model.kwargs.num_splits"]
-    assert differing_keys(runs[:1]) == []
+def test_differing_keys():
+    recipes = [load_recipe("small", sets) for sets in ((), ("train.seed=1",), ("model.kwargs.num_splits=3",))]
+    assert differing_keys(recipes) == ["train.seed", "model.kwargs.num_splits"]
+    assert differing_keys(recipes[:1]) == []
 
 
 def test_runs_that_differ_in_the_seed_are_a_group():
     runs = [
-        run_of("x", [1, 1, 1, 1], 0),
-        run_of("other", [1, 0, 1, 0], 0, **{"optim.lr": 0.2}),
-        run_of("y", [1, 1, 0, 0], 1, **{"train.loggers": ["csv"]}),
-        run_of("again", [1, 0, 1, 0], 0, **{"optim.lr": 0.2}),
+        run_of("x", [1, 1, 1, 1]),
+        run_of("other", [1, 0, 1, 0], "optim.lr=0.2"),
+        run_of("y", [1, 1, 0, 0], "train.seed=1", "train.loggers=csv"),
+        run_of("again", [1, 0, 1, 0], "optim.lr=0.2"),
     ]
     (group,) = seed_groups(runs)
     assert [run.name for run in group.runs] == ["x", "y"]
-    mean, spread = group.mean("test_top1")
-    assert (mean, spread) == (0.75, pytest.approx(0.25 * 2**0.5))
-    assert group.mean("peak_memory_mib") == (None, None)
+    assert group.mean_and_std("test_top1") == (0.75, pytest.approx(0.25 * 2**0.5))
+    assert group.mean_and_std("peak_memory_mib") == (None, None)
+    assert group.to_dict()["mean_class_accuracy"] == {"mean": 0.75, "std": pytest.approx(0.25 * 2**0.5)}
 
 
-def test_duels_count_videos_that_one_has_right():
+def test_pairs_count_videos_that_only_one_run_predicts_correctly():
     better = run_of("better", [1] * 10 + [1] * 8 + [0] * 2)
     worse = run_of("worse", [1] * 10 + [0] * 8 + [1] * 2)
-    like = run_of("like", [1] * 10 + [1] * 7 + [0] * 3)
-    first, second = duels([better, worse, like])
-    assert (first.n_videos, first.both, first.only_first, first.only_second) == (20, 10, 8, 2)
-    assert first.p == pytest.approx(2 * 112 / 1024)  # two tests: Holm doubles the smaller
-    assert first.reading == "no difference can be told: they disagree on 10 videos, 8 to 2"
+    similar = run_of("similar", [1] * 10 + [1] * 7 + [0] * 3)
+    first, second = compare_with_first([better, worse, similar])
+    assert (first.n_videos, first.both_correct, first.only_first, first.only_second) == (20, 10, 8, 2)
+    assert first.p == pytest.approx(2 * 112 / 1024)  # of two tests: Holm doubles the smaller p
+    assert first.conclusion == "no significant difference"
     assert (second.only_first, second.only_second, second.p) == (1, 0, 1)
-    (sure,) = duels([run_of("good", [1] * 20), run_of("bad", [0] * 20)])
-    assert sure.reading == "good is better: it has 20 of the 20 videos right that they disagree on"
-    assert duels([better]) == []
+    (significant,) = compare_with_first([run_of("bad", [0] * 20), run_of("good", [1] * 20)])
+    assert significant.conclusion == "good is significantly better"
+    assert compare_with_first([better]) == []
 
 
-def test_duels_need_videos_in_common():
+def test_pairs_need_shared_videos():
     one, other = run_of("one", [1, 0]), run_of("other", [1, 0, 1, 1])
-    assert [duel.n_videos for duel in duels([one, other])] == [1]  # a/0, as the label's halves are not the same
-    older = replace(one, scores=replace(one.scores, videos=()))
-    assert duels([older, other]) == []
-    assert duels([replace(one, scores=None), other]) == []
+    assert [pair.n_videos for pair in compare_with_first([one, other])] == [1]  # a/0; 1.mp4 is of b and of a
+    without = replace(one, result=replace(one.result, videos=()))
+    assert compare_with_first([without, other]) == []
+    assert compare_with_first([replace(one, result=None), other]) == []
 
 
 def test_classes_with_the_largest_difference_come_first():
-    rows = class_rows([run_of("x", [1, 1, 1, 0]), run_of("y", [1, 1, 0, 0])])
-    assert rows == [("b", 2, [0.5, 0.0]), ("a", 2, [1.0, 1.0])]
-
-
-def test_a_comparison_of_one_run_stands(runs, tmp_path):
-    comparison = compare([str(runs / "first")])
-    assert comparison.to_dict()["pairs"] == []
-    with pytest.raises(UserError, match="no folder"):
-        compare([])
+    rows = accuracy_per_class([run_of("x", [1, 1, 1, 0]), run_of("y", [1, 1, 0, 0])])
+    assert rows == [ClassAccuracy("b", 2, (0.5, 0.0)), ClassAccuracy("a", 2, (1.0, 1.0))]
+    assert [row.difference for row in rows] == [0.5, 0]

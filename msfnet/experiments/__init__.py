@@ -1,1 +1,1 @@
-"""Many runs: which ones a sweep is made of, how they share machines, and which is best."""
+"""Experiments of many training runs: hyperparameter sweeps, comparisons of runs, and the tables of the paper."""

@@ -1,7 +1,7 @@
-"""Whether what the paper concludes held here: differences of networks on the same videos, and what follows from them.
+"""The claims of the paper against our runs: differences between networks, and the verdicts that follow from them.
 
-Pure functions of which videos each run has correct. `correct` is R V: runs of one network, videos of all; `groups` are V:
-which source each video is from, by number.
+Pure functions of which test videos each run predicts correctly: R V, the runs of one network and the same videos for
+all networks. `groups` are the groups of the videos, from 0 to G - 1: V.
 """
 
 from __future__ import annotations
@@ -14,14 +14,22 @@ from msfnet import metrics
 from msfnet.experiments.paper import Claim
 from msfnet.types import Bools, Ints
 
-SIGNIFICANT = 0.05
-Verdict = Literal["held", "did not hold", "not decided", "not run"]
+Verdict = Literal["supported", "contradicted", "inconclusive", "not run"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How many points of top-1 a network has over another, with its 95 % interval, on `n_videos` of `n_groups` that
-    both were scored on. `p` is of the sign-flip test over videos, `p_corrected` for the number of differences (Holm).
+    """The difference in top-1 accuracy between two networks.
+
+    Args:
+        points: Mean accuracy of the first network minus that of the second, in percentage points.
+        low: Lower bound of the 95 % confidence interval, in points.
+        high: Upper bound of the interval, in points.
+        p: p-value of the sign-flip test over videos.
+        p_corrected: The same, corrected for the number of comparisons.
+        n_videos: Test videos of both networks.
+        n_groups: Groups of these videos.
+        n_runs: Runs of the first and of the second network.
     """
 
     points: float
@@ -35,87 +43,116 @@ class Difference:
 
     @property
     def sign(self) -> int:
-        """1 better, -1 worse, 0 where test and interval do not both say so."""
-        if self.p_corrected >= SIGNIFICANT:
+        """1 if the first network is significantly better, by test and interval; -1 if it is worse; 0 otherwise."""
+        if self.p_corrected >= metrics.SIGNIFICANCE_LEVEL:
             return 0
         return (self.low > 0) - (self.high < 0)
 
     def to_text(self) -> str:
+        """Return difference and confidence interval as text."""
         return f"{self.points:+.1f} points ({self.low:+.1f} to {self.high:+.1f})"
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A claim against what was found: the difference to each row that it names, None where runs are missing.
+class ClaimResult:
+    """A claim and what our runs say about it.
 
-    `printed` are the paper's own differences, in points.
+    Args:
+        claim: A row and the baselines that it outperforms.
+        paper_points: Baseline -> difference that the paper prints, in points.
+        differences: Baseline -> difference of our runs; None if a run is missing.
     """
 
     claim: Claim
-    printed: Mapping[str, float]
+    paper_points: Mapping[str, float]
     differences: Mapping[str, Difference | None]
 
     @property
     def verdict(self) -> Verdict:
-        """Held if better than every row, did not if worse than one: each told from chance by test and interval."""
+        """Supported if significantly better than every baseline, contradicted if worse than one of them."""
         found = [difference for difference in self.differences.values() if difference]
         signs = [difference.sign for difference in found]
         if -1 in signs:
-            return "did not hold"
+            return "contradicted"
         if len(found) < len(self.differences):
             return "not run"
-        return "held" if all(sign == 1 for sign in signs) else "not decided"
+        return "supported" if all(sign == 1 for sign in signs) else "inconclusive"
 
     @property
-    def reading(self) -> str:
-        """What each difference says, in words."""
-        return "; ".join(f"{_words(found)} {key.partition(' ')[2]}" for key, found in self.differences.items())
+    def explanation(self) -> str:
+        """The difference to each baseline, in words."""
+        return "; ".join(_explain(key.partition(" ")[2], found) for key, found in self.differences.items())
 
     def to_dict(self) -> dict[str, Any]:
-        against = {
-            key: {"paper_points": self.printed[key]} | (asdict(difference) if difference else {})
+        """Return what `msfnet reproduce --json` prints of a claim."""
+        baselines = {
+            key: {"paper_points": self.paper_points[key]} | (asdict(difference) if difference else {})
             for key, difference in self.differences.items()
         }
-        claim = {"claim": self.claim.text, "better": self.claim.better, "verdict": self.verdict}
-        return claim | {"reading": self.reading, "than": against}
+        return {
+            "claim": self.claim.text,
+            "row": self.claim.row,
+            "verdict": self.verdict,
+            "explanation": self.explanation,
+            "baselines": baselines,
+        }
 
 
-def difference_of(first: Bools, second: Bools, groups: Ints) -> Difference:
-    """Of two networks on the same videos: R V and R' V. `p_corrected` is still that of one test."""
-    counts = first.sum(0) * len(second) - second.sum(0) * len(first)
+def compare_networks(first: Bools, second: Bools, groups: Ints) -> Difference:
+    """Compare two networks on the same videos; `p_corrected` is that of a single comparison.
+
+    Args:
+        first: Whether each run of the first network predicts each video correctly: R V.
+        second: The same of the second network: R' V.
+        groups: The group of each video: V.
+    """
+    p = metrics.sign_flip_test(first.sum(0) * len(second) - second.sum(0) * len(first))
     low, high = metrics.bootstrap_difference(first, second, groups)
-    p = metrics.sign_flip_test(counts)
-    points = 100 * float(first.mean() - second.mean())
-    n_groups = int(groups.max()) + 1
-    return Difference(points, 100 * low, 100 * high, p, p, first.shape[1], n_groups, (len(first), len(second)))
+    return Difference(
+        points=100 * float(first.mean() - second.mean()),
+        low=100 * low,
+        high=100 * high,
+        p=p,
+        p_corrected=p,
+        n_videos=first.shape[1],
+        n_groups=int(groups.max()) + 1,
+        n_runs=(len(first), len(second)),
+    )
 
 
-def try_claims(
-    claims: Sequence[Claim], printed: Mapping[str, float], correct: Mapping[str, Bools | None], groups: Ints
-) -> list[Tried]:
-    """Every claim; `printed` is the paper's top-1 of each row in %, `correct` has None where no run is finished."""
+def check_claims(
+    claims: Sequence[Claim], paper_top1: Mapping[str, float], correct: Mapping[str, Bools | None], groups: Ints
+) -> list[ClaimResult]:
+    """Compare the networks of every claim, with p-values corrected for the number of comparisons (Holm).
+
+    Args:
+        claims: What the paper concludes.
+        paper_top1: Row -> top-1 accuracy that the paper prints, in %.
+        correct: Row -> whether each run predicts each video correctly, R V; None for a row without finished runs.
+        groups: The group of each video: V.
+    """
     found: dict[tuple[str, str], Difference] = {}
     for claim in claims:
-        for key in claim.than:
-            first, second = correct[claim.better], correct[key]
+        for baseline in claim.baselines:
+            first, second = correct[claim.row], correct[baseline]
             if first is not None and second is not None:
-                found[claim.better, key] = difference_of(first, second, groups)
+                found[claim.row, baseline] = compare_networks(first, second, groups)
     corrected = metrics.holm_correction([difference.p for difference in found.values()])
     found = {
-        key: replace(difference, p_corrected=p) for (key, difference), p in zip(found.items(), corrected, strict=True)
+        pair: replace(difference, p_corrected=p) for (pair, difference), p in zip(found.items(), corrected, strict=True)
     }
     return [
-        Tried(
+        ClaimResult(
             claim,
-            {key: printed[claim.better] - printed[key] for key in claim.than},
-            {key: found.get((claim.better, key)) for key in claim.than},
+            {key: paper_top1[claim.row] - paper_top1[key] for key in claim.baselines},
+            {key: found.get((claim.row, key)) for key in claim.baselines},
         )
         for claim in claims
     ]
 
 
-def _words(difference: Difference | None) -> str:
+def _explain(baseline: str, difference: Difference | None) -> str:
     if difference is None:
-        return "no run yet to set against"
-    words = {1: "better than", -1: "worse than", 0: "not to be told from"}
-    return f"{difference.to_text()}: {words[difference.sign]}"
+        return f"{baseline}: not run"
+    words = {1: "significantly better", -1: "significantly worse", 0: "not significant"}
+    return f"{baseline}: {difference.to_text()}, {words[difference.sign]}"

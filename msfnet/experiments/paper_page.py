@@ -1,4 +1,4 @@
-"""Results as a page, in HTML and Markdown alike, and as JSON."""
+"""The results of a reproduction as a page in HTML and Markdown, and as JSON."""
 
 from __future__ import annotations
 
@@ -11,67 +11,72 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from msfnet.atomic_io import write_text
-from msfnet.experiments.claims import SIGNIFICANT, Difference, Tried
+from msfnet.experiments.claims import ClaimResult, Difference
+from msfnet.experiments.compare_page import p_text
 from msfnet.experiments.paper import PaperTable, Plan
-from msfnet.experiments.paper_results import Record, Results, RowResult, to_text
-from msfnet.recipe import load_recipe
+from msfnet.experiments.paper_results import Results, RowResult
+from msfnet.experiments.records import RunRecord, to_json
+from msfnet.metrics import SIGNIFICANCE_LEVEL
+from msfnet.recipe import differing_keys, load_recipe
 from msfnet.report import INK, TRAIN_COLOR, VAL_COLOR, Section, Table, plot_curves, write_page
 
 NONE, MOST_NAMES = "–", 12
-ASIDE = (
-    "model.name",
-    "model.kwargs",
-    "train.seed",
-    "data.num_workers",
-    "data.cache",
-    "train.loggers",
-)  # told elsewhere
+# Recipe keys that the section on differences leaves out: they are shown elsewhere or do not affect results.
+OTHER_KEYS = ("model.name", "model.kwargs", "train.seed", "data.num_workers", "data.cache", "train.loggers")
 LEAD = (
-    "From whatever runs are finished. Parameters and multiply-adds are counted at the paper's size. Top-1 is of "
-    "videos, in %, mean ± standard deviation over seeds; where the scale is another than the paper's, so are networks "
-    "and videos: compare rows with each other, not with the paper."
+    "This page shows the runs that have finished. Parameters and multiply-adds are counted at the paper's input size. "
+    "Top-1 is video accuracy in %, mean ± sample standard deviation over seeds. With a preset other than the paper's, "
+    "networks and videos differ from the paper's: compare rows with each other, not with the paper."
 )
 
 
 def write_results(results: Results, out: Path) -> list[Path]:
-    """results-NAME.json, .runs.json, .md and .html in `out`; returns where they are."""
+    """Write the results of a reproduction.
+
+    Args:
+        results: Rows, claims and runs.
+        out: Folder for the files, which is created.
+
+    Returns:
+        The files results-NAME.json, .runs.json, .md and .html.
+    """
     out.mkdir(parents=True, exist_ok=True)
     stem = out / f"results-{results.plan.name}"
     rows = [row.to_dict() for row in results.rows]
     files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("json", "runs.json", "md", "html")]
     write_text(files[0], json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
-    write_text(files[1], to_text(results.finished))
-    title, tiles, sections = f"The paper's tables: {results.plan.scale.title}", _tiles(results), make_sections(results)
+    write_text(files[1], to_json(results.finished))
+    title, tiles = f"The paper's tables: {results.plan.preset.title}", _tiles(results)
+    sections = make_sections(results)
     write_text(files[2], to_markdown(title, tiles, sections))
     write_page(files[3], title, tiles, sections)
     return files
 
 
 def make_sections(results: Results) -> list[Section]:
-    """The page from top to bottom."""
+    """Return the sections of the page from top to bottom."""
     return [
-        Section("What was run", LEAD, rows=_facts(results)),
-        *_claims(results.claims),
+        Section("Setup", LEAD, rows=_facts(results)),
+        *_claim_sections(results.claims),
         *(
-            _table(table, [row for row in results.rows if row.row.table == table.number])
+            _table_section(table, [row for row in results.rows if row.row.table == table.number])
             for table in results.plan.tables
         ),
-        *_pictures(results),
-        _different(results),
-        *_convergence(results),
-        *_missing(results.missing),
+        *_plot_sections(results),
+        _recipe_section(results.plan),
+        *_convergence_sections(results),
+        *_missing_sections(results.missing),
     ]
 
 
-def _missing(names: Sequence[str]) -> list[Section]:
-    if not names:
-        return []
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return [Section("Not finished", ", ".join(names[:MOST_NAMES]) + more)]
+def to_markdown(title: str, tiles: Mapping[str, str], sections: Sequence[Section]) -> str:
+    """Return the page as Markdown, without its plots.
 
-
-def to_markdown(title: str, tiles: dict[str, str], sections: Sequence[Section]) -> str:
-    """The page without its pictures."""
+    Args:
+        title: The first heading.
+        tiles: The most important numbers: name -> value.
+        sections: The rest of the page.
+    """
     lines = [f"# {title}", "", ", ".join(f"{name}: {value}" for name, value in tiles.items())]
     for section in sections:
         table = section.table or (Table(("", ""), list(section.rows.items())) if section.rows else None)
@@ -91,138 +96,150 @@ def _markdown_row(cells: Sequence[str]) -> str:
 
 def _tiles(results: Results) -> dict[str, str]:
     n_runs = len(results.finished)
-    verdicts = [tried.verdict for tried in results.claims]
+    verdicts = [claim.verdict for claim in results.claims]
     return {
         "finished runs": f"{n_runs} of {n_runs + len(results.missing)}",
-        "claims that held": f"{verdicts.count('held')} of {len(verdicts)}",
-        "did not hold": str(verdicts.count("did not hold")),
-        "not decided": str(verdicts.count("not decided")),
+        "claims supported": f"{verdicts.count('supported')} of {len(verdicts)}",
+        "claims contradicted": str(verdicts.count("contradicted")),
+        "claims inconclusive": str(verdicts.count("inconclusive")),
     }
 
 
-# What was run
-
-
-def _command(plan: Plan) -> str:
-    asked = " ".join(f"'{name}'" if " " in name else name for name in plan.asked)
-    own = "" if plan.recipe == plan.scale.recipe else f" --recipe {plan.recipe}"
-    sets = "".join(f" --set '{item}'" for item in plan.sets)
-    return f"msfnet reproduce {asked} --preset {plan.scale.name}{own}{sets} --seeds {plan.n_seeds}"
+# Setup
 
 
 def _facts(results: Results) -> dict[str, str]:
-    runs, command = results.finished, {"command": _command(results.plan)}
+    runs, facts = results.finished, {"command": _command(results.plan)}
     if not runs:
-        return command
-    parts = ", ".join(f"{n} {name}" for name, n in runs[0].n_videos.items())
+        return facts
+    counts = ", ".join(f"{n} {split}" for split, n in runs[0].n_videos.items())
     environments = [run.environment for run in runs]
-    minutes = sorted(run.minutes for run in runs)
-    return command | {
-        "videos": f"{runs[0].n_classes} classes; {parts}",
+    minutes = [run.minutes for run in runs]
+    return facts | {
+        "videos": f"{runs[0].num_classes} classes; {counts}",
         "recipe": results.plan.recipe,
-        "scored over": f"{runs[0].recipe.clip.views} views of a video",
-        "minutes of training": f"{minutes[0]:.0f} to {minutes[-1]:.0f} a run",
-        "machine": "; ".join(_each(environments, _machine)),
-        "commit": ", ".join(_each(environments, lambda environment: str(environment.get("commit") or NONE))),
+        "views per video": runs[0].recipe.clip.views,
+        "training time": f"{min(minutes):.0f} to {max(minutes):.0f} minutes per run",
+        "machine": "; ".join(_distinct(environments, _machine)),
+        "commit": ", ".join(_distinct(environments, lambda environment: str(environment.get("commit") or NONE))),
     }
+
+
+def _command(plan: Plan) -> str:
+    requested = " ".join(f"'{name}'" if " " in name else name for name in plan.requested)
+    recipe = "" if plan.recipe == plan.preset.recipe else f" --recipe {plan.recipe}"
+    overrides = "".join(f" --set '{override}'" for override in plan.overrides)
+    return f"msfnet reproduce {requested} --preset {plan.preset.name}{recipe}{overrides} --seeds {plan.n_seeds}"
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
     cpus = f"{environment.get('threads')} of {environment.get('cpus')} CPUs ({environment.get('processor')})"
-    return f"{', '.join(environment.get('gpus', [])) or cpus} a run, torch {environment.get('torch')}"
+    return f"{', '.join(environment.get('gpus', [])) or cpus} per run, torch {environment.get('torch')}"
 
 
-def _each(values: Iterable[Mapping[str, Any]], text: Callable[[Mapping[str, Any]], str]) -> list[str]:
-    return list(dict.fromkeys(map(text, values)))
+def _distinct(environments: Iterable[Mapping[str, Any]], text: Callable[[Mapping[str, Any]], str]) -> list[str]:
+    return list(dict.fromkeys(map(text, environments)))
 
 
 # Claims
 
 
-def _claims(claims: Sequence[Tried]) -> list[Section]:
+def _claim_sections(claims: Sequence[ClaimResult]) -> list[Section]:
     if not claims:
         return []
-    verdicts = [(tried.claim.text, tried.verdict, tried.reading) for tried in claims]
+    verdicts = [(claim.claim.text, claim.verdict, claim.explanation) for claim in claims]
     lead = (
-        "A claim held if its network is better than each that it is set against, and did not hold if it is worse "
-        f"than one, by the test over videos (p below {SIGNIFICANT:g}) and by the interval. Else the runs do not decide."
+        "A claim is supported if its row is significantly better than each of the rows it is compared with, "
+        "contradicted if it is significantly worse than one of them, and inconclusive otherwise. A difference is "
+        f"significant if the corrected p-value is below {SIGNIFICANCE_LEVEL:g} and the 95 % confidence interval does "
+        "not contain zero."
     )
     rows = [
-        (tried.claim.better, key, f"{tried.printed[key]:+.1f}", *_difference(difference))
-        for tried in claims
-        for key, difference in tried.differences.items()
+        (claim.claim.row, key, f"{claim.paper_points[key]:+.1f}", *_difference_cells(difference))
+        for claim in claims
+        for key, difference in claim.differences.items()
     ]
-    columns = ("row", "against", "paper", "here", "95 %", "videos", "groups", "runs", "p", "p, Holm")
+    columns = ("row", "compared with", "paper", "here", "95 % CI", "videos", "groups", "runs", "p", "p (Holm)")
     about = (
-        "In points of top-1. The test flips, video by video, which network has more of its runs correct (exact; with one "
-        "run each it is McNemar's); Holm's p is corrected for the number of lines that have a run. The test takes each "
-        "video for a find of its own, but those of one group (a person, a place) are alike. The interval knows: it "
-        "draws groups and runs anew (bootstrap). Of a network with one run the luck of training is not in it."
+        "Differences in top-1, in percentage points. p is that of the exact sign-flip test over videos, which with one "
+        "run of each network is McNemar's test; p (Holm) is corrected for the number of comparisons that have runs. "
+        "The test treats videos as independent, although videos of one group (a person, a place) are correlated. The "
+        "confidence interval accounts for that: it resamples groups and runs (bootstrap). With a single run of a "
+        "network it does not include the variance between seeds."
     )
     return [
-        Section("Did the paper's claims hold?", lead, table=Table(("claim", "here", "why"), verdicts)),
-        Section("Differences", about, table=Table(columns, rows)),
+        Section("Claims of the paper", lead, table=Table(("claim", "verdict", "differences"), verdicts)),
+        Section("Differences between networks", about, table=Table(columns, rows)),
     ]
 
 
-def _difference(found: Difference | None) -> tuple[str, ...]:
-    if not found:
+def _difference_cells(difference: Difference | None) -> tuple[str, ...]:
+    if not difference:
         return (NONE,) * 7
-    runs = " and ".join(map(str, found.n_runs))
-    interval = f"{found.low:+.1f} to {found.high:+.1f}"
-    counts = (str(found.n_videos), str(found.n_groups), runs)
-    return f"{found.points:+.1f}", interval, *counts, _p(found.p), _p(found.p_corrected)
-
-
-def _p(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    return (
+        f"{difference.points:+.1f}",
+        f"{difference.low:+.1f} to {difference.high:+.1f}",
+        str(difference.n_videos),
+        str(difference.n_groups),
+        " and ".join(map(str, difference.n_runs)),
+        p_text(difference.p),
+        p_text(difference.p_corrected),
+    )
 
 
 # Tables
 
 
-def _table(table: PaperTable, rows: Sequence[RowResult]) -> Section:
-    columns = ("row", "M params", "paper", "GMACs", "paper", "top-1 in the paper", "top-1 here", "runs", "each", "note")
-    lead = f"Parameters are for {table.classes} classes."
-    return Section(f"Table {table.number}: {table.title}", lead, table=Table(columns, [_cells(row) for row in rows]))
+def _table_section(table: PaperTable, rows: Sequence[RowResult]) -> Section:
+    columns = (
+        *("row", "M parameters", "paper", "GMACs", "paper", "top-1 in the paper", "top-1 here", "runs"),
+        *("top-1 of each run", "note"),
+    )
+    lead = f"Parameters are for {table.num_classes} classes."
+    return Section(
+        f"Table {table.number}: {table.title}", lead, table=Table(columns, [_row_cells(row) for row in rows])
+    )
 
 
-def _cells(result: RowResult) -> tuple[str, ...]:
-    row, counted = result.row, result.counted
+def _row_cells(result: RowResult) -> tuple[str, ...]:
+    row, model = result.row, result.full_size
     return (
         row.label,
-        f"{counted.params / 1e6:.3f}" if counted else NONE,
+        f"{model.params / 1e6:.3f}" if model else NONE,
         row.printed.params or NONE,
-        f"{counted.macs / 1e9:.2f}" if counted else NONE,
+        f"{model.macs / 1e9:.2f}" if model else NONE,
         row.printed.gmacs or NONE,
         row.printed.top1,
-        _mean(result),
-        str(len(result.runs)) if counted else NONE,
+        _mean_and_std(result),
+        str(len(result.runs)) if model else NONE,
         ", ".join(f"{top1:.1f}" for top1 in result.top1) or NONE,
         row.remark or (f"quoted from {row.source}" if row.source else ""),
     )
 
 
-def _mean(result: RowResult) -> str:
+def _mean_and_std(result: RowResult) -> str:
     if result.mean is None:
         return NONE
-    return f"{result.mean:.1f}" + (f" ± {result.spread:.1f}" if result.spread is not None else "")
+    return f"{result.mean:.1f}" + (f" ± {result.std:.1f}" if result.std is not None else "")
 
 
-def _pictures(results: Results) -> list[Section]:
-    done = [row for row in results.rows if row.runs]
-    if not done:
+# Plots
+
+
+def _plot_sections(results: Results) -> list[Section]:
+    rows = [row for row in results.rows if row.runs]
+    if not rows:
         return []
     curves = {network.name: runs[0].history for network, runs in results.runs.items() if runs}
-    about = "Pale diamonds: the paper. Dots: the runs here; strokes: their mean."
+    about = "Diamonds are the paper's top-1, dots our runs, and strokes their mean."
     return [
-        Section("Paper and here", about, figure=plot_rows(done)),
-        Section("Learning", "The first run of each network.", figure=plot_curves(curves)),
+        Section("Top-1 in the paper and here", about, figure=plot_rows(rows)),
+        Section("Training curves", "The first run of each network.", figure=plot_curves(curves)),
     ]
 
 
 def plot_rows(rows: Sequence[RowResult]) -> Figure:
-    """A line of dots for each row: the paper's top-1, and that of each run."""
+    """Plot the top-1 of each row: the paper's, that of each run, and the mean of runs."""
     figure = Figure(figsize=(9, 1 + 0.26 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for height, result in enumerate(rows):
@@ -232,51 +249,53 @@ def plot_rows(rows: Sequence[RowResult]) -> Figure:
     axes.set_yticks(range(len(rows)), [result.row.key for result in rows])
     axes.invert_yaxis()
     axes.set_xlabel("top-1, %")
-    axes.spines[["top", "correct"]].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-# What was different, and whether it was trained long enough
+# Recipe and convergence
 
 
-def _different(results: Results) -> Section:
-    plan = results.plan
-    paper = load_recipe("paper").flat()
-    here = plan.recipe_of(plan.networks[0]).flat()
-    keys = [key for key in paper | here if not key.startswith(ASIDE) and paper.get(key) != here.get(key)]
+def _recipe_section(plan: Plan) -> Section:
+    recipes = (load_recipe("paper"), plan.recipe_of(plan.networks[0]))
+    paper, here = (recipe.flat() for recipe in recipes)
+    keys = [key for key in differing_keys(recipes) if not key.startswith(OTHER_KEYS)]
     rows = [(key, _value(paper.get(key)), _value(here.get(key))) for key in keys]
     table = Table(("recipe key", "recipe paper", "here"), rows) if rows else None
-    return Section("What was different", " ".join(plan.scale.differs), table=table)
+    return Section("Differences from the paper's setup", " ".join(plan.preset.notes), table=table)
 
 
 def _value(value: Any) -> str:
     return NONE if value is None else str(value)
 
 
-def _convergence(results: Results) -> list[Section]:
-    rows = [(network.name, *_learned(runs)) for network, runs in results.runs.items() if runs]
+def _convergence_sections(results: Results) -> list[Section]:
+    rows = [(network.name, *_convergence_cells(runs)) for network, runs in results.runs.items() if runs]
     if not rows:
         return []
     columns = (
-        "network",
-        "first epoch",
-        "three quarters",
-        "last epoch",
-        "training top-1",
-        "GMACs here",
-        "M params here",
+        *("network", "loss, first epoch", "loss, three quarters", "loss, last epoch", "training top-1"),
+        *("GMACs here", "M parameters here"),
     )
     lead = (
-        "Training loss after the first epoch, three quarters of them and the last, and top-1; means over runs. A loss "
-        "that still falls in the last quarter says that the network has not converged."
+        "Training loss after the first epoch, after three quarters of the epochs and after the last one, and training "
+        "top-1 after the last one; means over runs. A loss that still falls in the last quarter indicates that the "
+        "network has not converged. GMACs and parameters are those of the network as trained here."
     )
-    return [Section("Did they converge?", lead, table=Table(columns, rows))]
+    return [Section("Convergence", lead, table=Table(columns, rows))]
 
 
-def _learned(runs: Sequence[Record]) -> tuple[str, ...]:
-    def mean(key: str, place: float) -> float:
-        return sum(run.history[round(place * (len(run.history) - 1))][key] for run in runs) / len(runs)
+def _convergence_cells(runs: Sequence[RunRecord]) -> tuple[str, ...]:
+    def mean(column: str, part: float) -> float:
+        return sum(run.history[round(part * (len(run.history) - 1))][column] for run in runs) / len(runs)
 
-    losses = (f"{mean('train_loss', place):.3f}" for place in (0, 0.75, 1))
-    size = runs[0].summary
-    return *losses, f"{mean('train_top1', 1):.1%}", f"{size.macs / 1e9:.3f}", f"{size.params / 1e6:.3f}"
+    losses = (f"{mean('train_loss', part):.3f}" for part in (0, 0.75, 1))
+    model = runs[0].model
+    return *losses, f"{mean('train_top1', 1):.1%}", f"{model.macs / 1e9:.3f}", f"{model.params / 1e6:.3f}"
+
+
+def _missing_sections(names: Sequence[str]) -> list[Section]:
+    if not names:
+        return []
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return [Section("Unfinished runs", ", ".join(names[:MOST_NAMES]) + more)]

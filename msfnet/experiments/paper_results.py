@@ -1,167 +1,70 @@
-"""What the page needs of a finished run and no more: small enough to publish, and to join with another machine's.
-
-From the finished runs of a plan to rows with the paper's numbers beside ours. Whatever is finished counts."""
+"""The results of a reproduction: the rows of the paper's tables and its claims, from the runs that have finished."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from msfnet import metrics
 from msfnet.data.annotations.names import source_of
-from msfnet.data.annotations.tables import read_json
-from msfnet.experiments.claims import Tried, try_claims
-from msfnet.experiments.cluster import finished, first_difference
-from msfnet.experiments.compare import read_run
+from msfnet.experiments.claims import ClaimResult, check_claims
 from msfnet.experiments.paper import Network, Plan, Row
-from msfnet.inference.evaluation import RECIPE
-from msfnet.models.registry import ModelSummary, summarize
-from msfnet.recipe import Recipe, load_recipe
-from msfnet.report import EpochRows
-from msfnet.training.history import ENVIRONMENT
-from msfnet.training.report import read_object, read_split
+from msfnet.experiments.records import RunRecord, read_record, read_records
+from msfnet.experiments.runs import network_summary
+from msfnet.experiments.worker import finished_status
+from msfnet.models.registry import ModelSummary
+from msfnet.recipe import differing_keys
 from msfnet.types import Bools, Ints, UserError
-
-MACHINE = ("msfnet", "commit", "torch", "processor", "cpus", "threads", "gpus")
-COURSE = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1", "seconds")
-
-
-@dataclass(frozen=True)
-class Record:
-    """A finished run. `correct` has its test videos, their paths below the folder that all of them share."""
-
-    name: str
-    recipe: Recipe
-    environment: Mapping[str, Any]
-    n_classes: int
-    n_videos: Mapping[str, int]  # of train, val and test
-    history: EpochRows
-    correct: Mapping[str, bool]
-
-    @property
-    def top1(self) -> float:
-        """Of videos, %."""
-        return 100 * float(np.mean(list(self.correct.values())))
-
-    @property
-    def minutes(self) -> float:
-        return sum(row.get("seconds", 0) for row in self.history) / 60
-
-    @cached_property
-    def summary(self) -> ModelSummary:
-        return summarize(self.recipe.model.name, self.n_classes, **self.recipe.model_kwargs())
-
-
-def read_record(folder: Path) -> Record:
-    """That of a run folder. Raises UserError for an unfinished run, and one without scored test videos."""
-    run, split = read_run(folder, folder.name), read_split(folder)
-    if not run.scores or not run.scores.videos:
-        raise UserError(f"expected scored test videos in {folder}, found none: its data have no test split")
-    environment = read_object(folder / ENVIRONMENT) or {}
-    return Record(
-        name=run.name,
-        recipe=load_recipe(str(folder / RECIPE)),
-        environment={key: environment[key] for key in MACHINE if key in environment},
-        n_classes=len(run.scores.classes),
-        n_videos={name: sum(part == name for _, part in split) for name in ("train", "val", "test")},
-        history=[{key: float(f"{row[key]:.6g}") for key in COURSE if key in row} for row in run.history],
-        correct=_below({video.path: video.correct for video in run.scores.videos}),
-    )
-
-
-def _below(correct: Mapping[str, bool]) -> dict[str, bool]:
-    """With paths from the deepest folder that holds all of them, in their order."""
-    root = os.path.commonpath([Path(path).parent for path in correct])
-    return {Path(path).relative_to(root).as_posix(): correct[path] for path in sorted(correct)}
-
-
-def to_text(records: Sequence[Record]) -> str:
-    """JSON with a line for each run, whose `correct` has a 1 or 0 for each of `videos`."""
-    videos = list(records[0].correct) if records else []
-    lines = [json.dumps(_values(record, videos), ensure_ascii=False) for record in records]
-    return f'{{"videos": {json.dumps(videos, ensure_ascii=False)},\n"runs": [\n' + ",\n".join(lines) + "\n]}\n"
-
-
-def _values(record: Record, videos: Sequence[str]) -> dict[str, Any]:
-    return {
-        "name": record.name,
-        "recipe": record.recipe.model_dump(mode="json", exclude_none=True),
-        "environment": record.environment,
-        "n_classes": record.n_classes,
-        "n_videos": record.n_videos,
-        "history": record.history,
-        "correct": "".join(str(int(record.correct[video])) for video in videos),
-    }
-
-
-def read_records(file: Path) -> list[Record]:
-    """The inverse of `to_text`. Raises UserError for a file that is not there, and for any other."""
-    values = read_json(file)
-    try:
-        return [
-            Record(
-                **own
-                | {
-                    "recipe": Recipe.model_validate(own["recipe"]),
-                    "correct": {v: r == "1" for v, r in zip(values["videos"], own["correct"], strict=True)},
-                }
-            )
-            for own in values["runs"]
-        ]
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"expected runs that msfnet reproduce wrote in {file}, found another file ({reason})"
-        ) from error
 
 
 @dataclass(frozen=True)
 class RowResult:
-    """A row with the runs of its network, as far as they are finished.
+    """A row of a table and the finished runs of its network.
 
-    `counted` is the network at the paper's size and number of classes; None for a row that the paper quotes.
+    Args:
+        row: The row with the paper's numbers.
+        full_size: The network at the paper's input size and number of classes; None for a quoted result.
+        runs: The finished runs.
     """
 
     row: Row
-    counted: ModelSummary | None
-    runs: tuple[Record, ...]
+    full_size: ModelSummary | None
+    runs: tuple[RunRecord, ...]
 
     @property
     def top1(self) -> list[float]:
-        """Video top-1 of each run, %."""
+        """Video accuracy of each run, in %."""
         return [run.top1 for run in self.runs]
 
     @property
     def mean(self) -> float | None:
+        """Mean of `top1`; None without runs."""
         return float(np.mean(self.top1)) if self.runs else None
 
     @property
-    def spread(self) -> float | None:
-        """Standard deviation of a sample, from two runs on."""
+    def std(self) -> float | None:
+        """Sample standard deviation of `top1`; None with fewer than two runs."""
         return metrics.mean_and_std(self.top1)[1] if len(self.runs) > 1 else None
 
     def to_dict(self) -> dict[str, Any]:
-        printed, trained = self.row.printed, self.runs[0].summary if self.runs else None
+        """Return what results-PRESET.json has of a row."""
+        printed, trained = self.row.printed, self.runs[0].model if self.runs else None
         return {
             "table": self.row.table,
             "row": self.row.label,
             "model": self.row.model or None,
             "kwargs": self.row.kwargs,
-            "params": self.counted.params if self.counted else None,
-            "macs": self.counted.macs if self.counted else None,
+            "params": self.full_size.params if self.full_size else None,
+            "macs": self.full_size.macs if self.full_size else None,
             "paper_params_m": _number(printed.params),
             "paper_gmacs": _number(printed.gmacs),
             "paper_top1": _number(printed.top1),
             "top1_mean": self.mean,
-            "top1_std": self.spread,
+            "top1_std": self.std,
             "n_seeds": len(self.runs),
             "top1": self.top1,
             "runs": [run.name for run in self.runs],
@@ -174,97 +77,126 @@ class RowResult:
 
 @dataclass(frozen=True)
 class Results:
-    """All that is known of a plan at a moment: rows, claims, finished runs, and the names of those yet to do."""
+    """What is known of a plan so far.
+
+    Args:
+        plan: The rows to reproduce.
+        rows: Their results.
+        claims: The claims about them.
+        runs: The finished runs of each network.
+        missing: Names of the runs that have not finished.
+    """
 
     plan: Plan
     rows: tuple[RowResult, ...]
-    claims: tuple[Tried, ...]
-    runs: Mapping[Network, tuple[Record, ...]]
+    claims: tuple[ClaimResult, ...]
+    runs: Mapping[Network, tuple[RunRecord, ...]]
     missing: tuple[str, ...]
 
     @property
-    def finished(self) -> list[Record]:
+    def finished(self) -> list[RunRecord]:
+        """The finished runs of all networks."""
         return [run for runs in self.runs.values() for run in runs]
 
     def to_dict(self) -> dict[str, Any]:
+        """Return what `msfnet reproduce --json` prints."""
         return {
-            "scale": self.plan.scale.name,
+            "preset": self.plan.preset.name,
             "recipe": self.plan.recipe,
             "rows": [row.to_dict() for row in self.rows],
-            "claims": [tried.to_dict() for tried in self.claims],
+            "claims": [claim.to_dict() for claim in self.claims],
             "missing": list(self.missing),
         }
 
 
-def read_results(plan: Plan, folder: Path, joined: Sequence[Path] = ()) -> Results:
-    """From the plan's finished runs, as `find_records` does.
+def read_results(plan: Plan, folder: Path, merged: Sequence[Path] = ()) -> Results:
+    """Collect the results of a plan from the runs that have finished.
 
-    Raises UserError for runs of another recipe, without scored test videos, or scored on different videos.
+    Args:
+        plan: The rows to reproduce.
+        folder: Folder of the run folders; it need not exist.
+        merged: Files with the records of other machines.
+
+    Raises:
+        UserError: A run has another recipe, no test videos or other test videos than the rest, or a file has no
+            records.
     """
-    records = find_records(plan, folder, joined)
+    records = find_records(plan, folder, merged)
     runs = {
         network: tuple(records[run.name] for run in plan.runs_of(network) if run.name in records)
         for network in plan.networks
     }
     correct = correct_predictions(runs)
-    classes = {table.number: table.classes for table in plan.tables}
+    num_classes = {table.number: table.num_classes for table in plan.tables}
     rows = tuple(
-        RowResult(row, _counted(network, classes[row.table]), runs[network])
+        RowResult(row, network_summary(network.model, num_classes[row.table], dict(network.kwargs)), runs[network])
         if (network := row.network)
         else RowResult(row, None, ())
         for row in plan.rows
     )
-    printed = {row.key: float(row.printed.top1) for row in plan.rows}
-    by_key = {row.key: correct.get(row.network) if row.network else None for row in plan.rows}
-    claims = tuple(try_claims(plan.claims, printed, by_key, groups_of(runs)))
+    paper_top1 = {row.key: float(row.printed.top1) for row in plan.rows}
+    correct_by_row = {row.key: correct.get(row.network) if row.network else None for row in plan.rows}
+    claims = tuple(check_claims(plan.claims, paper_top1, correct_by_row, video_groups(runs)))
     missing = tuple(run.name for run in plan.runs() if run.name not in records)
     return Results(plan, rows, claims, runs, missing)
 
 
-def find_records(plan: Plan, folder: Path, joined: Sequence[Path]) -> dict[str, Record]:
-    """The plan's finished runs by name: what other machines wrote to the files `joined`, and those in `folder`.
+def find_records(plan: Plan, folder: Path, merged: Sequence[Path]) -> dict[str, RunRecord]:
+    """Return the finished runs of a plan by name; runs in `folder` take precedence over those in files.
 
-    Raises UserError for a file that is none of these, and for runs of another recipe.
+    Args:
+        plan: The runs to look for.
+        folder: Folder of the run folders.
+        merged: Files with the records of other machines.
+
+    Raises:
+        UserError: A run has another recipe, or a file has no records.
     """
     planned = {run.name: run.recipe for run in plan.runs()}
-    found = [(file, record) for file in joined for record in read_records(file) if record.name in planned]
-    found += [(folder, read_record(folder / name)) for name in planned if finished(folder, name)]
+    found = [(file, record) for file in merged for record in read_records(file) if record.name in planned]
+    found += [(folder, read_record(folder / name)) for name in planned if finished_status(folder, name)]
     for source, record in found:
-        if other := first_difference(record.recipe, planned[record.name]):
-            raise UserError(f"{source} holds {record.name} with {other}; name another, or the same settings")
+        if keys := differing_keys((record.recipe, planned[record.name])):
+            raise UserError(
+                f"{source} has the run {record.name} with other values of {', '.join(keys)}; "
+                "use the same settings or another folder"
+            )
     return {record.name: record for _, record in found}
 
 
-def correct_predictions(runs: Mapping[Network, Sequence[Record]]) -> dict[Network, Bools]:
-    """Which videos each run has correct, R V, the videos in the same order for all; of networks that have a run.
+def correct_predictions(runs: Mapping[Network, Sequence[RunRecord]]) -> dict[Network, Bools]:
+    """Return whether each run predicts each test video correctly: R V for each network with runs.
 
-    Raises UserError where not all were scored on the same videos.
+    The videos are in the same order for all networks.
+
+    Args:
+        runs: The finished runs of each network.
+
+    Raises:
+        UserError: The runs were not evaluated on the same videos.
     """
-    every = [record for own in runs.values() for record in own]
-    for record in every[1:]:
-        if record.correct.keys() != every[0].correct.keys():
-            found = f"found others in {record.name} than in {every[0].name}"
-            raise UserError(f"expected runs on the same test videos, {found}")
+    records = [record for own in runs.values() for record in own]
+    for record in records[1:]:
+        if record.correct.keys() != records[0].correct.keys():
+            found = f"found other videos in {record.name} than in {records[0].name}"
+            raise UserError(f"expected runs with the same test videos, {found}")
     return {
-        network: np.array([[record.correct[path] for path in every[0].correct] for record in own])
+        network: np.array([[record.correct[path] for path in records[0].correct] for record in own])
         for network, own in runs.items()
         if own
     }
 
 
-def groups_of(runs: Mapping[Network, Sequence[Record]]) -> Ints:
-    """The source of each video of `correct_predictions`, by number: what its name tells, else it is one of its own."""
+def video_groups(runs: Mapping[Network, Sequence[RunRecord]]) -> Ints:
+    """Return the group of each video of `correct_predictions`, from 0 to G - 1: V.
+
+    A group is the source that the file name tells; a video without one is a group of its own.
+
+    Args:
+        runs: The finished runs of each network.
+    """
     videos = next((record.correct for own in runs.values() for record in own), {})
     return np.unique([source_of(path) for path in videos], return_inverse=True)[1]
-
-
-def _counted(network: Network, n_classes: int) -> ModelSummary:
-    return _summary(network.model, n_classes, json.dumps(dict(network.kwargs)))
-
-
-@cache
-def _summary(name: str, n_classes: int, kwargs: str) -> ModelSummary:
-    return summarize(name, n_classes, **json.loads(kwargs))
 
 
 def _number(text: str) -> float | None:

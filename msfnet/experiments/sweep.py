@@ -1,11 +1,6 @@
-"""Trials from best to worst, by the mean over seeds of what they got right among the videos held out of training.
+"""A hyperparameter sweep: its trials are trained, ranked by validation accuracy, and the best recipe is written.
 
-Knows what finished runs scored; of how they were run, nothing.
-
-
-A sweep from start to end: trials, their runs on the machines there are, the ranking, and the best recipe.
-
-Trials are ranked on videos held out of training, never on the test videos, which no run of a sweep looks at.
+The test set is never evaluated: the best of many trials by test accuracy would look better than it is.
 """
 
 from __future__ import annotations
@@ -17,29 +12,31 @@ import logging
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import inf, isfinite
+from dataclasses import dataclass
 from pathlib import Path
 
 from msfnet.atomic_io import write_text
-from msfnet.data.annotations.readers import Listing
-from msfnet.data.shards.index import ShardIndex
-from msfnet.data.splits import assign_splits, resolve_splits
-from msfnet.experiments.cluster import Machines, Outcome, do_runs
-from msfnet.experiments.trials import Trial, expand, read_axes, runs_of
+from msfnet.data.dataset import Dataset
+from msfnet.experiments.cluster import ClusterConfig, train_runs
+from msfnet.experiments.trials import Trial, expand, parse_search_space, runs_of_trial
+from msfnet.experiments.worker import RunStatus
 from msfnet.recipe import Recipe, change
-from msfnet.training.history import read_history
-from msfnet.training.loop import EpochRow
+from msfnet.run_folder import EpochRow, Run
 from msfnet.types import UserError
 
 log = logging.getLogger(__name__)
 
+RANKING, TABLE, BEST = "sweep.json", "sweep.csv", "best.toml"  # in the folder of a sweep
+
+
+# Ranking
+
 
 @dataclass(frozen=True)
 class RunScore:
-    """A finished run's validation top-1 and loss, in the epoch whose weights it kept, which is `epoch`.
+    """Validation accuracy and loss of a run at the epoch whose weights it kept.
 
-    Where no validation video could be read there is no loss, and it counts as infinite.
+    The loss is infinite if no validation video could be read.
     """
 
     top1: float
@@ -47,12 +44,13 @@ class RunScore:
     epoch: int
 
     def to_dict(self) -> dict[str, float | None]:
-        return {"val_top1": self.top1, "val_loss": self.loss if isfinite(self.loss) else None, "epoch": self.epoch}
+        """Return what sweep.json has of a run."""
+        return {"val_top1": self.top1, "val_loss": self.loss if math.isfinite(self.loss) else None, "epoch": self.epoch}
 
 
 @dataclass(frozen=True)
-class TrialScore:
-    """A trial's runs: scores by folder name, and reasons of those that failed."""
+class TrialResult:
+    """The runs of a trial: scores of those that finished, and reasons of those that failed, by folder name."""
 
     trial: Trial
     scores: Mapping[str, RunScore]
@@ -60,26 +58,28 @@ class TrialScore:
 
     @property
     def top1(self) -> float:
-        """The mean over runs; -1 where none finished."""
+        """The mean over finished runs; -1 without any."""
         return statistics.fmean(score.top1 for score in self.scores.values()) if self.scores else -1.0
 
     @property
     def loss(self) -> float:
-        return statistics.fmean(score.loss for score in self.scores.values()) if self.scores else inf
+        """The mean over finished runs; infinite without any."""
+        return statistics.fmean(score.loss for score in self.scores.values()) if self.scores else math.inf
 
     @property
-    def spread(self) -> float | None:
-        """The sample's standard deviation over runs, from two on."""
+    def top1_std(self) -> float | None:
+        """The sample standard deviation over finished runs; None with fewer than two."""
         top1 = [score.top1 for score in self.scores.values()]
         return statistics.stdev(top1) if len(top1) > 1 else None
 
     def to_dict(self) -> dict[str, object]:
+        """Return what sweep.json has of a trial."""
         runs = [{"folder": name} | score.to_dict() for name, score in self.scores.items()]
         return {
             "name": self.trial.name,
             "set": list(self.trial.overrides),
             "val_top1": self.top1 if self.scores else None,
-            "val_top1_std": self.spread,
+            "val_top1_std": self.top1_std,
             "n": len(self.scores),
             "runs": runs,
             "failed": dict(self.failed),
@@ -87,145 +87,175 @@ class TrialScore:
 
 
 def score_run(history: Sequence[EpochRow]) -> RunScore:
-    """The epoch that a run kept: the last of those with the highest validation top-1."""
+    """Return the scores of the epoch whose weights a run kept: the last one with the highest validation top-1.
+
+    Args:
+        history: The rows of metrics.csv.
+    """
     kept = max(history, key=lambda row: (row["val_top1"], row["epoch"]))
-    return RunScore(kept["val_top1"], kept.get("val_loss", inf), int(kept["epoch"]))
+    return RunScore(kept["val_top1"], kept.get("val_loss", math.inf), int(kept["epoch"]))
 
 
-def rank(trials: Sequence[TrialScore]) -> list[TrialScore]:
-    """Best first: whole trials before those with failed runs, then by mean top-1, then by mean loss."""
-    return sorted(trials, key=lambda t: (bool(t.failed), -t.top1, t.loss))
+def rank(trials: Sequence[TrialResult]) -> list[TrialResult]:
+    """Sort trials by mean top-1, then by mean loss; those with failed runs come last."""
+    return sorted(trials, key=lambda trial: (bool(trial.failed), -trial.top1, trial.loss))
 
 
-def to_table(ranked: Sequence[TrialScore]) -> str:
-    """Lines to print: rank, validation top-1 with spread and n, and what the trial changed."""
+def to_table(ranked: Sequence[TrialResult]) -> str:
+    """Return the ranking as text: rank, validation top-1 with its standard deviation and n, and the values tried."""
     lines = [f"{'rank':>4}  {'validation top-1':<17}{'n':>2}  trial"]
-    for number, trial in enumerate(ranked, 1):
-        spread = f" +- {trial.spread:.1%}" if trial.spread is not None else ""
-        score = f"{trial.top1:.1%}{spread}" if trial.scores else "-"
-        failed = f"  ({len(trial.failed)} failed)" if trial.failed else ""
-        changed = " ".join(trial.trial.overrides) or "the recipe as it is"
-        lines.append(f"{number:4d}  {score:<17}{len(trial.scores):2d}  {changed}{failed}")
+    for number, result in enumerate(ranked, 1):
+        score = _score_text(result) if result.scores else "-"
+        failed = f"  ({len(result.failed)} failed)" if result.failed else ""
+        lines.append(f"{number:4d}  {score:<17}{len(result.scores):2d}  {_values_text(result.trial)}{failed}")
     return "\n".join(lines)
 
 
-def to_csv(ranked: Sequence[TrialScore]) -> str:
-    """One row a trial, a column for each key."""
-    values = [dict(override.split("=", 1) for override in trial.trial.overrides) for trial in ranked]
+def to_csv(ranked: Sequence[TrialResult]) -> str:
+    """Return the ranking as CSV, with a row for each trial and a column for each recipe key."""
+    values = [dict(override.split("=", 1) for override in result.trial.overrides) for result in ranked]
     keys = sorted({key for row in values for key in row})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("rank", "trial", *keys, "val_top1", "val_top1_std", "n", "failed"))
-    for number, (trial, row) in enumerate(zip(ranked, values, strict=True), 1):
-        scores = (f"{trial.top1:.6g}" if trial.scores else "", "" if trial.spread is None else f"{trial.spread:.6g}")
-        changed = (row.get(key, "") for key in keys)
-        writer.writerow((number, trial.trial.name, *changed, *scores, len(trial.scores), len(trial.failed)))
+    for number, (result, row) in enumerate(zip(ranked, values, strict=True), 1):
+        top1 = f"{result.top1:.6g}" if result.scores else ""
+        std = f"{result.top1_std:.6g}" if result.top1_std is not None else ""
+        own = (row.get(key, "") for key in keys)
+        writer.writerow((number, result.trial.name, *own, top1, std, len(result.scores), len(result.failed)))
     return text.getvalue()
 
 
-NO_VALIDATION = "expected videos held out of training to rank trials on (the test videos are not for that), found none"
-RANKING, TABLE, BEST = "sweep.json", "sweep.csv", "best.toml"
+def _score_text(result: TrialResult) -> str:
+    return f"{result.top1:.1%}" + (f" +- {result.top1_std:.1%}" if result.top1_std is not None else "")
+
+
+def _values_text(trial: Trial) -> str:
+    return " ".join(trial.overrides) or "the recipe as it is"
+
+
+# Sweep
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep that has ended: its trials from best to worst, and the videos that could not be read."""
+    """A finished sweep.
+
+    Args:
+        folder: Where its runs and its ranking are.
+        trials: From best to worst.
+        unreadable: Path -> reason, of videos that could not be read.
+    """
 
     folder: Path
-    trials: tuple[TrialScore, ...]
-    problems: Mapping[str, str]  # path -> reason
+    trials: tuple[TrialResult, ...]
+    unreadable: Mapping[str, str]
 
     @property
     def failed(self) -> dict[str, str]:
-        """Folder name -> reason, of every run that did not finish."""
-        return {name: reason for trial in self.trials for name, reason in trial.failed.items()}
+        """Folder name -> reason, of every run that failed."""
+        return {name: reason for result in self.trials for name, reason in result.failed.items()}
 
     def to_dict(self) -> dict[str, object]:
-        scored = any(trial.scores for trial in self.trials)
+        """Return what sweep.json has and `msfnet sweep --json` prints."""
+        scored = any(result.scores for result in self.trials)
         return {
             "folder": str(self.folder),
             "best": str(self.folder / BEST) if scored else None,
-            "trials": [trial.to_dict() for trial in self.trials],
-            "unreadable": dict(self.problems),
+            "trials": [result.to_dict() for result in self.trials],
+            "unreadable": dict(self.unreadable),
         }
 
     def to_text(self) -> str:
+        """Return the ranking that `msfnet sweep` prints."""
         return to_table(self.trials)
 
 
-def plan_trials(recipe: Recipe, grid: Sequence[str], drawn: Sequence[str], n_draws: int | None) -> list[Trial]:
-    """The trials that `--grid`, `--sample` and `--num-samples` ask for. Raises UserError for what cannot be meant."""
-    choices, axes = read_axes(grid, drawn)
-    if bool(axes) != bool(n_draws):
-        raise UserError("expected --num-samples N, how many draws are made, of 1 or more with --sample, and only then")
-    trials = expand(choices, axes, n_draws or 1, recipe.train.seed)
-    wanted = math.prod(len(axis.values) for axis in choices) * (n_draws or 1)
-    if len(trials) < wanted:
-        log.info(f"{wanted} draws are {len(trials)} trials: the others came twice")
+def plan_trials(recipe: Recipe, grid: Sequence[str], sample: Sequence[str], num_samples: int | None) -> list[Trial]:
+    """Return the trials that the options `--grid`, `--sample` and `--num-samples` ask for.
+
+    Args:
+        recipe: The recipe that the sweep varies; its seed determines the sampled values.
+        grid: `KEY=VALUE,VALUE,...` each.
+        sample: `KEY=LOW..HIGH`, `KEY=linear:LOW..HIGH` or `KEY=VALUE,VALUE,...` each.
+        num_samples: Number of samples at each point of the grid; None without `sample`.
+
+    Raises:
+        UserError: The options do not go together, have another form, or repeat a key or a value.
+    """
+    choices, sampled = parse_search_space(grid, sample)
+    if bool(sampled) != bool(num_samples):
+        raise UserError("expected --num-samples N of 1 or more together with --sample, and only then")
+    trials = expand(choices, sampled, num_samples or 1, recipe.train.seed)
+    n_sampled = math.prod(len(choice.values) for choice in choices) * (num_samples or 1)
+    if len(trials) < n_sampled:
+        log.info("%d samples gave %d different trials", n_sampled, len(trials))
     return trials
 
 
 def run_sweep(
-    data: Listing | ShardIndex,
-    recipe: Recipe,
-    trials: Sequence[Trial],
-    n_seeds: int,
-    out: Path,
-    machines: Machines,
+    data: Dataset, recipe: Recipe, trials: Sequence[Trial], n_seeds: int, out: Path, config: ClusterConfig
 ) -> Sweep:
-    """Train each trial with so many seeds into `out`, rank them, write sweep.json, sweep.csv and best.toml.
+    """Train and rank the trials, and write sweep.json, sweep.csv and best.toml.
 
-    Called again it goes on, and with more values, draws or seeds it adds their runs.
+    Called again, it resumes interrupted runs; with more values, samples or seeds it adds their runs.
 
-    Raises UserError when there is nothing to rank by, or `out` holds another sweep.
+    Args:
+        data: The dataset.
+        recipe: The recipe that the sweep varies.
+        trials: The values to try.
+        n_seeds: Runs of each trial.
+        out: Folder for the run folders and the ranking.
+        config: Where to train.
+
+    Returns:
+        The trials from best to worst.
+
+    Raises:
+        UserError: There are no validation videos to rank trials on, `out` has another sweep, or the runs cannot be
+            started.
     """
     if n_seeds < 1:
         raise UserError(f"expected --seeds of 1 or more, found {n_seeds}")
-    runs = {trial: runs_of(recipe, trial, n_seeds) for trial in trials}
-    split = _with_split(data, recipe, n_seeds)
-    everything = [run for runs_of_trial in runs.values() for run in runs_of_trial]
-    outcomes = do_runs(split, everything, out, machines, score_test=False)
-    by_name = {outcome.name: outcome for outcome in outcomes}
-    scored = [_score(trial, [by_name[run.name] for run in runs[trial]], out) for trial in trials]
-    problems = {path: reason for outcome in outcomes for path, reason in outcome.problems.items()}
-    sweep = Sweep(out, tuple(rank(scored)), problems)
+    runs = {trial: runs_of_trial(recipe, trial, n_seeds) for trial in trials}
+    data = _with_test_split(data, recipe, n_seeds)
+    statuses = train_runs(data, [run for own in runs.values() for run in own], out, config, score_test=False)
+    by_name = {status.name: status for status in statuses}
+    results = [_trial_result(trial, [by_name[run.name] for run in runs[trial]], out) for trial in trials]
+    unreadable = {path: reason for status in statuses for path, reason in status.unreadable.items()}
+    sweep = Sweep(out, tuple(rank(results)), unreadable)
     write_text(out / RANKING, json.dumps(sweep.to_dict(), indent=2, ensure_ascii=False))
     write_text(out / TABLE, to_csv(sweep.trials))
     _write_best(sweep, recipe)
     return sweep
 
 
-def _with_split(data: Listing | ShardIndex, recipe: Recipe, n_seeds: int) -> Listing | ShardIndex:
-    """The data with one test split for all runs; each run holds out its own validation groups of the rest.
-
-    Raises UserError when a run would have none: the test videos are no way to choose.
-    """
-    if isinstance(data, ShardIndex):  # whose split was drawn when they were written
-        if not data.items("val"):
-            raise UserError(f"{NO_VALIDATION}; write the shards with --set data.val_fraction=0.2")
-        return data
-    fraction, group_split, seed = recipe.data.val_fraction, recipe.data.group_split, recipe.train.seed
+def _with_test_split(data: Dataset, recipe: Recipe, n_seeds: int) -> Dataset:
+    """Return the data with one test split for all runs; each run holds out its own validation groups of the rest."""
     no_val = recipe.data.model_copy(update={"val_fraction": 0.0})
-    items = resolve_splits(data.items, no_val, seed, official=data.official)
-    for run_seed in range(seed, seed + n_seeds):
-        if all(item.split != "val" for item in assign_splits(items, fraction, run_seed, group_split)):
-            raise UserError(f"{NO_VALIDATION} with data.val_fraction = {fraction:g}; --set data.val_fraction=0.2")
-    return replace(data, items=tuple(items))
+    data = data.resolve_splits(no_val, recipe.train.seed)
+    for seed in range(recipe.train.seed, recipe.train.seed + n_seeds):
+        if not data.resolve_splits(recipe.data, seed).in_split("val"):
+            raise UserError(
+                f"expected validation videos to rank trials on, found none with data.val_fraction = "
+                f"{recipe.data.val_fraction:g}; use --set data.val_fraction=0.2, with shards when they are written"
+            )
+    return data
 
 
-def _score(trial: Trial, outcomes: Sequence[Outcome], out: Path) -> TrialScore:
-    scores = {o.name: score_run(read_history(out / o.name)) for o in outcomes if not o.error}
-    return TrialScore(trial, scores, {o.name: o.error for o in outcomes if o.error})
+def _trial_result(trial: Trial, statuses: Sequence[RunStatus], out: Path) -> TrialResult:
+    scores = {status.name: score_run(Run(out / status.name).history) for status in statuses if not status.error}
+    return TrialResult(trial, scores, {status.name: status.error for status in statuses if status.error})
 
 
 def _write_best(sweep: Sweep, recipe: Recipe) -> None:
-    """The best trial's recipe with the sweep's own first seed, as a file that `msfnet train --recipe` takes."""
+    """Write the recipe of the best trial, with the seed of the sweep's recipe."""
     best = sweep.trials[0]
     (sweep.folder / BEST).unlink(missing_ok=True)
     if not best.scores:
         return
-    spread = f" +- {best.spread:.1%}" if best.spread is not None else ""
-    header = f"# Best of {len(sweep.trials)} trials: {' '.join(best.trial.overrides) or 'the recipe as it was'}\n"
-    header += f"# Validation top-1 {best.top1:.1%}{spread} over n = {len(best.scores)} seeds\n\n"
+    score = f"validation top-1 {_score_text(best)}"
+    header = f"# Best of {len(sweep.trials)} trials: {_values_text(best.trial)}\n"
+    header += f"# {score.capitalize()}, n = {len(best.scores)} seeds\n\n"
     write_text(sweep.folder / BEST, header + change(recipe, best.trial.overrides).to_toml())
-    log.info(f"best: {best.trial.name}, validation top-1 {best.top1:.1%}{spread}: {sweep.folder / BEST}")
+    log.info("best trial: %s, %s: %s", best.trial.name, score, sweep.folder / BEST)

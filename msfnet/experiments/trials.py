@@ -1,7 +1,7 @@
-"""From `--grid` and `--sample` to trials: what each changes in a recipe, and what its runs' folders are called.
+"""The trials of a sweep: from `--grid` and `--sample` to overrides of a recipe and names of run folders.
 
-Pure functions: no run, no file, no cluster is touched here. A trial's values and name depend on its own keys alone, so
-that a sweep that grows by values, draws or seeds keeps the trials that it had.
+Pure functions: nothing is trained, read or written here. The values and the name of a trial depend on its own keys
+only, so that a sweep that is extended by values, samples or seeds keeps the trials it had.
 """
 
 from __future__ import annotations
@@ -14,37 +14,42 @@ import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from msfnet.recipe import Recipe, change, recipe_keys
 from msfnet.types import UserError
 
 RANGE = re.compile(r"(linear:)?(.+?)\.\.(.+)")
-PLAIN = re.compile(r"[a-z0-9+-][a-z0-9._+-]{0,39}")  # what every file system and shell takes as it is
-LONGEST_NAME = 120  # characters of a folder's name, short enough for the paths of Windows
+SAFE_VALUE = re.compile(r"[a-z0-9+-][a-z0-9._+-]{0,39}")  # needs no escaping in any file system or shell
+MAX_NAME_LENGTH = 120  # characters of a folder name, short enough for paths on Windows
+RANKING_KEYS = ("val_fraction", "group_split")  # of the table data: they decide which videos trials are ranked on
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A key and the values that it takes, as `--set` takes them."""
+    """A recipe key and its possible values, written as `--set` takes them."""
 
     key: str
     values: tuple[str, ...]
 
-    def draw(self, rng: random.Random) -> str:
+    def sample(self, rng: random.Random) -> str:
         return rng.choice(self.values)
 
 
 @dataclass(frozen=True)
 class Range:
-    """A key and the bounds between which its value is drawn: log-uniform, or `linear`; whole numbers if both are."""
+    """A recipe key and the bounds of its value, which is an integer if both bounds are.
+
+    Values are sampled log-uniformly, or uniformly if the range is `linear`.
+    """
 
     key: str
     low: float
     high: float
     linear: bool
 
-    def draw(self, rng: random.Random) -> str:
-        """Four digits, enough to try and few enough to read."""
+    def sample(self, rng: random.Random) -> str:
+        """Return a value of four significant digits, which keeps folder names short."""
         if self.linear:
             value = rng.uniform(self.low, self.high)
         else:
@@ -55,70 +60,91 @@ class Range:
 
 @dataclass(frozen=True)
 class Trial:
-    """One choice of values: `overrides` of a recipe, `table.key=value` each in the order of keys."""
+    """One combination of values: overrides of a recipe, `table.key=value` each, sorted by key."""
 
     overrides: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """What its folders are called, before the seed: safe on every file system, and unlike any other trial's."""
+        """The name of its run folders without the seed, unique among trials and valid in every file system."""
         parts = (override.partition("=") for override in self.overrides)
-        name = "_".join(f"{short_key(key)}={_plain(value)}" for key, _, value in parts) or "recipe"
-        return name if len(name) <= LONGEST_NAME else _tagged(name[: LONGEST_NAME - 9], name)
+        name = "_".join(f"{short_key(key)}={_safe(value)}" for key, _, value in parts) or "recipe"
+        return name if len(name) <= MAX_NAME_LENGTH else _with_hash(name[: MAX_NAME_LENGTH - 9], name)
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run of many: the folder's name and the recipe."""
+class PlannedRun:
+    """One training run: the name of its folder and its recipe."""
 
     name: str
     recipe: Recipe
 
 
-def read_axes(grid: Iterable[str], drawn: Iterable[str]) -> tuple[list[Choice], list[Choice | Range]]:
-    """`KEY=a,b,c` of a grid; `KEY=LOW..HIGH`, `KEY=linear:LOW..HIGH` or `KEY=a,b,c` to draw from.
+def parse_search_space(grid: Iterable[str], sample: Iterable[str]) -> tuple[list[Choice], list[Choice | Range]]:
+    """Parse the options `--grid` and `--sample`.
 
-    Raises UserError for what is neither, and for a key that is there twice.
+    Args:
+        grid: `KEY=VALUE,VALUE,...` each.
+        sample: `KEY=LOW..HIGH`, `KEY=linear:LOW..HIGH` or `KEY=VALUE,VALUE,...` each.
+
+    Returns:
+        The keys whose values are all tried, and the keys whose values are sampled.
+
+    Raises:
+        UserError: A text has another form, or a key or a value is repeated.
     """
     choices = [Choice(*_split(text, "--grid KEY=VALUE,VALUE,...")) for text in grid]
-    axes = [_drawn_axis(*_split(text, "--sample KEY=LOW..HIGH")) for text in drawn]
-    keys = [axis.key for axis in (*choices, *axes)]
-    if twice := next((key for key in keys if keys.count(key) > 1), None):
-        raise UserError(f"expected each key once in --grid and --sample, found {twice} {keys.count(twice)} times")
-    return choices, axes
+    sampled = [_parse_sample(*_split(text, "--sample KEY=LOW..HIGH")) for text in sample]
+    keys = [axis.key for axis in (*choices, *sampled)]
+    if repeated := next((key for key in keys if keys.count(key) > 1), None):
+        raise UserError(f"expected each key once in --grid and --sample, found {repeated} {keys.count(repeated)} times")
+    return choices, sampled
 
 
-def expand(grid: Sequence[Choice], drawn: Sequence[Choice | Range], draws: int, seed: int) -> list[Trial]:
-    """Every point of the grid, at each of `draws` draws of the other keys; a trial that comes twice is there once.
+def expand(grid: Sequence[Choice], sample: Sequence[Choice | Range], num_samples: int, seed: int) -> list[Trial]:
+    """Return every point of the grid, at each sample of the other keys, without duplicates.
 
-    A drawn value is a function of seed, number of the draw, and key.
+    A sampled value is a function of the seed, the number of the sample and the key.
+
+    Args:
+        grid: Keys whose values are all tried.
+        sample: Keys whose values are sampled.
+        num_samples: Number of samples at each point of the grid.
+        seed: Random seed.
     """
     points = list(itertools.product(*([(axis.key, value) for value in axis.values] for axis in grid)))
-    draws_of_keys = [
-        tuple((axis.key, axis.draw(random.Random(f"{seed} {number} {axis.key}"))) for axis in drawn)
-        for number in range(draws if drawn else 1)
+    samples = [
+        tuple((axis.key, axis.sample(random.Random(f"{seed} {number} {axis.key}"))) for axis in sample)
+        for number in range(num_samples if sample else 1)
     ]
-    trials = (Trial(tuple(f"{k}={v}" for k, v in sorted((*point, *d)))) for d in draws_of_keys for point in points)
+    trials = (Trial(tuple(f"{k}={v}" for k, v in sorted((*point, *s)))) for s in samples for point in points)
     return list(dict.fromkeys(trials))
 
 
-def runs_of(recipe: Recipe, trial: Trial, n_seeds: int) -> list[Run]:
-    """A trial's runs: the recipe with its values, and so many seeds from the recipe's own on.
+def runs_of_trial(recipe: Recipe, trial: Trial, n_seeds: int) -> list[PlannedRun]:
+    """Return the runs of a trial, one for each seed, starting with the recipe's own.
 
-    Raises UserError for values that no recipe can have, and for keys that decide what trials are compared on.
+    Args:
+        recipe: The recipe that the sweep varies.
+        trial: The values to try.
+        n_seeds: Number of runs.
+
+    Raises:
+        UserError: A value is invalid, or a key decides which videos trials are ranked on.
     """
     changed = change(recipe, trial.overrides)
     if changed.train.seed != recipe.train.seed:
-        raise UserError("expected no sweep over train.seed: --seeds N takes N seeds of every trial")
-    for key in ("val_fraction", "groups"):
+        raise UserError("expected no sweep over train.seed: --seeds N runs every trial with N seeds")
+    for key in RANKING_KEYS:
         if getattr(changed.data, key) != getattr(recipe.data, key):
             raise UserError(f"expected no sweep over data.{key}: trials are ranked on the same videos; use --set")
     seeds = range(recipe.train.seed, recipe.train.seed + n_seeds)
-    return [Run(f"{trial.name}-seed{seed}", change(changed, [f"train.seed={seed}"])) for seed in seeds]
+    return [PlannedRun(f"{trial.name}-seed{seed}", change(changed, [f"train.seed={seed}"])) for seed in seeds]
 
 
+@cache
 def short_key(key: str) -> str:
-    """The end of a key that no other recipe key has: `lr`, `width`, but `optim.name`."""
+    """Return the shortest end of a key that no other recipe key has: `lr` for `optim.lr`, but `optim.name`."""
     others = [other for other in recipe_keys() if other != key]
     parts = key.split(".")
     ends = (".".join(parts[-n:]) for n in range(1, len(parts)))
@@ -126,19 +152,20 @@ def short_key(key: str) -> str:
 
 
 def _split(text: str, form: str) -> tuple[str, tuple[str, ...]]:
+    """Split `KEY=VALUE,VALUE,...`; `form` is what an error message expects."""
     key, equals, values = (part.strip() for part in text.partition("="))
     if not (equals and key and values):
         raise UserError(f"expected {form}, found {text!r}")
-    items = _items(values)
+    items = _split_commas(values)
     if not all(items):
         raise UserError(f"expected {form} without empty values, found {text!r}")
-    if twice := next((item for item in items if items.count(item) > 1), None):
-        raise UserError(f"expected each value of {key} once, found {twice} {items.count(twice)} times")
+    if repeated := next((item for item in items if items.count(item) > 1), None):
+        raise UserError(f"expected each value of {key} once, found {repeated} {items.count(repeated)} times")
     return key, items
 
 
-def _items(text: str) -> tuple[str, ...]:
-    """The parts between commas that are in no brackets and no quotes."""
+def _split_commas(text: str) -> tuple[str, ...]:
+    """Split at the commas that are in no brackets and no quotes."""
     items, depth, quote = [""], 0, ""
     for character in text:
         if quote:
@@ -154,23 +181,23 @@ def _items(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in items)
 
 
-def _drawn_axis(key: str, values: tuple[str, ...]) -> Choice | Range:
+def _parse_sample(key: str, values: tuple[str, ...]) -> Choice | Range:
     match = RANGE.fullmatch(values[0]) if len(values) == 1 else None
     if not match:
         return Choice(key, values)
     low, high, linear = _number(match[2]), _number(match[3]), bool(match[1])
     if low is None or high is None or not low < high:
-        raise UserError(f"expected --sample {key}=LOW..HIGH with two numbers, the lower first, found {values[0]}")
+        raise UserError(f"expected --sample {key}=LOW..HIGH with two numbers, the lower one first, found {values[0]}")
     if low <= 0 and not linear:
         raise UserError(
-            f"expected a lower bound of {key} above 0 for a log-uniform draw, found {match[2]}; "
-            f"--sample {key}=linear:{match[2]}..{match[3]} draws evenly"
+            f"expected a lower bound of {key} above 0 to sample log-uniformly, found {match[2]}; "
+            f"--sample {key}=linear:{match[2]}..{match[3]} samples uniformly"
         )
     return Range(key, low, high, linear)
 
 
 def _number(text: str) -> int | float | None:
-    """A finite TOML number, whole where it is written so."""
+    """Parse a finite TOML number."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -179,12 +206,12 @@ def _number(text: str) -> int | float | None:
     return value if is_number and math.isfinite(value) else None
 
 
-def _plain(value: str) -> str:
-    """A value as a part of a folder's name; where that takes changing it, a tag tells it from others alike."""
-    if PLAIN.fullmatch(value):
+def _safe(value: str) -> str:
+    """Return a value as a part of a folder name; one that has to be changed gets a hash, which keeps names unique."""
+    if SAFE_VALUE.fullmatch(value):
         return value
-    return _tagged(re.sub(r"[^a-z0-9.+]+", "-", value.lower()).strip("-.")[:40], value)
+    return _with_hash(re.sub(r"[^a-z0-9.+]+", "-", value.lower()).strip("-.")[:40], value)
 
 
-def _tagged(name: str, whole: str) -> str:
+def _with_hash(name: str, whole: str) -> str:
     return f"{name}~{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
