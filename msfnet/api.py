@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from msfnet.recipe import Overrides, Recipe, change, load_recipe
 from msfnet.run_folder import Run
@@ -27,13 +27,9 @@ if TYPE_CHECKING:
     from msfnet.inference.recognizer import Source
     from msfnet.models.checkpoint import Checkpoint
 
-Data: TypeAlias = "str | Path | Dataset"
-Weights: TypeAlias = "str | Path | Run | Checkpoint"
-Device: TypeAlias = "str | torch.device | None"
-
 
 def train(
-    data: Data,
+    data: str | Path | Dataset,
     *,
     recipe: str | Path | Recipe = "small",
     model: str | nn.Module | Callable[..., nn.Module] | None = None,
@@ -43,7 +39,7 @@ def train(
     split: int = 1,
     groups: str | None = None,
     out: str | Path | None = None,
-    device: Device = None,
+    device: str | torch.device | None = None,
     transform: Transform | None = None,
 ) -> Run:
     """Train a network on labeled videos and evaluate its best weights on the test videos.
@@ -95,11 +91,11 @@ def train(
 
 def resume(
     run: str | Path | Run,
-    data: Data | None = None,
+    data: str | Path | Dataset | None = None,
     *,
     annotations: str | Path | None = None,
     split: int = 1,
-    device: Device = None,
+    device: str | torch.device | None = None,
     transform: Transform | None = None,
 ) -> Run:
     """Resume an interrupted run from its last checkpoint, with its own recipe and split.
@@ -127,14 +123,14 @@ def resume(
 
 
 def evaluate(
-    weights: Weights,
-    data: Data,
+    weights: str | Path | Run | Checkpoint,
+    data: str | Path | Dataset,
     *,
     views: Views | str | None = None,
     annotations: str | Path | None = None,
     split: int = 1,
     out: str | Path | None = None,
-    device: Device = None,
+    device: str | torch.device | None = None,
 ) -> EvalResult:
     """Evaluate a network on the held-out videos of a dataset.
 
@@ -142,7 +138,7 @@ def evaluate(
     has trained on is left out.
 
     Args:
-        weights: Weights file, run, exported file, name of bundled weights, or a `Checkpoint`.
+        weights: str | Path | Run | Checkpoint file, run, exported file, name of bundled weights, or a `Checkpoint`.
         data: Folder, manifest, shards or URL (see DATA in the page on commands), or a `Dataset`.
         views: CLIPSxCROPS whose scores are averaged for each video, such as `4x1`; by default those of the weights.
         annotations: Folder of official annotations, for a folder of videos.
@@ -170,26 +166,36 @@ def evaluate(
 
 @overload
 def predict(
-    weights: Weights, sources: Source, *, top_k: int = 5, views: Views | str | None = None, device: Device = None
+    weights: str | Path | Run | Checkpoint,
+    sources: Source,
+    *,
+    top_k: int = 5,
+    views: Views | str | None = None,
+    device: str | torch.device | None = None,
 ) -> Prediction: ...
 @overload
 def predict(
-    weights: Weights,
+    weights: str | Path | Run | Checkpoint,
     sources: list[Any] | tuple[Any, ...],
     *,
     top_k: int = 5,
     views: Views | str | None = None,
-    device: Device = None,
+    device: str | torch.device | None = None,
 ) -> list[Prediction]: ...
 def predict(
-    weights: Weights, sources: Any, *, top_k: int = 5, views: Views | str | None = None, device: Device = None
+    weights: str | Path | Run | Checkpoint,
+    sources: Any,
+    *,
+    top_k: int = 5,
+    views: Views | str | None = None,
+    device: str | torch.device | None = None,
 ) -> Prediction | list[Prediction]:
     """Recognize the action in a video, or in each video of a list.
 
     `Recognizer` loads the weights once for many calls and yields predictions in a stream.
 
     Args:
-        weights: Weights file, run, exported file, name of bundled weights, or a `Checkpoint`.
+        weights: str | Path | Run | Checkpoint file, run, exported file, name of bundled weights, or a `Checkpoint`.
         sources: A video: a path (of a file, or of a folder with one image per frame), the content of a file, a file
             opened in binary mode, or frames uint8 T H W 3. In a list, paths may also be folders of videos and globs.
         top_k: Number of classes in each prediction.
@@ -263,7 +269,9 @@ def read_clips(
     return decode.read_clips(path, plan, FrameFormat(size, fps or 0.0))
 
 
-def _dataset(data: Data, annotations: str | Path | None, split: int, groups: str | None = None) -> Dataset:
+def _dataset(
+    data: str | Path | Dataset, annotations: str | Path | None, split: int, groups: str | None = None
+) -> Dataset:
     """Read a dataset, unless it is one already, and regroup its videos by a regular expression."""
     from msfnet.data.annotations.readers import read_dataset
     from msfnet.data.dataset import VideoDataset
@@ -302,7 +310,7 @@ def _register(model: nn.Module | Callable[..., nn.Module]) -> str:
     return name
 
 
-def _name(weights: Weights) -> str:
+def _name(weights: str | Path | Run | Checkpoint) -> str:
     """Return what a page calls weights."""
     if isinstance(weights, Run):
         return str(weights.folder)
