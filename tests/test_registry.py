@@ -159,7 +159,7 @@ def test_recipe_arguments_reach_a_maker_that_has_them(models):
     create_model("tiny", 3, **recipe)
     assert create_model("sized", 3, **recipe).seen == (4, 1.0)
     assert create_model("open", 3, **recipe).seen == recipe
-    with pytest.raises(UserError, match="tiny has no argument 'width_mult'; there are: depth"):
+    with pytest.raises(UserError, match=r"tiny has no argument 'width_mult'; with a recipe, set model\.width_mult=1"):
         create_model("tiny", 3, **recipe | {"width_mult": 0.5})
     with pytest.raises(UserError, match="sized needs the argument 'num_frames'"):
         create_model("sized", 3)

@@ -88,8 +88,8 @@ def register_model(name: str, maker: M | None = None, **default_kwargs: Any) -> 
     The network is any nn.Module that maps float N C T H W to logits N K. It may have an attribute `input_shape` (C, T,
     H, W), the clip it is meant for. The keyword arguments of the maker can be given to `create_model` and under
     `model.kwargs` in a recipe. Those named `num_frames`, `img_size`, `in_chans` and `width_mult` get the values of the
-    recipe; a maker that works for any number of frames and any size need not have the first two, and `in_chans` is
-    given only where the input is not RGB.
+    recipe: a maker that works for any number of frames and any size need not have the first two, `in_chans` is given
+    only where the input is not RGB, and without `width_mult` the recipe's must be 1.
 
     Weights files hold the name, so a program that loads them registers the network first. Training on several devices
     starts further processes: register the network where a module is imported, not under `if __name__ == "__main__"`.
@@ -209,6 +209,7 @@ def _refuse_unknown(name: str, variant: Variant, kwargs: Mapping[str, Any]) -> N
     for key in kwargs:
         if key not in parameters and not variant.takes_any():
             hint = nearest(key, parameters) if parameters else "it has none"
+            hint = "with a recipe, set model.width_mult=1" if key == "width_mult" else hint
             raise UserError(f"{name} has no argument {key!r}; {hint}")
 
 
