@@ -1,4 +1,4 @@
-"""Streaming shards: every way to reach them, damage and broken connections, several processes, training and scoring."""
+"""Streaming shards: every kind of source, damage and broken connections, several processes, training and evaluation."""
 
 import functools
 import http.server
@@ -19,11 +19,19 @@ import torch
 from conftest import TINY, logged
 
 from msfnet.cli import main
-from msfnet.data.annotations.readers import read_dataset
+from msfnet.data.annotations.readers import read_dataset, read_video_files
 from msfnet.data.sampling import eval_clips
 from msfnet.data.shards import stream as stream_shards
-from msfnet.data.shards.index import INDEX, ShardIndex, read_shards
-from msfnet.data.shards.stream import EvalShards, ShardError, TrainShards, make_shard_batches, read_entries
+from msfnet.data.shards.index import INDEX, read_shards
+from msfnet.data.shards.plan import ShardPass
+from msfnet.data.shards.stream import (
+    EvalShards,
+    ShardError,
+    ShardLoader,
+    TrainShards,
+    make_shard_batches,
+    read_entries,
+)
 from msfnet.data.shards.write import write_shards
 from msfnet.data.video.decode import read_clips
 from msfnet.models.checkpoint import load_weights
@@ -38,7 +46,7 @@ PREPROCESSING = RECIPE.preprocessing()
 
 @pytest.fixture(scope="module")
 def folder(video_folder, tmp_path_factory):
-    """Shards of the twenty videos and of one that cannot be read, which was to be a test video. Not to be changed."""
+    """Shards of the twenty videos, and of a test video that cannot be read. Not to be changed."""
     data, out = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("shards")
     for part in ("GoLeft", "GoRight"):
         shutil.copytree(video_folder / part, data / "train" / part)
@@ -49,7 +57,7 @@ def folder(video_folder, tmp_path_factory):
             path.rename(data / "test" / part / path.name)
     (data / "test" / "GoLeft" / "v_GoLeft_g09_c01.mp4").write_bytes(b"no video")
     recipe = load_recipe("small", [*TINY, "data.val_fraction=0"])
-    write_shards(read_dataset(data), recipe, data, out, shard_bytes=40_000)
+    write_shards(read_video_files(data), recipe, data, out, shard_bytes=40_000)
     return out
 
 
@@ -59,7 +67,7 @@ def _no_waiting(monkeypatch):
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Serves a folder; `breaks` holds, for names, after how many bytes each further answer breaks off."""
+    """Serves a folder; `breaks` has, by name, after how many bytes each further response breaks off."""
 
     def __init__(self, folder):
         self.breaks, self.asked = {}, Counter()
@@ -92,39 +100,38 @@ def server(folder):
 
 
 def training(source, **settings):
-    index = read_shards(str(source))
     settings = {"batch": 4, "seed": 0, "window": 6, "sampling": "random_interval"} | settings
-    return TrainShards(index, "train", index.classes, PREPROCESSING, **settings)
+    return TrainShards(read_shards(str(source)), PREPROCESSING, **settings)
 
 
-def scored(source, classes=None, **settings):
-    index = read_shards(str(source))
-    return EvalShards(index, "test", classes or index.classes, PREPROCESSING, **{"batch": 3, "clips": 2} | settings)
+def scored(source, preprocessing=PREPROCESSING, split="test", **settings):
+    shards = read_shards(str(source))
+    return EvalShards(shards, preprocessing, shards.in_split(split), **{"batch": 3, "clips": 2} | settings)
 
 
 def content(samples):
     return [(s.index, s.label, s.error, None if s.frames is None else s.frames.numpy().tobytes()) for s in samples]
 
 
-# What is yielded
+# Samples
 
 
 def test_training_samples_are_clips_of_their_videos(folder, video_folder):
-    videos = training(folder)
+    videos, items = training(folder), read_shards(str(folder)).in_split("train")
     seen = list(videos)
     assert len(videos) == 16
     assert sorted(s.index for s in seen) == list(range(16))
     for sample in seen:
-        item = videos.items[sample.index]
+        item = items[sample.index]
         assert sample.label == ["GoLeft", "GoRight"].index(item.label)
         assert sample.frames.shape == (1, 4, 32, 43, 3)
         assert not sample.padded
-        plan = functools.partial(videos._plan, 0, sample.index)
-        clip = read_clips(video_folder / item.label / item.path.name, plan, FrameFormat((43, 32)))
+        sampler = functools.partial(videos._indices, 0, sample.index)
+        clip = read_clips(video_folder / item.label / item.path.name, sampler, FrameFormat((43, 32)))
         assert np.abs(sample.frames.numpy().astype(int) - clip.frames).mean() < 3  # JPEG
 
 
-def test_clips_and_order_are_of_seed_and_epoch(folder):
+def test_clips_and_order_depend_on_seed_and_epoch(folder):
     def epoch(number, **settings):
         videos = training(folder, **settings)
         videos.set_epoch(number)
@@ -134,30 +141,30 @@ def test_clips_and_order_are_of_seed_and_epoch(folder):
     assert epoch(1) == epoch(1)
     assert epoch(0) != epoch(0, seed=1)
     whole, other_order = epoch(0), epoch(0, window=1)
-    assert sorted(whole) == sorted(other_order)  # a clip depends on its sample, not on its turn
+    assert sorted(whole) == sorted(other_order)  # a clip depends on its video, not on the order
     assert whole != other_order
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 3")
 @pytest.mark.parametrize("workers", [0, 2, 3])
-def test_loader_yields_planned_batches_and_hears_of_epochs(folder, workers):
-    loader = make_shard_batches(training(folder, batch=3), workers, print)
+def test_batches_of_two_epochs(folder, workers):
+    loader = make_shard_batches(training(folder, batch=3), workers)
     epochs = []
     for epoch in range(2):
         batches = list(loader.epoch(epoch))
         assert len(batches) == len(loader) == 6
-        assert [len(batch["indices"]) for batch in batches] == [3, 3, 3, 3, 3, 1]
-        assert batches[0]["clips"].shape == (3, 1, 4, 32, 43, 3)
-        epochs.append([batch["indices"] for batch in batches])
+        assert [len(batch.indices) for batch in batches] == [3, 3, 3, 3, 3, 1]
+        assert batches[0].clips.shape == (3, 1, 4, 32, 43, 3)
+        epochs.append([batch.indices for batch in batches])
         assert sorted(chain(*epochs[-1])) == list(range(16))
     assert epochs[0] != epochs[1]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_resumed_reading_goes_on_exactly_and_reads_no_earlier_shard(server, workers):
+def test_resumed_epoch_reads_no_earlier_shard(server, workers):
     def batches(done):
         videos = training(server.url, batch=2, window=3)
-        return [(b["indices"], b["clips"]) for b in make_shard_batches(videos, workers, print).epoch(1, done)]
+        return [(b.indices, b.clips) for b in make_shard_batches(videos, workers).epoch(1, done)]
 
     whole = batches(0)
     everything = set(server.asked)
@@ -170,68 +177,80 @@ def test_resumed_reading_goes_on_exactly_and_reads_no_earlier_shard(server, work
     assert len(server.asked) <= 1 + 1 + max(1, workers)  # the index, and at the end a shard or two for each worker
 
 
-def test_scoring_yields_each_video_once_and_the_failed_as_errors(folder, video_folder):
-    videos = scored(folder)
+def test_evaluation_samples_are_every_video_once(folder, video_folder):
+    videos, items = scored(folder), read_shards(str(folder)).in_split("test")
     samples = list(videos)
     assert [s.index for s in samples] == list(range(5)) == list(range(len(videos)))
     assert [s.error is None for s in samples] == [True] * 4 + [False]
     assert samples[-1].error.startswith("cannot be read as a video")
     assert samples[-1].label == 0
-    assert videos.items[-1].path.name == "v_GoLeft_g09_c01.mp4"
-    for sample, item in zip(samples[:4], videos.items, strict=False):
-        plan = functools.partial(eval_clips, PREPROCESSING, 2)
-        clip = read_clips(video_folder / item.label / item.path.name, plan, FrameFormat((43, 32)))
+    assert items[-1].path.name == "v_GoLeft_g09_c01.mp4"
+    for sample, item in zip(samples[:4], items, strict=False):
+        sampler = functools.partial(eval_clips, PREPROCESSING, 2)
+        clip = read_clips(video_folder / item.label / item.path.name, sampler, FrameFormat((43, 32)))
         assert np.abs(sample.frames.numpy().astype(int) - clip.frames).mean() < 3
-    assert [s.label for s in scored(folder, ("GoRight", "Jump"))] == [
-        0 if item.label == "GoRight" else -1 for item in videos.items
-    ]
+    assert [s.label for s in samples] == [("GoLeft", "GoRight").index(item.label) for item in items]
 
 
-def test_short_videos_repeat_their_last_frame_and_damage_is_told(folder):
+def test_any_videos_can_be_evaluated(folder):
+    """They are read in the order of the shards, over all splits, and numbered as in the list that is passed."""
+    shards = read_shards(str(folder))
+    items = [*shards.in_split("test")[::-2], *shards.in_split("train")[5::-2]]
+    samples = list(EvalShards(shards, PREPROCESSING, items, clips=1, batch=2))
+    assert sorted(sample.index for sample in samples) == list(range(len(items)))
+    every = {s.index: s for s in EvalShards(shards, PREPROCESSING, shards.items, clips=1, batch=2)}
+    for sample in samples:
+        expected = every[shards.items.index(items[sample.index])]
+        assert (sample.label, sample.error) == (expected.label, expected.error)
+        assert sample.error or torch.equal(sample.frames, expected.frames)
+    assert [s.error is None for s in samples].count(False) == 1
+    assert samples[-1].error
+
+
+def test_renamed_split_is_read(folder):
+    shards = read_shards(str(folder))
+    train_only = replace(shards, splits={"train": shards.splits["train"]}, unreadable={}).rename_split("train", "test")
+    found = list(EvalShards(train_only, PREPROCESSING, train_only.in_split("test"), clips=2, batch=3))
+    assert content(found) == content(scored(folder, split="train"))
+
+
+def test_short_videos_repeat_their_last_frame(folder):
     long = replace(PREPROCESSING, num_frames=40)
-    index = read_shards(str(folder))
-    samples = list(EvalShards(index, "test", index.classes, long, batch=2, clips=1))
+    samples = list(scored(folder, long, batch=2, clips=1))
     assert all(s.padded and s.frames.shape == (1, 40, 32, 43, 3) for s in samples[:4])
     assert torch.equal(samples[0].frames[0, -1], samples[0].frames[0, -2])
 
 
-def test_shards_of_another_size_are_refused(folder):
+def test_other_frame_size_is_refused(folder):
     other = load_recipe("small").preprocessing()
-    index = read_shards(str(folder))
     with pytest.raises(UserError, match=r"expected shards of \d+x\d+ px, found 43x32 px; write them with"):
-        EvalShards(index, "test", index.classes, other, batch=2, clips=1)
+        read_shards(str(folder)).open(RECIPE.data, other)
 
 
-def test_shards_are_of_one_rate(video_folder, tmp_path):
-    """Videos of ten frames a second as five, scored as they are from files; at any other rate they are refused."""
+def test_other_frame_rate_is_refused(video_folder, tmp_path):
+    """Videos of ten frames a second are written at five, and read as they are from files."""
 
     def write(recipe):
-        return write_shards(read_dataset(video_folder), recipe, video_folder, tmp_path, shard_bytes=10**6)
+        return write_shards(read_video_files(video_folder), recipe, video_folder, tmp_path, shard_bytes=10**6)
 
     recipe = load_recipe("small", [*TINY, "clip.fps=5"])
     index, own = write(recipe), recipe.preprocessing()
     assert read_shards(str(tmp_path)) == index
-    plan = functools.partial(eval_clips, own, 2)
-    for sample in EvalShards(index, "test", index.classes, own, batch=2, clips=2):
-        clip = read_clips(video_folder / index.items("test")[sample.index].path, plan, own.frame_format)
+    sampler, items = functools.partial(eval_clips, own, 2), index.in_split("test")
+    for sample in EvalShards(index, own, items, batch=2, clips=2):
+        clip = read_clips(video_folder / items[sample.index].path, sampler, own.frame_format)
         assert 6 <= clip.video_frames <= 11  # of 12 to 21
         assert np.abs(sample.frames.numpy().astype(int) - clip.frames).mean() < 3  # JPEG
-    with pytest.raises(UserError, match="expected shards of 43x32 px, found 43x32 px at 5 a second; write them with"):
+    with pytest.raises(UserError, match="expected shards of 43x32 px, found 43x32 px at 5 fps; write them with"):
         train(index, RECIPE, tmp_path / "run")
     with pytest.raises(UserError, match="holds shards of other videos, or of another split, size, rate or"):
         write(RECIPE)
 
 
-def test_shards_of_earlier_versions_are_of_every_frame(folder):
-    values = json.loads((folder / "shards.json").read_text("utf-8"))
-    assert values.pop("fps") == 0
-    assert ShardIndex.from_dict(str(folder), values) == read_shards(str(folder))
+# Sources
 
 
-# Ways to the bytes
-
-
-def test_every_way_gives_the_same(folder, server, monkeypatch):
+def test_every_source_gives_the_same(folder, server, monkeypatch):
     """A path, a file: URL, a web server and an S3 command (here a program that prints the file)."""
     here = [content(training(folder)), content(scored(folder))]
     show = (
@@ -244,7 +263,7 @@ def test_every_way_gives_the_same(folder, server, monkeypatch):
     assert command in read_shards("s3://data").describe()
 
 
-def test_an_s3_command_that_fails_or_is_none_is_told_in_one_line(monkeypatch):
+def test_invalid_s3_command_is_refused(monkeypatch):
     monkeypatch.setenv("MSFNET_S3_COMMAND", "exit 3; {url}")
     with pytest.raises(UserError, match=r"cannot read shards\.json of s3://bucket/it's: "):
         read_shards("s3://bucket/it's")
@@ -253,7 +272,7 @@ def test_an_s3_command_that_fails_or_is_none_is_told_in_one_line(monkeypatch):
         read_shards("s3://bucket/set")
 
 
-def test_what_cannot_be_reached_is_told_in_one_line(server):
+def test_unreachable_source_is_refused(server):
     with pytest.raises(UserError, match=r"cannot read shards\.json of http.*404"):
         read_shards(server.url + "/nowhere")
     with pytest.raises(UserError, match=r"cannot read shards\.json of http://127.0.0.1:9: .*[Rr]efused"):
@@ -262,7 +281,7 @@ def test_what_cannot_be_reached_is_told_in_one_line(server):
         read_shards("ftp://x/y")
 
 
-def test_a_command_that_fails_is_told_in_one_line(monkeypatch):
+def test_failing_s3_command_is_one_line(monkeypatch):
     monkeypatch.setenv("MSFNET_S3_COMMAND", f'"{sys.executable}" -c "raise SystemExit(7)" {{url}}')
     with pytest.raises(
         UserError, match=r"cannot read shards\.json of s3://a/b: the command .* ended with exit code 7;"
@@ -270,13 +289,13 @@ def test_a_command_that_fails_is_told_in_one_line(monkeypatch):
         read_shards("s3://a/b")
 
 
-def test_without_the_library_the_way_to_it_is_told(folder, monkeypatch):
+def test_missing_webdataset_names_the_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "webdataset", None)
     with pytest.raises(UserError, match=r"pip install 'msfnet\[shards\]'"):
-        training(folder)
+        read_shards(str(folder)).open(RECIPE.data, PREPROCESSING)
 
 
-def test_neither_the_package_nor_the_library_reaches_for_the_network():
+def test_import_makes_no_connection():
     script = (
         "import socket, sys\n"
         "def refuse(*args): raise AssertionError(args)\n"
@@ -292,11 +311,11 @@ def test_neither_the_package_nor_the_library_reaches_for_the_network():
 
 
 def shard_and_names(source, number=0):
-    shard = read_shards(str(source)).shards("train")[number]
+    shard = read_shards(str(source)).splits["train"][number]
     return shard, [f"train-{i:08d}.frames" for i in range(len(shard.items))]
 
 
-def test_a_read_that_breaks_goes_on_where_it_broke(server, folder):
+def test_interrupted_transfer_continues_where_it_broke(server, folder):
     shard, names = shard_and_names(folder)
     whole = list(read_entries(str(folder), shard, names))
     third = third_sample_bytes(folder / shard.name)
@@ -308,36 +327,36 @@ def test_a_read_that_breaks_goes_on_where_it_broke(server, folder):
 
 
 def third_sample_bytes(path):
-    """Where the third sample begins: an archive that breaks off there looks like one that ends."""
+    """Where the third sample begins: an archive that breaks off there looks like a complete one."""
     with tarfile.open(path) as tar:
         return tar.getmembers()[4].offset
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_read_that_breaks_for_good_fails_in_one_line(server, workers):
+def test_transfer_that_keeps_breaking_is_one_line(server, workers):
     name = "train-000001.tar"
     server.breaks[name] = [1000] * 20
     with pytest.raises(ShardError) as raised:
-        list(make_shard_batches(training(server.url), workers, print).epoch())
+        list(make_shard_batches(training(server.url), workers).epoch())
     message = str(raised.value)
     assert "\n" not in message
     assert message.startswith(f"{server.url}/{name} breaks off before train-")
     assert server.asked[name] == 3
 
 
-def test_a_shard_that_has_gone_fails_in_one_line(folder, tmp_path):
+def test_missing_shard_is_one_line(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     videos = training(copy)
     (copy / "train-000000.tar").unlink()
     with pytest.raises(ShardError, match=r"train-000000.tar breaks off before .* at 3 attempts: .*No such file"):
-        list(videos)
+        list(make_shard_batches(videos, 0).epoch())
 
 
 # Damage
 
 
 def damaged(folder, tmp_path, name, offset_of):
-    """A copy of the shards with one byte of an archive changed: `offset_of` says which, given the archive's members."""
+    """A copy of the shards with one byte of an archive changed, at the offset that `offset_of` returns."""
     copy = shutil.copytree(folder, tmp_path / "copy")
     with tarfile.open(copy / name) as tar:
         offset = offset_of(tar.getmembers())
@@ -348,19 +367,19 @@ def damaged(folder, tmp_path, name, offset_of):
 
 
 @pytest.mark.parametrize("where", [3, 5000])
-def test_a_damaged_sample_is_an_error_that_names_it(folder, tmp_path, where):
-    """In the entry's header, and in a frame: one of those that are wanted, since all of them are."""
+def test_damaged_sample_is_an_error_with_its_name(folder, tmp_path, where):
+    """The byte is in the header of the entry, and in a frame, all of which are wanted."""
     copy = damaged(folder, tmp_path, "test-000000.tar", lambda members: members[2].offset_data + where)
     long = replace(PREPROCESSING, num_frames=40)
-    index = read_shards(str(copy))
-    samples = list(EvalShards(index, "test", index.classes, long, batch=2, clips=1))
+    shards = read_shards(str(copy))
+    samples = list(scored(copy, long, batch=2, clips=1))
     assert [s.index for s in samples if s.error] == [1, 4]
     assert samples[1].frames is None
-    assert samples[1].label == index.classes.index(index.items("test")[1].label)
+    assert samples[1].label == shards.classes.index(shards.in_split("test")[1].label)
     assert "test-000000.tar, sample test-00000001" in samples[1].error
 
 
-def test_samples_behind_a_damaged_archive_header_are_errors(folder, tmp_path):
+def test_samples_after_a_damaged_tar_header_are_errors(folder, tmp_path):
     shard, _ = shard_and_names(folder)
     copy = damaged(folder, tmp_path, shard.name, lambda members: members[2].offset + 150)
     samples = {s.index: s for s in training(copy)}
@@ -370,31 +389,29 @@ def test_samples_behind_a_damaged_archive_header_are_errors(folder, tmp_path):
     assert "the archive is damaged: the sample is not in it" in samples[1].error
 
 
-def test_no_byte_of_an_archive_can_be_damaged_unseen_or_crash_it(folder, tmp_path):
-    """Wherever a byte is changed, each sample is as it was or an error."""
+def test_any_changed_byte_of_an_archive_is_detected(folder, tmp_path):
+    """Wherever a byte is changed, each sample is as it was, or an error."""
     shard, names = shard_and_names(folder)
-    index = read_shards(str(folder))
-    videos = EvalShards(index, "train", index.classes, replace(PREPROCESSING, num_frames=40), batch=2, clips=1)
+    videos = scored(folder, replace(PREPROCESSING, num_frames=40), "train", batch=2, clips=1)
     whole = [s[3] for s in content(videos)][: len(names)]
     original = (folder / shard.name).read_bytes()
     copy = shutil.copytree(folder, tmp_path / "copy")
-    videos.index = replace(index, source=str(copy))
-    videos.shards = index.shards("train")[:1]
+    videos.source = str(copy)
     rng = np.random.default_rng(0)
     for offset in [*rng.integers(0, len(original), 40), *rng.integers(0, 512, 10)]:
         changed = bytearray(original)
         changed[offset] ^= 1 << int(rng.integers(8))
         (copy / shard.name).write_bytes(changed)
-        visit = stream_shards.Visit(0, tuple(range(len(names))), tuple(range(len(names))))
-        for sample, frames in zip(videos._read(visit, videos._plan), whole, strict=True):
+        every = ShardPass(videos.archives.index(shard), tuple(range(len(names))), tuple(range(len(names))))
+        for sample, frames in zip(videos._read(every, videos._indices), whole, strict=True):
             assert sample.error or sample.frames.numpy().tobytes() == frames
 
 
 # Several processes
 
 
-def test_two_processes_read_everything_in_equal_steps(folder):
-    """Two real processes that meet over gloo: uneven shards, equal steps, the union is everything."""
+def test_two_processes_take_equal_steps(folder):
+    """Two real processes in a gloo group read shards of different sizes: everything, in equally many batches."""
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import test_stream_shards as t; t.one_rank(sys.argv[2], int(sys.argv[3]), sys.argv[4])"
@@ -414,34 +431,36 @@ def test_two_processes_read_everything_in_equal_steps(folder):
         parts = [[list(map(int, batch.split(","))) for batch in out[epoch].split()] for out in lines]
         assert [len(part) for part in parts] == [3, 3]
         assert sorted(chain(*parts[0], *parts[1])) == list(range(16))
-    assert lines[0][2] == lines[1][2] == "16"  # what the ranks counted together
+    assert lines[0][2] == lines[1][2] == "16"  # what both counted together
     scored = [list(map(int, out[3].split())) for out in lines]
     assert sorted(scored[0] + scored[1]) == list(range(5))
 
 
 def one_rank(folder, rank, meeting):
-    """What each of the two processes does: prints an epoch a line, then a sum over ranks, then what it would score."""
+    """What each of the two processes does: it prints a line for each epoch, a sum over ranks, and what it evaluates."""
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    videos = training(folder, batch=3, rank=rank, ranks=2)
-    loader = make_shard_batches(videos, 2, print)
+    shards = read_shards(folder)
+    loader = ShardLoader(shards, PREPROCESSING, num_workers=2)
+    train_batches = loader.train_batches(sampling="random_interval", batch_size=6, seed=0)
     for epoch in range(2):
         seen = torch.zeros(16)
         batches = []
-        for batch in loader.epoch(epoch):
-            batches.append(",".join(map(str, batch["indices"])))
-            seen[batch["indices"]] += 1
-            torch.distributed.barrier()  # with unequal steps this would wait for ever
+        for batch in train_batches.epoch(epoch):
+            batches.append(",".join(map(str, batch.indices)))
+            seen[batch.indices] += 1
+            torch.distributed.barrier()  # with unequal steps this would wait forever
         print(" ".join(batches))
     torch.distributed.all_reduce(seen)
     print(int((seen == 1).sum()))
-    print(*(sample.index for sample in scored(folder, rank=rank, ranks=2)))
+    eval_batches = loader.eval_batches(shards.in_split("test"), clips=1, batch_size=4)
+    print(*(index for batch in eval_batches.epoch() for index in (*batch.indices, *batch.unreadable)))
 
 
-# Training and scoring
+# Training and evaluation
 
 
-def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
-    """The training loop as it is: a run that is broken off after an epoch and resumed ends where another does."""
+def test_training_from_shards_resumes(folder, tmp_path):
+    """A run that is interrupted after an epoch and resumed ends where an uninterrupted one does."""
     from msfnet.models.registry import create_model
     from msfnet.training.engine import Engine
     from msfnet.training.learner import Learner
@@ -453,8 +472,8 @@ def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
         torch.manual_seed(0)
         classes = read_shards(str(folder)).classes
         learner = Learner(create_model("r3d_18", 2, width_mult=0.125), recipe, classes, Engine(recipe.train), (8, 8))
-        videos = make_shard_batches(training(folder, batch=recipe.train.batch_size), 0, print)
-        val_videos = make_shard_batches(scored(folder, clips=1, batch=4), 0, print)
+        videos = make_shard_batches(training(folder, batch=recipe.train.batch_size), 0)
+        val_videos = make_shard_batches(scored(folder, clips=1, batch=4), 0)
         rows = []
         loop = Loop(learner, videos, val_videos, tmp_path / f"{name}.pt", rows.append, SignalHandler())
         if resume:
@@ -472,22 +491,22 @@ def test_two_epochs_of_training_from_shards_and_resuming(folder, tmp_path):
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def test_the_same_network_scores_alike_from_files_and_from_shards(folder, video_folder, tiny_run):
+def test_scores_from_files_and_from_shards_agree(folder, video_folder, tiny_run):
     from msfnet.inference.network import score_views
 
     weights = load_weights(tiny_run)
-    videos = scored(folder, weights.classes)
-    for batch in make_shard_batches(videos, 0, print).epoch():
-        for index, clips in zip(batch["indices"], batch["clips"], strict=True):
-            item = videos.items[index]
-            plan = functools.partial(eval_clips, PREPROCESSING, 2)
+    items = read_shards(str(folder)).in_split("test")
+    for batch in make_shard_batches(scored(folder), 0).epoch():
+        for index, clips in zip(batch.indices, batch.clips, strict=True):
+            item = items[index]
+            sampler = functools.partial(eval_clips, PREPROCESSING, 2)
             path = video_folder / item.label / item.path.name
-            direct = torch.from_numpy(read_clips(path, plan, FrameFormat((43, 32))).frames)
+            direct = torch.from_numpy(read_clips(path, sampler, FrameFormat((43, 32))).frames)
             found, expected = (score_views(weights.model, c[None], PREPROCESSING, 1) for c in (clips, direct))
             assert torch.allclose(found, expected, atol=0.05)
 
 
-def test_the_index_is_all_that_is_needed_to_know_what_there_is(server, folder):
+def test_reading_a_dataset_fetches_the_index_alone(server, folder):
     index = read_shards(server.url)
     assert replace(index, source=str(folder)) == read_shards(str(folder))
     assert server.asked == {INDEX: 1}
@@ -516,8 +535,8 @@ def test_train_and_evaluate_commands_take_shards(folder, server, tmp_path, capsy
     for source in (folder, server.url):
         code, out, err = run(capsys, "evaluate", tmp_path / "run", source, "--json")
         assert code == 1
-        assert "scoring 5 videos: the test split" in err
         again = json.loads(out)
+        assert (again["n_videos"], again["protocol"]) == (5, "test split")
         for video, before in zip(again["videos"], scores["videos"], strict=True):
             assert video["score"] == pytest.approx(before["score"], abs=1e-4)  # here norms are folded, there not
             video["score"] = before["score"]
@@ -528,7 +547,7 @@ def test_train_and_evaluate_commands_take_shards(folder, server, tmp_path, capsy
     assert not (tmp_path / "other").exists()
 
 
-def test_balance_is_refused_as_shards_are_read_in_their_own_order(folder, tmp_path):
+def test_class_balance_is_refused(folder, tmp_path):
     recipe = load_recipe("small", [*TINY, "data.class_balance=0.5"])
     with pytest.raises(
         UserError, match=r"expected data.class_balance of 0 with shards, found 0\.5: .*train.loss=class_weighted"
@@ -537,22 +556,22 @@ def test_balance_is_refused_as_shards_are_read_in_their_own_order(folder, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_videos_that_failed_to_be_packed_are_named_by_the_run(folder, tmp_path):
-    """The shards as they would be had the broken video been one to train on."""
+def test_unpacked_training_videos_are_named_by_the_run(folder, tmp_path):
+    """The shards are those of a dataset whose unreadable video is one to train on."""
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / INDEX).write_text(
         (copy / INDEX).read_text().replace('"split": "test", "reason"', '"split": "train", "reason"')
     )
     lines = []
     with logged(lines.append):
-        result = train(read_shards(str(copy)), load_recipe("small", [*TINY, "train.epochs=1"]), tmp_path / "run")
-    assert [path.replace("\\", "/") for path in result.problems] == ["test/GoLeft/v_GoLeft_g09_c01.mp4"]
+        run = train(read_shards(str(copy)), load_recipe("small", [*TINY, "train.epochs=1"]), tmp_path / "run")
+    assert [path.replace("\\", "/") for path in run.unreadable] == ["test/GoLeft/v_GoLeft_g09_c01.mp4"]
     assert any(line.startswith("skipped in training: ") for line in lines)
-    assert result.scores.n_videos == 4
+    assert run.result.n_videos == 4
 
 
 @pytest.mark.parametrize("kind", ["files", "shards"])
-def test_resumed_runs_with_readers_end_where_uninterrupted_ones_do(folder, video_folder, tmp_path, kind):
+def test_resumed_runs_with_workers_end_the_same(folder, video_folder, tmp_path, kind):
     data = read_shards(str(folder)) if kind == "shards" else read_dataset(video_folder)
     recipe = load_recipe("small", [*TINY, "data.num_workers=2"])
 
@@ -573,10 +592,10 @@ def test_resumed_runs_with_readers_end_where_uninterrupted_ones_do(folder, video
     assert losses[0] == losses[1]
 
 
-def test_a_run_does_not_go_on_with_other_shards(folder, tmp_path):
+def test_run_does_not_resume_with_other_shards(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     train(read_shards(str(copy)), load_recipe("small", [*TINY, "train.epochs=1"]), tmp_path / "run")
     values = json.loads((copy / INDEX).read_text())
     (copy / INDEX).write_text(json.dumps(values | {"fingerprint": "other"}))
-    with pytest.raises(UserError, match="holds other shards than those that the run"):
+    with pytest.raises(UserError, match=r"expected the videos that the run in .* started with, found others"):
         resume(tmp_path / "run")

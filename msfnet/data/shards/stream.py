@@ -76,25 +76,29 @@ class ShardLoader:
                 f"expected train.batch_size to divide among {ranks} processes when they read shards, found {batch_size}"
             )
         own = _part_of_process(batch_size)
-        return self._batches(TrainShards(self.shards, self.preprocessing, sampling=sampling, seed=seed, **own))
+        videos = TrainShards(self.shards, self.preprocessing, sampling=sampling, seed=seed, **own)
+        return make_shard_batches(videos, self.num_workers)
 
     def eval_batches(self, items: Sequence[VideoItem], *, clips: int, batch_size: int) -> Batches:
         own = _part_of_process(batch_size)
-        return self._batches(EvalShards(self.shards, self.preprocessing, items, clips=clips, **own))
+        videos = EvalShards(self.shards, self.preprocessing, items, clips=clips, **own)
+        return make_shard_batches(videos, self.num_workers)
 
     def problems(self) -> list[str]:
         return []
 
-    def _batches(self, videos: TrainShards | EvalShards) -> Batches:
-        loader = DataLoader(
-            videos,
-            batch_size=videos.batch,
-            num_workers=self.num_workers,
-            collate_fn=collate,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
-        return Batches(loader, videos.set_epoch, videos.n_batches())
+
+def make_shard_batches(videos: TrainShards | EvalShards, num_workers: int) -> Batches:
+    """Batches of `videos`, read by `num_workers` processes that live as long as these."""
+    loader = DataLoader(
+        videos,
+        batch_size=videos.batch,
+        num_workers=num_workers,
+        collate_fn=collate,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+    return Batches(loader, videos.set_epoch, videos.n_batches())
 
 
 def _part_of_process(batch_size: int) -> dict[str, int]:
