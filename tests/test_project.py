@@ -4,6 +4,7 @@ import ast
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import TINY
 
 import msfnet
 from msfnet.cli import app
@@ -162,13 +164,17 @@ def test_citation_names_the_version():
     assert f"\nversion: {msfnet.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
-def test_readme_python_runs(tiny_run, video_folder, capsys):
-    """The README's Python example, on a run and a video of these tests."""
+def test_readme_python_runs(video_folder, tmp_path, monkeypatch, capsys):
+    """The README's Python example, with the videos and the small recipe of these tests."""
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[1]
-    video = video_folder / "GoLeft" / "v_GoLeft_g01_c01.mp4"
-    code = code.replace("runs/mine", tiny_run.as_posix()).replace("video.mp4", video.as_posix())
-    exec(compile(code, "README.md", "exec"), {})
-    assert re.fullmatch(r"(Go(Left|Right): [\d.]+%\n){2}", capsys.readouterr().out)
+    assert code.count('recipe="small"') == 1
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(video_folder, "videos")
+    shutil.copy(video_folder / "GoLeft" / "v_GoLeft_g01_c01.mp4", "clip.mp4")
+    Path("tiny.toml").write_text(load_recipe("small", TINY).to_toml())
+    exec(compile(code.replace('recipe="small"', 'recipe="tiny.toml"'), "README.md", "exec"), {})
+    assert re.match(r"top-1 accuracy on held-out videos: [\d.]+%\n.*Go(Left|Right)", capsys.readouterr().out, re.S)
+    assert (tmp_path / "runs" / "mine" / "report.html").exists()
 
 
 def test_tables_of_the_documentation_are_up_to_date():
