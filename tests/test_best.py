@@ -8,13 +8,13 @@ from conftest import TINY, logged
 
 from msfnet.data.annotations.readers import read_dataset
 from msfnet.doctor.cost import estimate_cost
-from msfnet.doctor.file_info import VideoFacts
-from msfnet.inference.evaluation import evaluate_data
+from msfnet.doctor.file_info import VideoInfo
+from msfnet.inference.evaluation import evaluate_dataset
 from msfnet.inference.recognizer import Recognizer
 from msfnet.models.checkpoint import load_weights
 from msfnet.models.registry import create_model
 from msfnet.recipe import load_recipe
-from msfnet.training.history import read_history
+from msfnet.run_folder import Run
 from msfnet.training.loop import load_checkpoint
 from msfnet.training.trainer import resume, train
 from msfnet.types import VideoItem, Views
@@ -32,15 +32,15 @@ def best_run(video_folder, tmp_path_factory):
 
 
 def test_recipe_best_trains_and_its_weights_recognize(best_run, video_folder):
-    assert 0 < read_history(best_run)[0]["train_loss"] < 10
+    assert 0 < Run(best_run).history[0]["train_loss"] < 10
     weights = load_weights(best_run)
     assert weights.preprocessing == tiny("best").preprocessing()
     recognizer = Recognizer.load(best_run)
     video = next(video_folder.rglob("*.m*"))
-    prediction = recognizer.predict(video, views=Views(2, 3))
+    prediction = recognizer(video, views=Views(2, 3))
     assert prediction.error is None
     assert sum(score for _, score in prediction.predictions) == pytest.approx(1, abs=1e-5)
-    scores = evaluate_data(best_run, video_folder, annotations=None, split=1, views=None)
+    scores = evaluate_dataset(best_run, video_folder, annotations=None, split=1, views=None)
     assert scores.to_dict()["video"] == json.loads((best_run / "scores.json").read_text())["video"]
 
 
@@ -53,7 +53,7 @@ def test_training_scoring_and_prediction_see_the_same_input(video_folder, tmp_pa
     assert weights.preprocessing.input == kind
     still = torch.zeros(1, recipe.preprocessing().channels, 4, 32, 32)
     assert weights.model(still).isfinite().all()
-    scores = evaluate_data(tmp_path / "run", video_folder, annotations=None, split=1, views=None)
+    scores = evaluate_dataset(tmp_path / "run", video_folder, annotations=None, split=1, views=None)
     assert not scores.unreadable
 
 
@@ -65,7 +65,7 @@ def test_the_default_input_adds_no_argument():
 def test_cost_is_that_of_the_input(tmp_path):
     """A stem of six channels multiplies more than one of three."""
     items = [VideoItem(tmp_path / f"{i}.mp4", label, "train") for i, label in enumerate("ab")]
-    facts = {item.path: VideoFacts(str(item.path), 0) for item in items}
+    facts = {item.path: VideoInfo(str(item.path), 0) for item in items}
     costs = [
         estimate_cost(tiny("small", f"clip.input={kind}"), items, facts, torch.device("cpu"))
         for kind in ("rgb", "rgb+rgb_diff")
@@ -88,18 +88,18 @@ def test_averaged_weights_are_kept_scored_and_resumed_bit_for_bit(video_folder, 
     with pytest.raises(StopError), logged(stop_after_two):
         train(listing, recipe, parts)
     resume(parts)
-    assert [row["val_loss"] for row in read_history(parts)] == [row["val_loss"] for row in read_history(whole)]
+    assert [row["val_loss"] for row in Run(parts).history] == [row["val_loss"] for row in Run(whole).history]
     a, b = load_weights(whole).model.state_dict(), load_weights(parts).model.state_dict()
     assert all(torch.equal(a[key], b[key]) for key in a)
 
     plain = tmp_path / "plain"
     train(listing, tiny("small", "train.epochs=3"), plain)
-    losses = [[row["train_loss"] for row in read_history(folder)] for folder in (whole, plain)]
+    losses = [[row["train_loss"] for row in Run(folder).history] for folder in (whole, plain)]
     assert losses[0] == losses[1]  # averaging does not touch what is trained
     checkpoint = load_checkpoint(whole / "last")
     last, average = checkpoint["model"], checkpoint["average"]["average"]
     assert not torch.equal(average["fc.weight"], last["fc.weight"])
-    rows = read_history(whole)
+    rows = Run(whole).history
     best = max(range(3), key=lambda i: (rows[i]["val_top1"], i))
     if best == 2:
         assert torch.equal(a["fc.weight"], average["fc.weight"])

@@ -1,4 +1,4 @@
-"""What a command that shall answer soon imports, and what it does not. The time itself is taken by a benchmark."""
+"""What commands that must start fast import, and what they do not. A benchmark measures the time itself."""
 
 import subprocess
 import sys
@@ -13,14 +13,14 @@ UNUSED_BY_PREDICT = (
     *("torch.utils.flop_counter", "torch._dynamo", "torch._inductor", "torch.onnx", "torch.utils.tensorboard", "sympy"),
     *("scipy", "matplotlib", "pydantic", "jinja2", "rich", "filelock", "tomli_w", "torchcodec"),
     *("lightning", "torchmetrics", "tensorboardX", "ray", "onnx", "onnxruntime", "openvino"),
-    *("msfnet.recipe", "msfnet.report", "msfnet.training", "msfnet.inference.evaluation", "msfnet.bench"),
+    *("msfnet.recipe", "msfnet.report", "msfnet.training.trainer", "msfnet.inference.evaluation", "msfnet.bench"),
     "msfnet.data.dataset",
     *("msfnet.data.cache", "msfnet.data.shards", "msfnet.data.annotations", "msfnet.data.augment"),
 )
 
 
 def imported(modules, *words):
-    """Exit code of a command in a process of its own, its output, and which of these modules it has imported."""
+    """Run a command in a new process; returns its exit code, its output and which of these modules it imported."""
     script = "import sys\nfrom msfnet.cli import main\n"
     script += f"try: main({list(map(str, words))!r})\n"
     script += f"finally: print('\\n' + ' '.join(m for m in {tuple(modules)!r} if m in sys.modules))"
@@ -30,14 +30,14 @@ def imported(modules, *words):
 
 
 @pytest.mark.parametrize("words", [("--help",), ("predict", "--help"), ("--version",), ("predict",)])
-def test_help_and_slips_of_the_pen_import_nothing_heavy(words):
+def test_help_and_usage_errors_import_nothing_heavy(words):
     code, output, found = imported(HEAVY, *words)
     assert code == (2 if words == ("predict",) else 0)
     assert output.strip()
     assert found in ([], ["rich"])  # help is drawn with it
 
 
-def test_predict_imports_what_it_uses_and_no_more(tiny_run, video_folder):
+def test_predict_imports_only_what_it_uses(tiny_run, video_folder):
     video = video_folder / "GoLeft" / "v_GoLeft_g01_c01.mp4"
     code, output, found = imported((*UNUSED_BY_PREDICT, "torch", "av"), "predict", tiny_run, video)
     assert code == 0
@@ -54,7 +54,7 @@ def test_predict_imports_what_it_uses_and_no_more(tiny_run, video_folder):
         ("{run} {video} --top-k 0", "--top-k of 1 or more"),
     ],
 )
-def test_predict_tells_mistakes_before_it_imports_torch(tiny_run, video_folder, tmp_path, words, message):
+def test_predict_reports_mistakes_before_it_imports_torch(tiny_run, video_folder, tmp_path, words, message):
     video = video_folder / "GoLeft" / "v_GoLeft_g01_c01.mp4"
     places = {"missing": tmp_path / "missing", "run": tiny_run, "video": video}
     code, output, found = imported(("torch", "numpy", "av"), "predict", *(w.format(**places) for w in words.split()))

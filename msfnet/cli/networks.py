@@ -24,7 +24,7 @@ from msfnet.cli.app import (
     log,
     to_json,
 )
-from msfnet.types import Prediction, UserError
+from msfnet.types import Prediction, UserError, Views
 
 Trust = Annotated[bool, Parameter(help="Accept a .pt2 file as WEIGHTS: it can run code when it is loaded.")]
 
@@ -103,6 +103,7 @@ def predict(
         raise UserError("expected one of --json and --csv, found both")
     if top_k < 1:
         raise UserError(f"expected --top-k of 1 or more, found {top_k}")
+    wanted = Views.parse(views) if views else None
     weights, sources = split_words(words)
     _require_trust(weights, trust)
     resolve_weights(Path(weights))
@@ -117,7 +118,7 @@ def predict(
     if as_csv:
         writer.writerow(("path", "rank", "label", "score", "error", "warning"))
     n_unreadable = 0
-    for prediction in recognizer.predict_many(paths, top_k=top_k, views=views):
+    for prediction in recognizer.predict_many(paths, top_k=top_k, views=wanted):
         n_unreadable += prediction.error is not None
         if as_csv:
             writer.writerows(_csv_rows(prediction))

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from msfnet.exporting.calibration import quantized
 from msfnet.exporting.graph import exportable
+from msfnet.exporting.int8 import quantized
 from msfnet.exporting.libraries import converting, library
 from msfnet.models.checkpoint import KEY, Checkpoint, header_of, parse_header, with_model
 from msfnet.types import UserError
