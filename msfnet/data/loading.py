@@ -122,7 +122,10 @@ class Batches:
         try:
             for batch in self._start():
                 if isinstance(batch, UserError):  # handed over as a value: torch would make a new error of its text
-                    raise batch
+                    try:
+                        raise batch
+                    finally:
+                        del batch  # or it and its traceback hold each other, and with them the workers
                 yield batch
         except (RuntimeError, OSError, EOFError) as error:
             if (code := self._dead_worker()) is None:
