@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from provenance import provenance, spread
 
-from msfnet.data.annotations.readers import Listing, read_dataset
+from msfnet.data.annotations.readers import read_video_files
+from msfnet.data.video_files import VideoFiles
 from msfnet.recipe import load_recipe
 from msfnet.run_folder import EpochRow, Run
 from msfnet.training.trainer import train
@@ -29,10 +29,10 @@ PARTS = ("data", "h2d", "augment", "forward", "backward")
 TARGET = 3  # maximum % of waiting in an epoch that reads from the cache
 
 
-def run(listing: Listing, workers: int, epochs: int) -> list[EpochRow]:
+def run(files: VideoFiles, workers: int, epochs: int) -> list[EpochRow]:
     with tempfile.TemporaryDirectory() as folder:
         settings = [f"train.epochs={epochs}", f"data.num_workers={workers}", f"data.cache={folder}/cache"]
-        train(listing, load_recipe("small", settings), Path(folder) / "run")
+        train(files, load_recipe("small", settings), Path(folder) / "run")
         return Run(Path(folder) / "run").history
 
 
@@ -66,13 +66,13 @@ def summarize(runs: dict[int, list[EpochRow]], n_videos: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def training_videos(data: Path, most: int | None = None) -> Listing:
+def training_videos(data: Path, most: int | None = None) -> VideoFiles:
     """The training videos of split 1, or an evenly spaced subset of `most` of them."""
-    listing = read_dataset(data)
-    items: Sequence = listing.in_split("train")
+    files = read_video_files(data)
+    items: Sequence = files.in_split("train")
     step = len(items) / min(most or len(items), len(items))
     chosen = tuple(items[int(i * step)] for i in range(round(len(items) / step)))
-    return replace(listing, items=chosen)
+    return files.with_items(chosen)
 
 
 def main() -> None:
