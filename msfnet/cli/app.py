@@ -106,5 +106,5 @@ def resumable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        stop.add_note("the same command resumes")
+        stop.__notes__ = ["the same command resumes"]  # in place of the hint for a single run
         raise

@@ -28,12 +28,14 @@ from msfnet.types import UserError
 
 
 @app.command
-def demo(*, out: Annotated[Path, Parameter(help="Folder to write to.")] = Path("demo")) -> int:
+def demo(
+    *, out: Annotated[Path, Parameter(help="Folder to write to.")] = Path("demo"), device: DeviceName = None
+) -> int:
     """Run the whole pipeline in minutes: generate videos, train, evaluate, predict, write OUT/report.html."""
     from msfnet.demo import run_demo
 
     with resumable():
-        return finish(run_demo(out))
+        return finish(run_demo(out, device))
 
 
 @app.command
