@@ -164,7 +164,7 @@ def test_arrays_are_recognized_as_the_file(recognizer, at_ten, tmp_path):
         (np.zeros((3, 4, 8, 8), np.uint8), 25.0, r"of shape \(3, 4, 8, 8\)"),
         (np.zeros((8, 8, 3), np.uint8), 25.0, r"of shape \(8, 8, 3\)"),
         (np.zeros((0, 8, 8, 3), np.uint8), 25.0, r"of shape \(0, 8, 8, 3\)"),
-        (np.zeros((4, 8, 8, 3), np.uint8), None, "takes 10 frames a second; pass it, for example fps=25.0"),
+        (np.zeros((4, 8, 8, 3), np.uint8), None, "trained at 10 fps; pass it, for example fps=25.0"),
         (np.zeros((4, 8, 8, 3), np.uint8), 0, "expected fps above 0, found 0"),
         (np.zeros((4, 8, 8, 3), np.uint8), float("nan"), "expected fps above 0, found nan"),
         (7, None, "expected a path, bytes, a file .* found int"),
