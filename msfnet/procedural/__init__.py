@@ -1,1 +1,1 @@
-"""Videos that programs draw: for the demo and the tests."""
+"""Procedural videos: drawn by programs, for the demo and the tests."""

@@ -1,11 +1,9 @@
-"""Frames to video files: for data sets that the project makes itself.
-
-The demo's data set on disk: encoded videos in class folders and a manifest, the same for the same seed."""
+"""Write drawn videos to files: single ones, and a dataset that is the same for the same seed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
@@ -16,13 +14,21 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from msfnet.atomic_io import atomic_write, write_text
-from msfnet.data.annotations.readers import MANIFEST
 from msfnet.procedural.figures import CLASSES, FPS, draw_video
+from msfnet.progress import progress
 from msfnet.types import Frames
 
 
 def write_video(path: Path, frames: Frames, fps: int, *, codec: str = "libx264", pixel_format: str = "yuv420p") -> None:
-    """Encode T H W 3 RGB frames, under a temporary name until the file is whole. FFV1 with bgr0 is lossless."""
+    """Encode a video.
+
+    Args:
+        path: The file, whose suffix decides the container. It appears when it is complete.
+        frames: T H W 3 uint8, RGB.
+        fps: Frame rate, per second.
+        codec: Encoder of FFmpeg; `ffv1` with the pixel format `bgr0` is lossless.
+        pixel_format: Pixel format of FFmpeg.
+    """
     options = {"preset": "veryfast"} if codec == "libx264" else None
     with atomic_write(path) as temporary, av.open(str(temporary), "w") as container:
         stream = cast(VideoStream, container.add_stream(codec, rate=fps, options=options))
@@ -34,15 +40,18 @@ def write_video(path: Path, frames: Frames, fps: int, *, codec: str = "libx264",
         container.mux(stream.encode())
 
 
-Progress = Callable[[int, int], None]  # done, total
+def write_dataset(manifest: Path, videos_per_class: Mapping[str, int], seed: int) -> None:
+    """Draw and encode a dataset of all classes, with a manifest.
 
+    Files that exist are kept, so that an interrupted call is completed by the next one.
 
-def write_data_set(folder: Path, per_class: dict[str, int], seed: int, progress: Progress | None = None) -> Path:
-    """Write `per_class[split]` videos of every class for each split; returns the manifest, written last.
-
-    Videos that are there already are kept: an interrupted call goes on where it stopped.
+    Args:
+        manifest: The CSV file with path, label and split, written last; videos are in class folders beside it.
+        videos_per_class: Number of videos of each class, by split.
+        seed: Seed of the videos.
     """
-    jobs = [(label, split, i) for label in CLASSES for split, n in per_class.items() for i in range(n)]
+    folder = manifest.parent
+    jobs = [(label, split, i) for label in CLASSES for split, n in videos_per_class.items() for i in range(n)]
     names = [f"{label}/{split}_{i:03d}.mp4" for label, split, i in jobs]
     for label in CLASSES:
         (folder / label).mkdir(parents=True, exist_ok=True)
@@ -51,17 +60,11 @@ def write_data_set(folder: Path, per_class: dict[str, int], seed: int, progress:
         label, split, i = jobs[number]
         path = folder / names[number]
         if not path.exists():
-            rng = np.random.default_rng((seed, CLASSES.index(label), list(per_class).index(split), i))
+            rng = np.random.default_rng((seed, CLASSES.index(label), list(videos_per_class).index(split), i))
             write_video(path, draw_video(label, rng), FPS)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, _ in enumerate(pool.map(write, range(len(jobs))), 1):
-            if progress:
-                progress(done, len(jobs))
-    lines = [
-        "path,label,split",
-        *(f"{name},{label},{split}" for name, (label, split, _) in zip(names, jobs, strict=True)),
-    ]
-    manifest = folder / MANIFEST
-    write_text(manifest, "\n".join(lines) + "\n")
-    return manifest
+    with progress("videos", len(jobs)) as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(write, range(len(jobs))):
+            advance(1)
+    rows = [f"{name},{label},{split}" for name, (label, split, _) in zip(names, jobs, strict=True)]
+    write_text(manifest, "\n".join(["path,label,split", *rows]) + "\n")
