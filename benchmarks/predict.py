@@ -86,12 +86,12 @@ class TimedRecognizer(Recognizer):
 def time_conversion(stages: Stages) -> None:
     """Time the color conversion and the resizing of the decoder."""
 
-    class TimedConverter(decode.Converter):
+    class TimedConverter(decode.FrameConverter):
         def __call__(self, *arguments: Any) -> None:
             with stages("convert"):
                 super().__call__(*arguments)
 
-    decode.Converter = TimedConverter  # type: ignore[misc]
+    decode.FrameConverter = TimedConverter  # type: ignore[misc]
 
 
 class PlainScript:

@@ -1,10 +1,10 @@
-"""Made videos that are told apart as real ones are: each scene has a background, and two things that move in it."""
+"""Generated videos that near-duplicate detection tells apart: each scene has a background and two moving objects."""
 
 import numpy as np
 
 
 def scene(seed, n_frames=24, height=48, width=64, motion=None):
-    """Frames T H W 3. The background comes from `seed`, the motion from `motion` (by default from `seed` too)."""
+    """Frames T H W 3. The background is a function of `seed`, the motion of `motion`, which is `seed` by default."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(40, 200, (4, 5, 3))
     background = np.kron(coarse, np.ones((height // 4, width // 5 + 1, 1)))[:height, :width]
@@ -22,6 +22,6 @@ def scene(seed, n_frames=24, height=48, width=64, motion=None):
 
 
 def shrunk(frames):
-    """Half as wide and high, the mean of each four pixels."""
+    """Half the width and height: the mean of each block of four pixels."""
     t, height, width, _ = frames.shape
     return frames.reshape(t, height // 2, 2, width // 2, 2, 3).mean((2, 4)).astype(np.uint8)

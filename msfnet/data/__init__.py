@@ -1,1 +1,1 @@
-"""From files and lists to clips of frames: knows videos and their labels, and no network."""
+"""Datasets: videos with labels and splits, and clips of their frames; knows no network."""
