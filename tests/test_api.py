@@ -69,6 +69,12 @@ def test_train_a_network_of_ones_own(video_folder, tmp_path, model):
         torch.testing.assert_close([*trained.values()], [*model.state_dict().values()], atol=1e-4, rtol=0)
 
 
+@pytest.mark.usefixtures("_own_models")
+def test_train_needs_an_output_for_each_class(video_folder, tmp_path):
+    with pytest.raises(msfnet.UserError, match=r"Pooled: expected logits N K of shape \(4, 2\), found \(4, 3\)"):
+        msfnet.train(video_folder, model=Pooled(3), set=TINY[1:], out=tmp_path / "run")
+
+
 def test_train_pretrained_from_a_run(tiny_run, video_folder, tmp_path):
     settings = {"train.epochs": 1, "optim.lr": 1e-9}
     recipe = msfnet.load_recipe(tiny_run / "recipe.toml")

@@ -28,6 +28,7 @@ from msfnet.training.losses import make_loss
 from msfnet.training.optim import WeightAverage, freeze, make_optimizer, set_lr
 from msfnet.training.statistics import Sums, VideoProblems, peak_memory
 from msfnet.training.timing import StepTimer
+from msfnet.types import UserError
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class Learner:
             with self.engine.no_sync(self.forward, active=not is_last):
                 with self.timer.measure("forward"):
                     logits = self.forward(x[rows])
+                    _check_logits(logits, targets[rows], self.recipe.model.name)
                     loss = self.loss(logits, targets[rows])
                 losses.append(loss.detach())
                 correct.append((logits.argmax(1) == targets[rows].argmax(1)).sum())
@@ -256,3 +258,12 @@ def _queue_results(losses: Sequence[Tensor], correct: Sequence[Tensor], sizes: l
     copied = torch.cuda.Event()
     copied.record()
     return _Step(on_cpu, sizes, copied)
+
+
+def _check_logits(logits: Tensor, targets: Tensor, name: str) -> None:
+    """Refuse the output of a user's network that does not have a column for each class."""
+    if logits.shape != targets.shape:
+        raise UserError(
+            f"{name}: expected logits N K of shape {tuple(targets.shape)}, found {tuple(logits.shape)}; give the network "
+            "as many outputs as there are classes"
+        )
