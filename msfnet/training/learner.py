@@ -264,6 +264,6 @@ def _check_logits(logits: Tensor, targets: Tensor, name: str) -> None:
     """Refuse the output of a user's network that does not have a column for each class."""
     if logits.shape != targets.shape:
         raise UserError(
-            f"{name}: expected logits N K of shape {tuple(targets.shape)}, found {tuple(logits.shape)}; give the network "
-            "as many outputs as there are classes"
+            f"{name}: expected logits N K of shape {tuple(targets.shape)}, found {tuple(logits.shape)}; give the "
+            "network as many outputs as there are classes"
         )
