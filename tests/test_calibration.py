@@ -65,7 +65,7 @@ def test_unreadable_videos_are_left_out(tmp_path):
     with logged(lines.append):
         assert calibration.read(videos, items, PREPROCESSING).shape == (1, 3, 4, 16, 16)
     assert any(line.startswith(f"left out: {tmp_path / 'b.mkv'}: cannot be read") for line in lines)
-    with pytest.raises(UserError, match="expected readable videos .* found none among 1"):
+    with pytest.raises(UserError, match=r"expected readable videos .* found none among 1"):
         calibration.read(videos, items[1:], PREPROCESSING)
 
 

@@ -335,7 +335,7 @@ def test_the_example_needs_no_msfnet(exported, weights_file, video_folder, tmp_p
 def test_the_example_reads_videos_at_the_networks_frame_rate(exported, weights_file, tmp_path):
     """With a header that has a frame rate, and with one from before there was such a key."""
     weights = load_weights(weights_file)
-    for fps in (None, 3.0, 5.0, 25.0):  # of videos of ten frames a second
+    for fps in (None, 3.0, 5.0, 25.0):  # of videos of ten frames per second
         own = replace(weights.preprocessing, fps=fps or 0.0, eval_sampling="dense")
         graph = library("onnx").load(exported["onnx"])
         entry = next(entry for entry in graph.metadata_props if entry.key == "msfnet")

@@ -29,7 +29,7 @@ def recognizer(tiny_run):
 
 @pytest.fixture(scope="module")
 def at_ten(tiny_run):
-    """The same network, as if it had been trained at ten frames a second."""
+    """The same network, as if it had been trained at ten frames per second."""
     weights = load_weights(tiny_run)
     preprocessing = replace(weights.preprocessing, eval_sampling="dense", frame_interval=1, fps=10.0)
     return Recognizer.load(replace(weights, preprocessing=preprocessing))
@@ -85,7 +85,7 @@ def test_a_short_video_is_recognized_with_a_warning(recognizer, tmp_path):
 
 
 def test_videos_are_sampled_at_the_networks_frame_rate(at_ten, recognizer, tmp_path):
-    """To a network of ten frames a second, a video of thirty is the same as that of every third of its frames."""
+    """To a network of ten frames per second, a video of thirty is the same as that of every third of its frames."""
     frames = moving_square(45)
     write_lossless(tmp_path / "thirty.mkv", frames, 30)
     write_lossless(tmp_path / "ten.mkv", frames[1::3], 10)
@@ -94,7 +94,7 @@ def test_videos_are_sampled_at_the_networks_frame_rate(at_ten, recognizer, tmp_p
     assert found.predictions != recognizer(tmp_path / "thirty.mkv").predictions
     write_lossless(tmp_path / "short.mkv", frames[:9], 30)
     warning = at_ten(tmp_path / "short.mkv").warning
-    assert warning == "3 frames at 10 a second, shorter than a clip of 4; the last frame is repeated"
+    assert warning == "3 frames at 10 fps, shorter than a clip of 4; the last frame is repeated"
 
 
 @pytest.mark.parametrize(("arguments", "message"), [({"top_k": 0}, "top_k of 1"), ({"views": "4"}, "CLIPSxCROPS")])

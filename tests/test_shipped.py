@@ -35,7 +35,7 @@ def test_predict_without_weights_names_those_it_takes(capsys, video_folder):
 
 
 def test_videos_of_another_frame_rate_are_recognized(real_data):
-    """These have 25 frames a second, the training videos a third of that."""
+    """These have 25 frames per second, the training videos a third of that."""
     found = [Recognizer.load()(path, top_k=1) for path in sorted((real_data / "ucf101-original").iterdir())]
     assert [prediction.labels[0] for prediction in found][1:] == ["BasketballDunk", "Punch", "Surfing"]
 

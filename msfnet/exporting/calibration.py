@@ -27,8 +27,8 @@ def training_items(dataset: Dataset, run_folder: Path | None) -> list[VideoItem]
     """The training videos of a dataset.
 
     Args:
-        dataset: where the videos are.
-        run_folder: the run that trained the network; None if it is not known.
+        dataset: The videos, with or without splits.
+        run_folder: The run that trained the network; None if it is not known.
 
     Returns:
         The training split. Where the dataset has no split, all videos but those that the run validated or tested on.

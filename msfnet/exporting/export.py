@@ -59,14 +59,14 @@ def export(
     """Write a network for another runtime, with its classes and preprocessing.
 
     Args:
-        weights: a .safetensors file, a run or its folder, the name of bundled weights, or a `Checkpoint`, whose network
+        weights: A .safetensors file, a run or its folder, the name of bundled weights, or a `Checkpoint`, whose network
             may be any module N C T H W -> N K.
         to: onnx, openvino or torch.
-        out: the file to write: .onnx, .xml (with a .bin beside it) or .pt2.
+        out: The file to write: .onnx, .xml (with a .bin beside it) or .pt2.
         precision: fp32, bf16 or int8; int8 is calibrated on clips of `data`.
-        data: videos, of which the training videos are used; None compares the two networks on noise.
-        annotations: the folder of the official lists that belong to `data`.
-        split: the number of the official split, where there are several.
+        data: Videos, of which the training videos are used; None compares the two networks on noise.
+        annotations: The folder of the official lists that belong to `data`.
+        split: The number of the official split, where there are several.
 
     Returns:
         How the file compares with the network.

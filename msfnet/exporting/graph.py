@@ -26,9 +26,9 @@ def exportable(model: nn.Module, input_shape: tuple[int, ...], *, polyphase: boo
     """A copy of a network for export, on the CPU and in evaluation mode.
 
     Args:
-        model: any network N C T H W -> N K.
+        model: Any network N C T H W -> N K.
         input_shape: C T H W of the inputs that the copy takes.
-        polyphase: whether residual blocks take their polyphase form, which only runtimes that fuse sums gain from.
+        polyphase: Whether residual blocks take their polyphase form, which only runtimes that fuse sums gain from.
 
     Returns:
         A network of the same outputs, up to rounding.

@@ -28,11 +28,11 @@ def quantized(model: Any, name: str, calibration: Tensor, input_name: str, first
     """Quantize the convolutions of a model to 8 bits.
 
     Args:
-        model: an ONNX or OpenVINO model.
-        name: of the network, for messages.
-        calibration: clips N C T H W.
-        input_name: of the model's input.
-        first: the name of the first convolution, which is left out.
+        model: An ONNX or OpenVINO model.
+        name: Name of the network, for messages.
+        calibration: Clips N C T H W.
+        input_name: Name of the model's input.
+        first: Name of the first convolution, which is left out.
 
     Returns:
         A model of the same kind.

@@ -17,7 +17,7 @@ def library(name: str) -> Any:
     """Import a module of the extra `export`, without OpenVINO's telemetry.
 
     Args:
-        name: dotted name of the module.
+        name: Dotted name of the module.
 
     Raises:
         UserError: It is not installed.
@@ -35,8 +35,8 @@ def converting(name: str, library_name: str) -> Iterator[None]:
     """Keep a converter's remarks from the user; its errors become one line, for they come of how a network is written.
 
     Args:
-        name: of the network that is converted.
-        library_name: of the converter.
+        name: Name of the network that is converted.
+        library_name: Name of the converter.
 
     Raises:
         UserError: The converter failed.

@@ -26,7 +26,7 @@ def load_exported(path: Path) -> Checkpoint:
     """Load a file that `msfnet export` wrote, with the library that runs it.
 
     Args:
-        path: an .onnx, .xml or .pt2 file. PyTorch's reader of .pt2 can run code in the file; the others cannot.
+        path: An .onnx, .xml or .pt2 file. PyTorch's reader of .pt2 can run code in the file; the others cannot.
 
     Returns:
         A checkpoint whose network can only be run, not trained.

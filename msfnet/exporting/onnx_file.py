@@ -24,10 +24,10 @@ def write(path: Path, weights: Checkpoint, precision: str, calibration: Tensor |
     """Write a network to a file.
 
     Args:
-        path: the file.
-        weights: the network with its header.
+        path: The file.
+        weights: The network with its header.
         precision: fp32 or int8.
-        calibration: clips N C T H W that int8 is calibrated on, else None.
+        calibration: Clips N C T H W that int8 is calibrated on, else None.
 
     Raises:
         UserError: A library is not installed, or the network cannot be converted.

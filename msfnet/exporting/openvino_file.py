@@ -31,10 +31,10 @@ def write(path: Path, weights: Checkpoint, precision: str, calibration: Tensor |
     """Write a network to an .xml file and the .bin beside it.
 
     Args:
-        path: the .xml file.
-        weights: the network with its header.
+        path: The .xml file.
+        weights: The network with its header.
         precision: fp32, bf16 or int8.
-        calibration: clips N C T H W that int8 is calibrated on, else None.
+        calibration: Clips N C T H W that int8 is calibrated on, else None.
 
     Raises:
         UserError: A library is not installed, the network cannot be converted, or bf16 is wanted on a processor without

@@ -52,9 +52,9 @@ def compare(logits: Tensor, exported: Tensor, kind: str) -> Parity:
     """Compare two networks by their logits of the same clips.
 
     Args:
-        logits: of the original: N K.
-        exported: of the other one: N K.
-        kind: what the clips are, in the plural.
+        logits: Logits of the original: N K.
+        exported: Logits of the other network: N K.
+        kind: What the clips are, in the plural.
     """
     absolute = (logits - exported).abs().max().item()
     label = logits.argmax(1, keepdim=True)

@@ -161,7 +161,7 @@ class PolyphaseBlocks(nn.Module):
     """Residual blocks one after another: N C T H W -> N K T' H' W', where T' divides by four.
 
     Args:
-        blocks: exactly of the types in `BLOCKS`, with norms folded. A block that changes the shape computes its first
+        blocks: Exactly of the types in `BLOCKS`, with norms folded. A block that changes the shape computes its first
             convolution and its shortcut as before, and its frames are divided into phases after them.
 
     Raises:

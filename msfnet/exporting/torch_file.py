@@ -34,8 +34,8 @@ def write(path: Path, weights: Checkpoint, precision: str, calibration: Tensor |
     """Write a network to an archive.
 
     Args:
-        path: the file.
-        weights: the network with its header.
+        path: The file.
+        weights: The network with its header.
         precision: fp32 or bf16.
         calibration: None; nothing is calibrated.
 

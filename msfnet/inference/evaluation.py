@@ -48,12 +48,12 @@ def evaluate_dataset(
     read as the recipe in the weights' folder says (decoder, cache, workers, unreadable videos), else by the defaults.
 
     Args:
-        weights: what `load_network` takes.
-        data: a path or URL in any form that `read_dataset` takes, or a dataset.
-        views: clips and crops of each video that are averaged, as in "4x1"; None is what the network was trained for.
-        annotations: the folder of the official lists that belong to `data`.
-        split: the number of the official split, where there are several.
-        device: see `choose_device`; None is the GPU of this process where there is one.
+        weights: What `load_network` takes.
+        data: A path or URL in any form that `read_dataset` takes, or a dataset.
+        views: Clips and crops of each video that are averaged, as in "4x1"; None is what the network was trained for.
+        annotations: The folder of the official lists that belong to `data`.
+        split: The number of the official split, where there are several.
+        device: See `choose_device`; None is the GPU of this process where there is one.
 
     Raises:
         UserError: There is nothing to score, or the weights, the data or the device cannot be used.
@@ -96,8 +96,8 @@ def held_out(dataset: Dataset, run_folder: Path | None) -> tuple[list[VideoItem]
     with a warning.
 
     Args:
-        dataset: where the videos are.
-        run_folder: the run that trained the network; None if it is not known.
+        dataset: The videos, with or without splits.
+        run_folder: The run that trained the network; None if it is not known.
 
     Returns:
         Videos, and one of `PROTOCOLS`.
@@ -136,13 +136,13 @@ def evaluate(
 
     Args:
         model: N C T H W -> logits N K. It is put in evaluation mode.
-        classes: the labels of its K outputs.
-        preprocessing: what its inputs are made by.
-        items: the videos to score.
-        loader: reads clips of the dataset that the videos are of.
-        protocol: what the result says of the videos, one of `PROTOCOLS`.
-        views: clips and crops of each video; None is what the network was trained for.
-        batch_size: videos that each process reads and scores at once.
+        classes: Labels of its K outputs.
+        preprocessing: What it is fed.
+        items: The videos to score.
+        loader: Reads clips of the dataset that the videos are of.
+        protocol: Which videos these are, one of `PROTOCOLS`.
+        views: Clips and crops of each video; None is what the network was trained for.
+        batch_size: Videos that each process reads and scores at once.
         on_unreadable: "count_wrong" counts a video that cannot be read as wrong; "fail" ends the evaluation.
 
     Returns:

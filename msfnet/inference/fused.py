@@ -20,7 +20,7 @@ def fuse(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A copy of a network for inference.
 
     Args:
-        model: any network N C T H W -> logits N K. It stays as it is. See `fold_norms` for what is assumed of it.
+        model: Any network N C T H W -> logits N K. It stays as it is. See `fold_norms` for what is assumed of it.
         dtype: float32, in which logits differ by rounding alone (1e-5), or bfloat16 for the convolutions, in which they
             agree to about 1 %.
 
@@ -67,8 +67,8 @@ class FrozenConv3d(nn.Conv3d):
     """A convolution whose weights never change, so that they are transformed once. It has the attributes of `conv`.
 
     Args:
-        conv: the convolution to copy.
-        dtype: of the computation and the output on CPUs.
+        conv: The convolution to copy.
+        dtype: Type of the computation and the output on CPUs.
     """
 
     def __init__(self, conv: nn.Conv3d, dtype: torch.dtype) -> None:

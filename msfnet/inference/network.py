@@ -46,9 +46,9 @@ def load_network(weights: str | Path | Run | Checkpoint, device: str | torch.dev
     """A network that is ready for inference: fused and on its device. It cannot be trained any more.
 
     Args:
-        weights: a .safetensors file, a run or its folder (its best weights), an exported file, the name of bundled
+        weights: A .safetensors file, a run or its folder (its best weights), an exported file, the name of bundled
             weights, or a `Checkpoint`, whose network is copied and may be any module N C T H W -> N K.
-        device: see `choose_device`. ONNX and OpenVINO files run on the CPU.
+        device: See `choose_device`. ONNX and OpenVINO files run on the CPU.
 
     Raises:
         UserError: The weights do not exist or msfnet did not write them, the library that runs them is not installed,
@@ -80,7 +80,7 @@ def score_views(model: nn.Module, clips: Tensor, preprocessing: Preprocessing, c
     Args:
         model: N C T H W -> logits N K.
         clips: uint8 N V T H W 3, V clips of each of N videos, resized.
-        preprocessing: that of the network.
+        preprocessing: What the network is fed.
         crops: 1 for the center of each clip, 3 for both ends of its longer side as well.
 
     Returns:

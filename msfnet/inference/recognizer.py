@@ -44,7 +44,7 @@ class Recognizer:
         for prediction in recognizer.predict_many(paths): ...   # in bounded memory
 
     Args:
-        checkpoint: a network that runs as it is, on the device where it is. `load` also makes it faster.
+        checkpoint: A network that runs as it is, on the device where it is. `load` also makes it faster.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -63,7 +63,7 @@ class Recognizer:
         """Load a network for inference.
 
         Args:
-            weights: a .safetensors file, a run or its folder, an exported file, the name of bundled weights, or a
+            weights: A .safetensors file, a run or its folder, an exported file, the name of bundled weights, or a
                 `Checkpoint` of any network N C T H W -> N K.
             device: cpu, cuda, cuda:N or mps; None is a GPU where there is one.
 
@@ -98,12 +98,12 @@ class Recognizer:
         """Recognize one video, or each video of a list.
 
         Args:
-            source: a path (of a video file or a folder of images), a file's content, a file opened in binary mode,
+            source: A path (of a video file or a folder of images), a file's content, a file opened in binary mode,
                 which is read from its beginning, or frames uint8 T H W 3 in RGB as an array or a tensor; or a list of
                 these.
-            fps: frames a second of arrays. Needed where the network was trained at a frame rate.
-            top_k: how many labels a prediction has at most.
-            views: clips and crops of each video whose probabilities are averaged, as in "4x1"; None is what the network
+            fps: Frames per second of arrays. Needed where the network was trained at a frame rate.
+            top_k: How many labels a prediction has at most.
+            views: Clips and crops of each video whose probabilities are averaged, as in "4x1"; None is what the network
                 was trained for.
 
         Returns:
@@ -130,10 +130,10 @@ class Recognizer:
         Videos of few views go through the network together. A few dozen are in memory at most, however many there are.
 
         Args:
-            sources: as `source` of a call. They are taken one by one, shortly before they are needed.
-            top_k: how many labels a prediction has at most.
-            views: clips and crops of each video; None is what the network was trained for.
-            fps: frames a second of arrays.
+            sources: As `source` of a call. They are taken one by one, shortly before they are needed.
+            top_k: How many labels a prediction has at most.
+            views: Clips and crops of each video; None is what the network was trained for.
+            fps: Frames per second of arrays.
 
         Yields:
             A prediction for every source, in order. A video that cannot be read raises nothing.
@@ -216,7 +216,7 @@ class Recognizer:
         labels = tuple((self.classes[i], p) for i, p in zip(best.indices.tolist(), best.values.tolist(), strict=True))
         warnings = [clip.warning] if clip.warning else []
         if clip.padded:
-            rate = f" at {self.preprocessing.fps:g} a second" if self.preprocessing.fps else ""
+            rate = f" at {self.preprocessing.fps:g} fps" if self.preprocessing.fps else ""
             n_needed = self.preprocessing.read_frames
             warnings.append(
                 f"{clip.video_frames} frames{rate}, shorter than a clip of {n_needed}; the last frame is repeated"

@@ -18,7 +18,7 @@ def find_sources(sources: Sequence[str]) -> list[Path]:
     """The videos that files, folders and globs name, each once, in order.
 
     Args:
-        sources: a folder stands for the videos below it and for all files below it whose names may be of videos. A
+        sources: A folder stands for the videos below it and for all files below it whose names may be of videos. A
             folder of images, given or found, is one video. Files that are named are taken whatever their names are.
 
     Raises:

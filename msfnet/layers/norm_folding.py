@@ -27,7 +27,7 @@ def fold_norms(network: nn.Module) -> None:
     parametrizations, convolutions that are used in several places, and norms without running statistics.
 
     Args:
-        network: any network in evaluation mode. The norms become `nn.Identity`, its outputs change by rounding alone.
+        network: Any network in evaluation mode. The norms become `nn.Identity`, its outputs change by rounding alone.
     """
     uses = Counter(id(child) for module in network.modules() for child in module._modules.values())
     for sequence in [module for module in network.modules() if _runs_in_order(module)]:
