@@ -1,9 +1,16 @@
-"""Thumbnails of video files. Those of shards are tested with the shards."""
+"""Thumbnails of videos in files and in shards."""
+
+import shutil
+from dataclasses import replace
 
 import numpy as np
-from conftest import moving_square, write_lossless
+import pytest
+from conftest import TINY, moving_square, write_lossless
 
+from msfnet.data.annotations.readers import read_dataset, read_video_files
+from msfnet.data.shards.write import write_shards
 from msfnet.data.thumbnails import NUM_FRAMES, THUMBNAIL_FORMAT, file_thumbnails, side_by_side, thumbnail_sampler
+from msfnet.recipe import load_recipe
 
 WIDTH_PX, HEIGHT_PX = THUMBNAIL_FORMAT.resize
 
@@ -32,3 +39,31 @@ def test_large_frames_are_reduced_by_a_whole_factor():
     assert thumbnail.shape == (72, 2 * 100, 3)
     assert np.unique(thumbnail[:, :100]) == [0]
     assert np.unique(thumbnail[:, 100:]) == [75]  # the mean of each four pixels
+
+
+@pytest.fixture(scope="module")
+def shards(video_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("shards")
+    recipe = load_recipe("small", TINY)
+    return write_shards(read_video_files(video_folder), recipe, video_folder, out, shard_bytes=40_000)
+
+
+def test_thumbnails_of_shards_are_made_of_their_frames(shards):
+    names = [item.path.as_posix() for item in shards.items]
+    chosen = [names[-1], names[0], names[5]]
+    thumbnails = shards.thumbnails([*chosen, "Unknown/video.mp4"])
+    assert set(thumbnails) == set(chosen)
+    width, height = shards.frame_format.resize
+    assert {thumbnail.shape for thumbnail in thumbnails.values()} == {(height, NUM_FRAMES * width, 3)}
+    assert len({thumbnail.tobytes() for thumbnail in thumbnails.values()}) == 3
+
+
+def test_missing_or_remote_shards_give_no_thumbnails(shards, tmp_path):
+    name = shards.in_split("train")[0].path.as_posix()
+    folder = shutil.copytree(shards.source, tmp_path / "copy")
+    copy = read_dataset(folder)
+    assert name in copy.thumbnails([name])
+    for archive in folder.glob("train-*.tar"):
+        archive.unlink()
+    assert copy.thumbnails([name]) == {}
+    assert replace(copy, source="http://127.0.0.1:9/none").thumbnails([name]) == {}
