@@ -1,1 +1,1 @@
-"""Video files to frames and back: knows files and decoders, no labels."""
+"""Video files, frame folders and arrays to clips of frames; knows no labels."""

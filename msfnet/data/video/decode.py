@@ -1,6 +1,6 @@
 """Video files and frame folders to clips, by PyAV: only the packets that chosen frames need are decoded.
 
-A file that such partial decoding cannot be trusted with (without timestamps, damaged) is decoded completely instead.
+Files without timestamps and damaged files are decoded completely, since their packets do not tell the frames.
 """
 
 from __future__ import annotations
