@@ -256,7 +256,7 @@ def read_clips(
     if fps is not None and not 0.01 <= fps <= 1000:
         raise UserError(f"expected fps of 0.01 to 1000, or None for every frame of the file, found {fps:g}")
     path = Path(path)
-    if not isinstance(size, tuple):
+    if size is None or isinstance(size, int):
         width, height = decode.frame_size(path)
         scale = 1 if size is None else size / min(width, height)
         size = round(width * scale), round(height * scale)

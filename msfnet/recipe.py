@@ -365,15 +365,11 @@ def load_recipe(name_or_file: str | Path, overrides: Overrides = ()) -> Recipe:
             ones) or a value is invalid.
     """
     name, texts = str(name_or_file), bundled_recipes()
-    if name in texts:
-        text = texts[name]
-    elif Path(name).is_file():
-        text = Path(name).read_text("utf-8")
-    else:
+    if name not in texts and not Path(name).is_file():
         raise UserError(f"expected the name of a recipe or a TOML file, found {name!r}; {nearest(name, texts)}")
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(texts[name] if name in texts else Path(name).read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"recipe {name} is not valid TOML: {error}") from error
     return _overridden(values, overrides)
 

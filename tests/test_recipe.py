@@ -200,7 +200,10 @@ def test_unknown_recipe_and_bad_toml(tmp_path):
         load_recipe("papr")
     (tmp_path / "bad.toml").write_text("[model\n")
     with pytest.raises(UserError, match="not valid TOML"):
-        load_recipe(str(tmp_path / "bad.toml"))
+        load_recipe(tmp_path / "bad.toml")
+    (tmp_path / "bad.toml").write_bytes(b"[model]\nname = c3\xff\n")
+    with pytest.raises(UserError, match="not valid TOML"):
+        load_recipe(tmp_path / "bad.toml")
 
 
 @pytest.mark.parametrize(("size", "resize"), [(112, (171, 128)), (56, (86, 64)), (224, (342, 256))])

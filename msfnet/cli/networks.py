@@ -76,7 +76,7 @@ def evaluate(
     return finish(text, unreadable=result.unreadable)
 
 
-@app.command
+@app.command(usage="Usage: msfnet predict [WEIGHTS] SOURCE... [OPTIONS]")
 def predict(
     words: Annotated[
         tuple[str, ...],
@@ -131,7 +131,7 @@ def predict(
 
 @app.command
 def export(
-    weights: WeightsPath,
+    weights: Annotated[str, Parameter(help="A .safetensors file, a run folder, or msfnet_ucf101_18 (bundled).")],
     /,
     *,
     to: Annotated[str, Parameter(help="onnx, openvino or torch.")],

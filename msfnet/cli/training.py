@@ -38,7 +38,7 @@ def demo(
         return finish(run_demo(out, device))
 
 
-@app.command
+@app.command(usage="Usage: msfnet train DATA [OPTIONS]\n       msfnet train --resume RUN [DATA]")
 def train(
     data: Annotated[str | None, Parameter(help=DATA)] = None,
     /,
