@@ -8,6 +8,7 @@ alternately with the plain one on one thread. The result is benchmarks/convoluti
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -18,14 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msfnet.atomic_io import write_text
-from msfnet.bench.timing import ratio, time_in_turn
+from msfnet.bench.timing import speedup, time_alternately
 from msfnet.layers import winograd
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 from provenance import provenance
 
 RESULT = Path(__file__).with_suffix(".md")
-ROUNDS = 7
+REPEATS = 7
 SHAPES = ((64, 8, 56), (28, 8, 56), (24, 8, 56), (16, 8, 56), (128, 4, 28), (56, 4, 28), (256, 2, 14))  # C, T, H = W
 Way = Callable[[Tensor, Tensor], Tensor]
 
@@ -90,21 +91,22 @@ def rows(channels: int, frames: int, side: int, dtype: torch.dtype) -> list[str]
     x.requires_grad_()
     operations = 2 * 27 * channels * x.numel()
     found = []
-    forwards = time_in_turn({n: partial(forward, w, x, weight) for n, w in ways(frames).items()}, ROUNDS)
-    steps = time_in_turn({n: partial(step, w, x, weight, grad) for n, w in ways(frames).items()}, ROUNDS)
+    forwards = time_alternately({n: partial(forward, w, x, weight) for n, w in ways(frames).items()}, REPEATS)
+    steps = time_alternately({n: partial(step, w, x, weight, grad) for n, w in ways(frames).items()}, REPEATS)
     for name, way in ways(frames).items():
-        gain, step_gain = ratio(forwards["plain"], forwards[name]), ratio(steps["plain"], steps[name])
+        gain, step_gain = speedup(forwards["plain"], forwards[name]), speedup(steps["plain"], steps[name])
         error = (way(x, weight).double() - exact).norm() / exact.norm()
         found.append(
             f"| {channels} at {frames}x{side}x{side} | {name} "
             f"| {1e-9 * operations / forwards[name].median_seconds:.0f} "
-            f"| {gain.median:.2f} ({gain.least:.2f} to {gain.most:.2f}) "
-            f"| {step_gain.median:.2f} ({step_gain.least:.2f} to {step_gain.most:.2f}) | {float(error):.0e} |"
+            f"| {gain.median:.2f} ({gain.min:.2f} to {gain.max:.2f}) "
+            f"| {step_gain.median:.2f} ({step_gain.min:.2f} to {step_gain.max:.2f}) | {float(error):.0e} |"
         )
     return found
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     lines = [
@@ -125,7 +127,7 @@ def main() -> None:
             print("\n".join(lines[-5:]), flush=True)
         lines.append("")
     lines += [
-        f"Batches of 2 clips on one thread; median and range over {ROUNDS} rounds, each of which times every "
+        f"Batches of 2 clips on one thread; median and range over {REPEATS} repeats, each of which times every "
         "implementation once. GFLOP/s count the operations of the definition, so an implementation that needs fewer "
         "can exceed the machine's peak.",
         "",

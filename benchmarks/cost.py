@@ -31,10 +31,10 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from msfnet.bench.cases import Case, Conditions, ready, working_bytes
+from msfnet.bench.cases import Case, Conditions, prepare, working_bytes
 from msfnet.bench.memory import growth_bytes
 from msfnet.bench.networks import find_network
-from msfnet.bench.timing import time_in_turn
+from msfnet.bench.timing import time_alternately
 from msfnet.data.annotations.readers import read_dataset
 from msfnet.inference.recognizer import Recognizer
 from msfnet.models.checkpoint import Checkpoint, save_weights
@@ -116,20 +116,20 @@ def case_of(sweep: Sweep, network: str, value: float) -> Case:
 
 
 def conditions_of(sweep: Sweep, value: float, base: Conditions) -> Conditions:
-    return replace(base, batch=int(value)) if sweep.name == "batch size" else base
+    return replace(base, batch_size=int(value)) if sweep.name == "batch size" else base
 
 
 def measure_sweep(sweep: Sweep, base: Conditions) -> list[Curve]:
     points = [(network, value) for network in sweep.networks for value in sweep.values]
     calls: dict[tuple[str, float], Callable[[], None]] = {
-        (network, value): ready(case_of(sweep, network, value), conditions_of(sweep, value, base))
+        (network, value): prepare(case_of(sweep, network, value), conditions_of(sweep, value, base))
         for network, value in points
     }
     started = time.perf_counter()
     for call in calls.values():
         call()
     rounds = min(MOST_ROUNDS, max(LEAST_ROUNDS, int(SWEEP_SECONDS / (time.perf_counter() - started))))
-    times = time_in_turn(calls, rounds, turn_seconds=0)
+    times = time_alternately(calls, rounds, min_seconds=0)
     calls.clear()
     memory = {
         (network, value): working_bytes(case_of(sweep, network, value), conditions_of(sweep, value, base)) / 2**20
@@ -299,7 +299,7 @@ def main() -> None:
     if a.predict:
         print(json.dumps(predict_here(Path(a.predict[1]), choose_videos(a.data, int(a.predict[0])))))
         return
-    base = Conditions(batch=2, train=False, threads=torch.get_num_threads(), device="cpu")
+    base = Conditions(batch_size=2, train=False, threads=torch.get_num_threads(), device="cpu")
     curves = []
     for sweep in SWEEPS:
         print(f"{sweep.name}: {', '.join(map(str, sweep.values))}", file=sys.stderr, flush=True)

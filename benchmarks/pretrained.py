@@ -8,6 +8,7 @@ initialized from that R3D-18 with a new last layer and once from scratch. The re
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -86,6 +87,7 @@ def end(arguments: dict[str, Any], source: Path | None) -> list[float]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.manual_seed(0)
     dense = create_model("r3d_18", CLASSES, width_mult=WIDTH)
     train(dense, SOURCE_STEPS, seed=1)

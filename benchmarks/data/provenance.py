@@ -7,13 +7,12 @@ import platform
 from collections.abc import Sequence
 from statistics import median
 
-from msfnet.bench.machine import package, processor
-from msfnet.environment import commit
+from msfnet.environment import commit, package_version, processor
 
 
 def provenance(*packages: str) -> str:
     """The last line of a result page: machine, versions of the installed ones of `packages`, commit."""
-    found = [f"{name} {number}" for name in packages if (number := package(name))]
+    found = [f"{name} {number}" for name in packages if (number := package_version(name))]
     system = f"{os.cpu_count()} CPU cores ({processor()}), {platform.system()}"
     return ", ".join([system, f"Python {platform.python_version()}", *found, f"commit {commit()}"]) + "."
 

@@ -1,1 +1,1 @@
-"""Every network and runtime side by side on the user's own machine: time, memory, and the share of what it can do."""
+"""Measures networks in every runtime side by side: speed, peak memory and the share of the machine's peak."""

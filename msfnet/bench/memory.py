@@ -1,7 +1,7 @@
-"""The most memory that this process held while it did something. Knows operating systems and nothing of networks.
+"""Measures the peak memory of this process while it calls a function. It knows operating systems and no networks.
 
-Linux lets a process set back its high-water mark. Elsewhere the mark of the whole process counts: what was held before
-for a moment, as while a network was converted, hides what is held later and is no more.
+Linux can reset the peak of a process. Other systems only know the peak since its start, so there a function that needs
+less memory than was needed before, for example to convert a network, appears to need none.
 """
 
 from __future__ import annotations
@@ -18,32 +18,36 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
-class Held:
-    """Bytes of real memory: now, and the most so far."""
+class ProcessMemory:
+    """Bytes of physical memory of this process: now, and at most so far."""
 
     now: int
-    most: int
+    peak: int
 
 
 def growth_bytes(action: Callable[[], object]) -> int:
-    """By how much the most memory that was held during `action` exceeds what was held before it."""
+    """Return by how many bytes the peak memory during a call exceeds the memory before it.
+
+    Args:
+        action: Is called once.
+    """
     gc.collect()
     reset = RESETS.get(sys.platform)
-    held = HELD.get(sys.platform, _posix)
-    began = held().now if reset and reset() else held().most
+    measure = MEASURES.get(sys.platform, _measure_posix)
+    before = measure().now if reset and reset() else measure().peak
     action()
-    return max(0, held().most - began)
+    return max(0, measure().peak - before)
 
 
-def _linux() -> Held:
+def _measure_linux() -> ProcessMemory:
     lines = dict(line.partition(":")[::2] for line in STATUS.read_text().splitlines())
-    now, most = (int(lines[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
-    return Held(now, most)
+    now, peak = (int(lines[key].split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
+    return ProcessMemory(now, peak)
 
 
 def _reset_linux() -> bool:
-    """Give free memory back and forget the mark; False where the system does not allow it."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, others have not
+    """Return free memory to the system and reset the peak; False where the system does not allow it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; other C libraries do not have it
     if trim:
         trim(0)
     try:
@@ -53,11 +57,11 @@ def _reset_linux() -> bool:
     return True
 
 
-def _posix() -> Held:
-    import resource
+def _measure_posix() -> ProcessMemory:
+    import resource  # does not exist on Windows
 
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Held(most, most)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return ProcessMemory(peak, peak)
 
 
 class _Counters(ctypes.Structure):
@@ -77,16 +81,16 @@ class _Counters(ctypes.Structure):
     )
 
 
-def _windows() -> Held:
+def _measure_windows() -> ProcessMemory:
     libraries: Any = ctypes
     counters = _Counters(cb=ctypes.sizeof(_Counters))
     kernel = libraries.windll.kernel32
     kernel.GetCurrentProcess.restype = ctypes.c_void_p
     kernel.K32GetProcessMemoryInfo.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32)
     if not kernel.K32GetProcessMemoryInfo(kernel.GetCurrentProcess(), ctypes.byref(counters), counters.cb):
-        raise OSError("the system does not tell how much memory the process holds")
-    return Held(counters.WorkingSetSize, counters.PeakWorkingSetSize)
+        raise OSError("Windows does not report the memory of this process")
+    return ProcessMemory(counters.WorkingSetSize, counters.PeakWorkingSetSize)
 
 
-HELD: dict[str, Callable[[], Held]] = {"linux": _linux, "win32": _windows}
+MEASURES: dict[str, Callable[[], ProcessMemory]] = {"linux": _measure_linux, "win32": _measure_windows}
 RESETS: dict[str, Callable[[], bool]] = {"linux": _reset_linux}

@@ -1,4 +1,4 @@
-"""A bench as a table, and as a picture of accuracy against latency."""
+"""Writes measurements as a table in text or Markdown, and as a plot of accuracy against latency."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msfnet.atomic_io import atomic_write, write_text
-from msfnet.bench.run import Bench, Row
+from msfnet.bench.run import BenchResult, Row
 
 HEADINGS = (
-    *("network", "input", "runtime", "precision", "clips/s", "p50 ms", "p95 ms", "memory MB"),
-    *("M parameters", "GMACs", "GFLOP/s", "of peak", "times R3D-18", "top-1"),
+    *("network", "input", "runtime", "precision", "clips/s", "p50 ms", "p95 ms", "memory MiB"),
+    *("M parameters", "GMACs", "GFLOP/s", "of peak", "speedup", "top-1"),
 )
-TEXT_COLUMNS = 4  # the first, which are set to the left
+TEXT_COLUMNS = 4  # the first columns, which are aligned to the left
 NONE = "–"
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """What a table shows of a row, in the order of HEADINGS."""
-    network, share = row.case.network, row.peak_utilization
+    """Return the cells of a row, in the order of HEADINGS."""
+    network, utilization = row.case.network, row.peak_utilization
     return (
         network.label,
         "x".join(map(str, network.input_shape)),
@@ -32,39 +32,39 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.params / 1e6:.2f}",
         f"{row.macs / 1e9:.3g}",
         f"{row.gflops:.3g}",
-        NONE if share is None else f"{share:.0%}",
-        f"{row.ratio.median:.2f} ({row.ratio.least:.2f} to {row.ratio.most:.2f})",
+        NONE if utilization is None else f"{utilization:.0%}",
+        f"{row.speedup.median:.2f} ({row.speedup.min:.2f} to {row.speedup.max:.2f})",
         NONE if network.top1 is None else f"{network.top1:.1%}",
     )
 
 
 def milliseconds(seconds: float) -> str:
-    """Four digits, or all that there are before the point."""
+    """Return a duration in milliseconds with four digits, or without decimals from one second on."""
     return f"{1000 * seconds:.0f}" if seconds >= 1 else f"{1000 * seconds:.4g}"
 
 
-def notes(bench: Bench) -> list[str]:
-    """What the numbers mean, in sentences."""
-    own = bench.conditions
-    what = "training steps (forward, backward, SGD)" if own.train else "forward passes"
+def notes(bench: BenchResult) -> list[str]:
+    """Return sentences for below a table: what its columns mean, the machine's peak, and the machine."""
+    conditions = bench.conditions
+    what = "Training steps (forward, backward, SGD)" if conditions.train else "Forward passes"
     lines = [
-        f"{what} of {own.batch} clips, timed in turn in {bench.rounds} rounds. times R3D-18: as fast as R3D-18 of the",
-        "same width and input in eager fp32, median over rounds (least to most). memory: the most that was held while",
-        "running, beyond what was held before. GFLOP/s count the published network's operations, two a multiply-add.",
+        f"{what} of {conditions.batch_size} clips, timed alternately in {bench.repeats} repeats.",
+        "memory: peak memory while running, minus the memory before.",
+        "GFLOP/s: operations of the network's definition, two per multiply-add; of peak: as a share of the machine's.",
+        "speedup: over R3D-18 of the same width and input in eager PyTorch, fp32; median (range) over the repeats.",
     ]
     for precision, peak in bench.peaks.items():
-        lines.append(
-            f"peak {precision}: {peak.gflops:.0f} GFLOP/s, the best of several probes ({peak.probe})"
-            if peak
-            else f"peak {precision}: there is no probe for it"
-        )
+        if peak:
+            lines.append(f"Peak {precision}: {peak.gflops:.0f} GFLOP/s, the best of several probes ({peak.probe}).")
+        else:
+            lines.append(f"Peak {precision}: unknown, there is no probe in this precision.")
     if any(row.case.network.top1 is not None for row in bench.rows):
-        lines.append("top-1: of the run's test videos; where it has no score of them, of its validation videos")
-    return [*lines, bench.machine]
+        lines.append("top-1: on the test videos of the run, or on its validation videos if it has no test score.")
+    return [*lines, f"{bench.machine}."]
 
 
-def to_text(bench: Bench) -> str:
-    """The table with columns one below the other, and the notes."""
+def to_text(bench: BenchResult) -> str:
+    """Return the table with aligned columns, without columns that have no value, and its notes."""
     table = [HEADINGS, *map(cells, bench.rows)]
     used = [i for i in range(len(HEADINGS)) if any(row[i] != NONE for row in table[1:])]
     widths = [max(len(row[i]) for row in table) for i in range(len(HEADINGS))]
@@ -75,13 +75,28 @@ def to_text(bench: Bench) -> str:
     return "\n".join([*lines, "", *notes(bench)])
 
 
-def to_markdown(bench: Bench, title: str = "# Bench") -> str:
+def to_markdown(bench: BenchResult, title: str = "# Benchmark") -> str:
+    """Return the table and its notes in Markdown.
+
+    Args:
+        bench: The measurements.
+        title: The heading, with its number signs.
+    """
     rows = [HEADINGS, ["---"] * len(HEADINGS), *map(cells, bench.rows)]
-    return "\n".join([title, "", *(f"| {' | '.join(row)} |" for row in rows), "", *notes(bench), ""])
+    table = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([title, "", *table, "", *(f"- {note}" for note in notes(bench)), ""])
 
 
-def write_bench(folder: Path, bench: Bench) -> list[Path]:
-    """table.md, bench.json and, where weights say how often they are right, latency.png: the files written."""
+def write_bench(folder: Path, bench: BenchResult) -> list[Path]:
+    """Write table.md, bench.json and, if weights record their accuracy, latency.png.
+
+    Args:
+        folder: Is created.
+        bench: The measurements.
+
+    Returns:
+        The files.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "table.md", folder / "bench.json"]
     write_text(files[0], to_markdown(bench))
@@ -94,8 +109,8 @@ def write_bench(folder: Path, bench: Bench) -> list[Path]:
 
 
 def plot_latency(rows: Sequence[Row]) -> bytes:
-    """Top-1 against the milliseconds of a clip, a line for the runtimes of each network: a PNG."""
-    from matplotlib.figure import Figure
+    """Return a plot of top-1 accuracy against milliseconds per clip as a PNG file, with one line per network."""
+    from matplotlib.figure import Figure  # here: matplotlib takes long to import
     from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
     from msfnet.report import to_png
@@ -108,10 +123,10 @@ def plot_latency(rows: Sequence[Row]) -> bytes:
         points = sorted((1000 / row.clips_per_second, row.case.network.top1 or 0.0) for row in own)
         axes.plot(*zip(*points, strict=True), marker="o", linewidth=1, label=network.label)
         for row in own:
-            place = 1000 / row.clips_per_second, network.top1 or 0.0
+            position = 1000 / row.clips_per_second, network.top1 or 0.0
             text = f"{row.case.runtime} {row.case.precision}"
-            axes.annotate(text, place, (0, 6), textcoords="offset points", rotation=45, fontsize=7, color=INK)
-    axes.set(xscale="log", xlabel="milliseconds a clip", ylabel="top-1")
+            axes.annotate(text, position, (0, 6), textcoords="offset points", rotation=45, fontsize=7, color=INK)
+    axes.set(xscale="log", xlabel="milliseconds per clip", ylabel="top-1 accuracy")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -1,4 +1,4 @@
-"""Cases measured: their times in turn, their memory, and all of that beside what the machine can do."""
+"""Measures cases: their times alternately, their peak memory, and both relative to R3D-18 and the machine's peak."""
 
 from __future__ import annotations
 
@@ -10,46 +10,60 @@ from typing import Any
 
 import torch
 
-from msfnet.bench.cases import Case, Conditions, ready, working_bytes
+from msfnet.bench.cases import Case, Conditions, prepare, working_bytes
 from msfnet.bench.machine import Peak, describe_machine, measure_peak
 from msfnet.bench.networks import Network
-from msfnet.bench.timing import Ratio, Times, ratio, time_in_turn
+from msfnet.bench.timing import Speedup, Times, speedup, time_alternately
+from msfnet.progress import progress
 
 log = logging.getLogger(__name__)
 
-RESIDENT_BYTES = 2 * 2**30  # of weights that are in memory at the same time; further cases are timed after these
-REASON_LETTERS = 200  # of what a runtime says of its failure, which may be pages
+MAX_WEIGHT_BYTES = 2 * 2**30  # of all networks that are in memory at the same time
+MAX_REASON_LETTERS = 200  # of the error of a runtime, which may fill pages
 PACKAGES = ("torch", "onnxruntime", "openvino", "nncf")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a case. `ratio` is how many times as fast as its reference; `memory_bytes` what running it
-    took beyond the weights. None: it could not be found out."""
+    """The measurements of one case.
+
+    Attributes:
+        case: What was measured.
+        params: Parameters of the network.
+        macs: Multiply-adds per clip.
+        batch_size: Clips per call.
+        times: Durations of all calls.
+        speedup: Relative to the case's reference.
+        memory_bytes: Peak memory while it ran, minus the memory before; None if it could not be measured.
+        peak: Peak performance of the machine in this precision; None without a probe.
+    """
 
     case: Case
     params: int
-    macs: int  # of a clip
-    batch: int
+    macs: int
+    batch_size: int
     times: Times
-    ratio: Ratio
+    speedup: Speedup
     memory_bytes: int | None
     peak: Peak | None
 
     @property
     def clips_per_second(self) -> float:
-        return self.batch / self.times.median_seconds
+        """Throughput by the median duration of a call."""
+        return self.batch_size / self.times.median_seconds
 
     @property
     def gflops(self) -> float:
-        """Operations of the network as it was published, a second; a runtime may need fewer for the same."""
+        """GFLOP/s of the operations that the network's definition has; a runtime may need fewer."""
         return 2e-9 * self.macs * self.clips_per_second
 
     @property
     def peak_utilization(self) -> float | None:
+        """GFLOP/s divided by the machine's peak; None without a probe."""
         return self.gflops / self.peak.gflops if self.peak else None
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the row as `bench --json` prints it."""
         network = self.case.network
         return {
             "network": network.label,
@@ -67,66 +81,92 @@ class Row:
             "macs": self.macs,
             "gflops": self.gflops,
             "peak_utilization": self.peak_utilization,
-            "times_r3d_18": asdict(self.ratio),
+            "speedup_vs_r3d_18": asdict(self.speedup),
             "top1": network.top1,
         }
 
 
 @dataclass(frozen=True)
-class Bench:
-    """All rows, in the order asked for, cases that failed, the peak of each precision, and the machine in a line."""
+class BenchResult:
+    """The measurements of all cases.
+
+    Attributes:
+        rows: One per case, in the order in which they were requested.
+        failed: The cases that a runtime cannot run -> the reason.
+        peaks: Precision -> peak performance of the machine; None without a probe.
+        conditions: What the cases have in common.
+        repeats: How often each case was timed.
+        machine: Machine, versions and commit, in one line.
+    """
 
     rows: Sequence[Row]
-    failed: Mapping[str, str]  # case -> reason
+    failed: Mapping[str, str]
     peaks: Mapping[str, Peak | None]
     conditions: Conditions
-    rounds: int
+    repeats: int
     machine: str
 
     def to_dict(self) -> dict[str, Any]:
+        """Return what `bench --json` prints."""
         return {
             "machine": self.machine,
             **asdict(self.conditions),
-            "rounds": self.rounds,
+            "repeats": self.repeats,
             "peaks": {name: asdict(peak) if peak else None for name, peak in self.peaks.items()},
             "rows": [row.to_dict() for row in self.rows],
             "failed": dict(self.failed),
         }
 
 
-def run_bench(cases: Sequence[Case], conditions: Conditions, rounds: int) -> Bench:
-    """Measure the cases; says what is at work."""
+def run_bench(cases: Sequence[Case], conditions: Conditions, repeats: int) -> BenchResult:
+    """Measure cases and log the progress.
+
+    Args:
+        cases: What to measure.
+        conditions: What the cases have in common. Its threads become those of this process.
+        repeats: How often each case is timed.
+    """
     torch.set_num_threads(conditions.threads)
     device = torch.device(conditions.device)
-    precisions = dict.fromkeys(case.precision for case in cases)
-    log.info("looking for the machine's peak")
-    peaks = {precision: measure_peak(precision, device) for precision in precisions}
+    log.info("measuring the peak performance of this machine")
+    peaks = {
+        precision: measure_peak(precision, device) for precision in dict.fromkeys(case.precision for case in cases)
+    }
     costs = {network: network.cost(conditions.train) for network in {case.network for case in cases}}
-    groups = list(in_groups(cases, {network: 4 * params for network, (params, _) in costs.items()}, RESIDENT_BYTES))
+    weight_bytes = {network: 4 * params for network, (params, _) in costs.items()}
     rows: dict[Case, Row] = {}
     failed: dict[Case, str] = {}
-    for number, group in enumerate(groups, 1):
-        calls = _calls(group, conditions, failed)
-        log.info(f"timing {len(calls)} cases in {rounds} rounds, group {number} of {len(groups)}")
-        times = time_in_turn(calls, rounds)
+    for group in in_groups(cases, weight_bytes, MAX_WEIGHT_BYTES):
+        calls = _prepare_all(group, conditions, failed)
+        log.info("timing %d cases %d times", len(calls), repeats)
+        times = time_alternately(calls, repeats)
         calls.clear()
         gc.collect()
-        for case in (case for case in group if case not in failed):
-            params, macs = costs[case.network]
-            relative = ratio(times[case.reference()], times[case])
-            memory = _memory(case, conditions)
-            rows[case] = Row(case, params, macs, conditions.batch, times[case], relative, memory, peaks[case.precision])
-    machine = describe_machine(conditions.device, conditions.threads, PACKAGES)
+        measured = [case for case in group if case not in failed]
+        with progress("measuring memory", len(measured)) as advance:
+            for case in measured:
+                params, macs = costs[case.network]
+                relative = speedup(times[case.reference()], times[case])
+                memory_bytes, peak = _memory(case, conditions), peaks[case.precision]
+                rows[case] = Row(case, params, macs, conditions.batch_size, times[case], relative, memory_bytes, peak)
+                advance(1)
+    machine = describe_machine(device, conditions.threads, PACKAGES)
     reasons = {str(case): reason for case, reason in failed.items()}
-    return Bench([rows[case] for case in cases if case in rows], reasons, peaks, conditions, rounds, machine)
+    return BenchResult([rows[case] for case in cases if case in rows], reasons, peaks, conditions, repeats, machine)
 
 
-def in_groups(cases: Sequence[Case], weight_bytes: Mapping[Network, int], most_bytes: int) -> Iterator[list[Case]]:
-    """The cases in their order, as many together as have room for their weights at the same time, and one at least."""
+def in_groups(cases: Sequence[Case], weight_bytes: Mapping[Network, int], max_bytes: int) -> Iterator[list[Case]]:
+    """Yield consecutive cases whose weights fit into memory at the same time, at least one per group.
+
+    Args:
+        cases: All cases.
+        weight_bytes: Size of the weights of each network.
+        max_bytes: Limit on the size of the weights of a group.
+    """
     group: list[Case] = []
     held = 0
     for case in cases:
-        if group and held + weight_bytes[case.network] > most_bytes:
+        if group and held + weight_bytes[case.network] > max_bytes:
             yield group
             group, held = [], 0
         group.append(case)
@@ -135,19 +175,21 @@ def in_groups(cases: Sequence[Case], weight_bytes: Mapping[Network, int], most_b
         yield group
 
 
-def _calls(group: Sequence[Case], conditions: Conditions, failed: dict[Case, str]) -> dict[Case, Callable[[], None]]:
-    """The cases and their references, ready to be timed; those that a runtime cannot make or run go to `failed`."""
+def _prepare_all(
+    group: Sequence[Case], conditions: Conditions, failed: dict[Case, str]
+) -> dict[Case, Callable[[], None]]:
+    """Prepare cases and their references; add those that a runtime cannot run to `failed`."""
     references = dict.fromkeys(case.reference() for case in group)
     calls = {}
     for case in dict.fromkeys([*references, *group]):
-        log.info(f"making {case}")
+        log.info("preparing %s", case)
         try:
-            call = ready(case, conditions)
-            call()  # some compile no earlier
-        except Exception as error:  # converters raise what they like
+            call = prepare(case, conditions)
+            call()  # torch.compile compiles in the first call
+        except Exception as error:  # converters raise errors of all types
             if case in references:
-                raise  # without it there is nothing to compare with
-            failed[case] = f"{type(error).__name__}: {' '.join(str(error).split())[:REASON_LETTERS]}"
+                raise  # no speedup without a reference
+            failed[case] = f"{type(error).__name__}: {' '.join(str(error).split())[:MAX_REASON_LETTERS]}"
         else:
             calls[case] = call
     return calls
@@ -157,5 +199,5 @@ def _memory(case: Case, conditions: Conditions) -> int | None:
     try:
         return working_bytes(case, conditions)
     except RuntimeError as error:
-        log.info(str(error))
+        log.warning(str(error))
         return None

@@ -1,7 +1,6 @@
-"""The programs that run a network: a maker for each takes a PyTorch network and gives back a function of clips.
+"""The runtimes that execute a network: each turns a PyTorch network into a function of clips.
 
-Knows how a network gets into each runtime, and nothing of how it is timed. What may not be installed is imported where
-it is used.
+Timing is unknown here. Optional libraries are imported where they are used.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from msfnet.exporting.export import TARGETS
+from msfnet.exporting.export import PRECISIONS, TARGETS
 from msfnet.inference.fused import fuse
 from msfnet.inference.network import load_network
 from msfnet.models.checkpoint import Checkpoint
@@ -25,14 +24,23 @@ from msfnet.types import INPUT_CHANNELS, Preprocessing, resize_for
 
 Shape = tuple[int, ...]  # N C T H W
 Forward = Callable[[Tensor], Tensor]  # clips N C T H W -> logits N K
-Maker = Callable[[nn.Module, Shape, str], Forward]  # a network in evaluation mode, its input's shape, a precision
+Maker = Callable[[nn.Module, Shape, str], Forward]  # a network in eval mode, the shape of its input, a precision
 
 CALIBRATION_CLIPS = 4
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """`needs` are modules that must be there, and `install` the command that brings them. `train`: it can learn."""
+    """A runtime and what it can run.
+
+    Attributes:
+        make: Turns a network into a function of clips.
+        precisions: Precisions that it supports.
+        devices: Types of devices that it supports.
+        train: Whether it can train.
+        needs: Modules that it imports.
+        install: Command that installs them.
+    """
 
     make: Maker
     precisions: tuple[str, ...]
@@ -42,7 +50,7 @@ class Runtime:
     install: str = ""
 
     def missing(self) -> str | None:
-        """What is not there, and how to get it."""
+        """Return what is not installed and how to install it, or None."""
         absent = [name for name in self.needs if not find_spec(name)]
         return f"needs {', '.join(absent)}: {self.install}" if absent else None
 
@@ -50,14 +58,19 @@ class Runtime:
 @dataclass(frozen=True)
 class _Compiler(Runtime):
     def missing(self) -> str | None:
-        """On a CPU, torch.compile writes C++."""
+        """On a CPU, torch.compile generates C++ code."""
         if torch.cuda.is_available() or any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
             return None
-        return "needs a C++ compiler, as of Debian's package g++"
+        return "needs a C++ compiler; install g++ or clang"
 
 
-def in_precision(forward: Forward, precision: str) -> Forward:
-    """PyTorch's way: bf16 by autocast."""
+def with_autocast(forward: Forward, precision: str) -> Forward:
+    """Return a function that computes in fp32, or in bf16 by PyTorch's autocast.
+
+    Args:
+        forward: A network.
+        precision: `fp32` or `bf16`.
+    """
 
     @torch.inference_mode()
     def run(clips: Tensor) -> Tensor:
@@ -68,21 +81,28 @@ def in_precision(forward: Forward, precision: str) -> Forward:
 
 
 def eager(model: nn.Module, shape: Shape, precision: str) -> Forward:
-    return in_precision(model, precision)
+    """PyTorch without changes to the network."""
+    return with_autocast(model, precision)
 
 
 def fused(model: nn.Module, shape: Shape, precision: str) -> Forward:
-    """Our inference copy: what `predict` runs."""
+    """PyTorch with the fused network that `predict` runs."""
     return torch.inference_mode()(fuse(model, torch.bfloat16 if precision == "bf16" else torch.float32))
 
 
 def compiled(model: nn.Module, shape: Shape, precision: str) -> Forward:
-    """torch.compile for this shape alone. The first call compiles."""
-    return in_precision(torch.compile(model, dynamic=False), precision)
+    """torch.compile, for inputs of one shape. The first call compiles."""
+    return with_autocast(torch.compile(model, dynamic=False), precision)
 
 
 def exported(to: str) -> Maker:
-    """What `msfnet export` writes, run as `predict` runs it. 8 bits are calibrated on noise: to time, never to use."""
+    """Return the maker of an export target: the file that `msfnet export` writes, run as `predict` runs it.
+
+    int8 is calibrated on noise, so its latency is meaningful but its predictions are not.
+
+    Args:
+        to: `onnx` or `openvino`.
+    """
 
     def make(model: nn.Module, shape: Shape, precision: str) -> Forward:
         _, channels, frames, size_px, _ = shape
@@ -91,32 +111,37 @@ def exported(to: str) -> Maker:
             frames, size_px, resize_for(size_px), (0.5,) * 3, (0.5,) * 3, "uniform", 1, input=kind
         )  # fmt: skip
         notes = {"export": {"to": to, "precision": precision}}
-        weights = Checkpoint(model, "timed", {}, ("class",), preprocessing, notes)
+        checkpoint = Checkpoint(model, "timed", {}, ("class",), preprocessing, notes)
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(CALIBRATION_CLIPS, *shape[1:], generator=generator) if precision == "int8" else None
         target = TARGETS[to]
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             file = Path(folder) / f"network{target.suffix}"
-            target.write(file, weights, precision, noise)
+            target.write(file, checkpoint, precision, noise)
             return torch.inference_mode()(load_network(file).model)
 
     return make
 
 
 EXPORT = "pip install 'msfnet[export]'"
-BOTH = ("fp32", "bf16")
-ALL = (*BOTH, "int8")
+FLOAT = ("fp32", "bf16")
 RUNTIMES: Mapping[str, Runtime] = {
-    "eager": Runtime(eager, BOTH, ("cpu", "cuda"), train=True),
-    "fused": Runtime(fused, BOTH, ("cpu", "cuda")),
-    "compile": _Compiler(compiled, BOTH, ("cpu", "cuda"), train=True),
+    "eager": Runtime(eager, FLOAT, ("cpu", "cuda"), train=True),
+    "fused": Runtime(fused, FLOAT, ("cpu", "cuda")),
+    "compile": _Compiler(compiled, FLOAT, ("cpu", "cuda"), train=True),
     "onnx": Runtime(exported("onnx"), ("fp32", "int8"), needs=("onnx", "onnxscript", "onnxruntime"), install=EXPORT),
-    "openvino": Runtime(exported("openvino"), ALL, needs=("openvino", "nncf"), install=EXPORT),
+    "openvino": Runtime(exported("openvino"), PRECISIONS, needs=("openvino", "nncf"), install=EXPORT),
 }
 
 
 def training_step(model: nn.Module, precision: str, *, compile_model: bool) -> Callable[[Tensor], None]:
-    """Forward, backward and a step of SGD with momentum, for clips N C T H W of any labels."""
+    """Return a function of clips N C T H W that runs a forward pass, a backward pass and a step of SGD with momentum.
+
+    Args:
+        model: The network, which is put into training mode.
+        precision: `fp32`, or `bf16` by autocast.
+        compile_model: Use torch.compile.
+    """
     optimizer = torch.optim.SGD(model.train().parameters(), lr=1e-3, momentum=0.9)
     forward = torch.compile(model, dynamic=False) if compile_model else model
 

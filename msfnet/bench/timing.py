@@ -1,7 +1,8 @@
-"""Timing functions in turn, and what the times say. Knows functions and a clock, and nothing of networks.
+"""Times functions alternately and compares their times. It knows functions and a clock, and no networks.
 
-A machine is seldom quiet: its speed drifts with its temperature and with whatever else runs. Where every round times
-each function, a drift hits all of them alike, and the ratio of two within a round says more than that of their medians.
+The speed of a machine drifts with its temperature and with other processes. If every repeat times each function once,
+a drift affects all of them alike, and the ratio of two functions within a repeat is more precise than the ratio of
+their medians.
 """
 
 from __future__ import annotations
@@ -14,73 +15,93 @@ from typing import TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
 
-TURN_SECONDS = 0.2  # a function that takes less is called again within its turn
+MIN_SECONDS = 0.2  # a function that is faster is called several times per repeat
 
 
 @dataclass(frozen=True)
 class Times:
-    """The seconds of each call of one function: a sequence a round, of one call or more."""
+    """The durations of all calls of one function.
 
-    rounds: Sequence[Sequence[float]]
+    Attributes:
+        repeats: In seconds, one sequence per repeat of one call or more.
+    """
+
+    repeats: Sequence[Sequence[float]]
 
     @property
     def calls(self) -> list[float]:
-        return [seconds for calls in self.rounds for seconds in calls]
+        """The durations of all calls in seconds."""
+        return [seconds for calls in self.repeats for seconds in calls]
 
     def quantile(self, share: float) -> float:
-        """The seconds that this share of all calls does not exceed, between two calls in proportion."""
+        """Return a quantile of all calls in seconds, interpolated linearly.
+
+        Args:
+            share: From 0 (minimum) to 1 (maximum).
+        """
         ordered = sorted(self.calls)
-        place = share * (len(ordered) - 1)
-        low = int(place)
+        position = share * (len(ordered) - 1)
+        low = int(position)
         high = min(low + 1, len(ordered) - 1)
-        return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+        return ordered[low] + (position - low) * (ordered[high] - ordered[low])
 
     @property
     def median_seconds(self) -> float:
+        """The median of all calls."""
         return self.quantile(0.5)
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """How many times as fast as another function: median, least and most over the rounds."""
+class Speedup:
+    """How many times as fast a function is as another: median, minimum and maximum over the repeats."""
 
     median: float
-    least: float
-    most: float
+    min: float
+    max: float
 
 
-def ratio(reference: Times, other: Times) -> Ratio:
-    """Of two functions that were timed in the same rounds: the reference's seconds by the other's, round by round."""
-    each = [median(a) / median(b) for a, b in zip(reference.rounds, other.rounds, strict=True)]
-    return Ratio(median(each), min(each), max(each))
+def speedup(reference: Times, other: Times) -> Speedup:
+    """Return the speedup of a function over a reference that was timed in the same repeats.
+
+    Args:
+        reference: Times of the reference.
+        other: Times of the function.
+    """
+    ratios = [median(a) / median(b) for a, b in zip(reference.repeats, other.repeats, strict=True)]
+    return Speedup(median(ratios), min(ratios), max(ratios))
 
 
-def time_in_turn(
+def time_alternately(
     functions: Mapping[Key, Callable[[], object]],
-    rounds: int,
+    repeats: int,
     *,
-    turn_seconds: float = TURN_SECONDS,
+    min_seconds: float = MIN_SECONDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[Key, Times]:
-    """Call every function in every round, again and again until its turn has lasted so long: its times.
+    """Time every function once per repeat, after a first call that is not counted.
 
-    Each is called once before the first round, uncounted. Every other round goes backwards, so that none always
-    follows the same one.
+    Every second repeat runs in reverse order, so that no function always follows the same one.
+
+    Args:
+        functions: The functions by name.
+        repeats: How often each function is timed.
+        min_seconds: In each repeat a function is called until this time has passed.
+        clock: Returns the time in seconds.
     """
     for function in functions.values():
         function()
     times: dict[Key, list[list[float]]] = {name: [] for name in functions}
     order = list(functions)
-    for _ in range(rounds):
+    for _ in range(repeats):
         for name in order:
-            times[name].append(_turn(functions[name], turn_seconds, clock))
+            times[name].append(_time_calls(functions[name], min_seconds, clock))
         order.reverse()
     return {name: Times(found) for name, found in times.items()}
 
 
-def _turn(function: Callable[[], object], turn_seconds: float, clock: Callable[[], float]) -> list[float]:
+def _time_calls(function: Callable[[], object], min_seconds: float, clock: Callable[[], float]) -> list[float]:
     seconds: list[float] = []
-    while not seconds or sum(seconds) < turn_seconds:
+    while not seconds or sum(seconds) < min_seconds:
         started = clock()
         function()
         seconds.append(clock() - started)
