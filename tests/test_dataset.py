@@ -49,8 +49,10 @@ def test_splits_are_drawn_without_changing_the_dataset(squares):
     assert {item.split for item in squares.items} == {None}
     assert [item.path for item in split.items] == [item.path for item in squares.items]
     assert split.in_split("val", "test") == [item for item in split.items if item.split != "train"]
-    renamed = split.rename_split("val", "train")
-    assert (len(renamed.in_split("train")), renamed.in_split("val")) == (len(split.in_split("train", "val")), [])
+    without_test = split.with_items(split.in_split("train", "val"))
+    renamed = without_test.rename_split("val", "test")
+    assert [item.path for item in renamed.in_split("test")] == [item.path for item in split.in_split("val")]
+    assert renamed.in_split("val") == []
 
 
 def test_fingerprint_depends_on_names_labels_splits_and_sizes(tmp_path):

@@ -512,32 +512,6 @@ def test_reading_a_dataset_fetches_the_index_alone(server, folder):
     assert server.asked == {INDEX: 1}
 
 
-# Thumbnails
-
-
-def test_thumbnails_of_packed_videos(folder):
-    shards = read_shards(str(folder))
-    names = [item.path.as_posix() for item in shards.items]
-    chosen = [names[-2], names[0], names[5]]
-    thumbnails = shards.thumbnails([*chosen, names[-1], "Nobody/knows.mp4"])  # the last one is unreadable
-    assert set(thumbnails) == set(chosen)
-    assert {thumbnail.shape for thumbnail in thumbnails.values()} == {(32, 6 * 43, 3)}
-    assert len({thumbnail.tobytes() for thumbnail in thumbnails.values()}) == 3
-
-
-def test_thumbnails_of_missing_or_remote_shards(folder, server, tmp_path):
-    shards = read_shards(str(shutil.copytree(folder, tmp_path / "copy")))
-    name = shards.in_split("train")[0].path.as_posix()
-    assert name in shards.thumbnails([name])
-    for archive in (tmp_path / "copy").glob("train-*.tar"):
-        archive.unlink()
-    assert shards.thumbnails([name]) == {}
-    remote = read_shards(server.url)
-    server.asked.clear()
-    assert remote.thumbnails([name]) == {}
-    assert not server.asked
-
-
 # The commands
 
 

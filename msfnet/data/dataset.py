@@ -176,6 +176,7 @@ class VideoDataset(ABC):
         return self.with_items(resolve_splits(self.items, data, seed, official=self.official))
 
     def rename_split(self, old: str, new: str) -> Self:
+        assert not self.in_split(new)
         return self.with_items(replace(item, split=new) if item.split == old else item for item in self.items)
 
     def open(self, data: Data, preprocessing: Preprocessing) -> ClipLoader:

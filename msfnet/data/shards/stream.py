@@ -324,8 +324,10 @@ def shard_thumbnails(shards: Shards, paths: Sequence[str]) -> Mapping[str, Frame
     for shard in (shard for split in shards.splits.values() for shard in split):
         names = [item.path.as_posix() for item in shard.items]
         chosen = {f"{key}.frames": name for key, name in zip(shard.sample_keys(), names, strict=True) if name in wanted}
-        with suppress(ShardError):  # moved or damaged since: the page does without
-            for name, entry in zip(chosen.values(), read_entries(shards.source, shard, list(chosen)), strict=True):
+        if not chosen:
+            continue
+        with suppress(*_BROKEN):  # moved or damaged since: the page does without
+            for name, entry in zip(chosen.values(), _read_once(shards.source, shard, list(chosen)), strict=True):
                 with suppress(DamagedEntryError):
                     header = read_header(entry or b"")
                     frames = unpack_frames(entry or b"", thumbnail_sampler(header.shape[0]), header)[0]
