@@ -137,7 +137,7 @@ SIGNIFICANCE_LEVEL = 0.05  # a difference with a smaller p-value is called signi
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
-    """Return the 95 % Wilson score interval (1927) of a proportion, such as an accuracy.
+    """Return the 95% Wilson score interval (1927) of a proportion, such as an accuracy.
 
     Args:
         correct: Number of successes.
@@ -177,7 +177,7 @@ def sign_flip_test(differences: Ints) -> float:
 def bootstrap_difference(
     first: Bools, second: Bools, groups: Ints, n_samples: int = 4000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the 95 % confidence interval of the difference of two accuracies, by a two-level bootstrap.
+    """Return the 95% confidence interval of the difference of two accuracies, by a two-level bootstrap.
 
     Videos of one group are correlated, so groups are resampled with all their videos, the same ones for both networks;
     the runs of each network are resampled independently. The interval therefore covers both sources of variance

@@ -157,7 +157,7 @@ def test_class_table_starts_with_the_lowest_accuracy():
     assert section.table.rows[0] == ("Archery", "7", "4", "25.0%", "50.0%", "33.3%")
     assert section.table.rows[2] == ("Cricket", "0", "2", "50.0%", "100.0%", "66.7%")
     assert "8 videos (test split)" in section.lead
-    assert "3 videos are correct; the 95 % confidence interval" in section.lead
+    assert "3 videos are correct; the 95% confidence interval" in section.lead
     assert "13.7% to 69.4%" in section.lead
 
 

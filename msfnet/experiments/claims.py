@@ -23,7 +23,7 @@ class Difference:
 
     Args:
         points: Mean accuracy of the first network minus that of the second, in percentage points.
-        low: Lower bound of the 95 % confidence interval, in points.
+        low: Lower bound of the 95% confidence interval, in points.
         high: Upper bound of the interval, in points.
         p: p-value of the sign-flip test over videos.
         p_corrected: The same, corrected for the number of comparisons.

@@ -90,7 +90,7 @@ def _result_section(runs: Sequence[FinishedRun]) -> Section:
         "run",
         "best val top-1",
         "test top-1",
-        "95 % CI",
+        "95% CI",
         "test videos",
         "mean class accuracy",
         "calibration error",
@@ -161,11 +161,20 @@ def _pair_sections(comparisons: Sequence[PairedComparison]) -> list[Section]:
         for comparison in comparisons
     ]
     lead = (
-        f"{comparisons[0].first.name} against each other run on the videos that both were evaluated on, by McNemar's "
-        f"exact test{', with p corrected for the number of comparisons (Holm)' if len(rows) > 1 else ''}. The test "
-        "compares these weights; it does not account for the variance between seeds."
+        f"The best run, {comparisons[0].first.name}, is compared with each other run on the videos that both were "
+        "evaluated on, by McNemar's exact test"
+        + (", with p corrected for the number of comparisons (Holm)" if len(rows) > 1 else "")
+        + ". The test compares these weights; it does not account for the variance between seeds."
     )
-    columns = ("compared with", "videos", "both correct", "only the first", "only the other", "p", "conclusion")
+    columns = (
+        "compared with",
+        "videos",
+        "both correct",
+        "only the best correct",
+        "only the other correct",
+        "p",
+        "conclusion",
+    )
     return [Section("Paired comparison", lead, table=Table(columns, rows))]
 
 
@@ -211,7 +220,7 @@ def _percent(value: float | None) -> str:
 
 
 def _mean_and_std(mean: float | None, std: float | None) -> str:
-    return NONE if mean is None or std is None or math.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f} %"
+    return NONE if mean is None or std is None or math.isnan(std) else f"{100 * mean:.1f} ± {100 * std:.1f}%"
 
 
 def p_text(p: float) -> str:

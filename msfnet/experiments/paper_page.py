@@ -151,7 +151,7 @@ def _claim_sections(claims: Sequence[ClaimResult]) -> list[Section]:
     lead = (
         "A claim is supported if its row is significantly better than each of the rows it is compared with, "
         "contradicted if it is significantly worse than one of them, and inconclusive otherwise. A difference is "
-        f"significant if the corrected p-value is below {SIGNIFICANCE_LEVEL:g} and the 95 % confidence interval does "
+        f"significant if the corrected p-value is below {SIGNIFICANCE_LEVEL:g} and the 95% confidence interval does "
         "not contain zero."
     )
     rows = [
@@ -159,7 +159,7 @@ def _claim_sections(claims: Sequence[ClaimResult]) -> list[Section]:
         for claim in claims
         for key, difference in claim.differences.items()
     ]
-    columns = ("row", "compared with", "paper", "here", "95 % CI", "videos", "groups", "runs", "p", "p (Holm)")
+    columns = ("row", "compared with", "paper", "here", "95% CI", "videos", "groups", "runs", "p", "p (Holm)")
     about = (
         "Differences in top-1, in percentage points. p is that of the exact sign-flip test over videos, which with one "
         "run of each network is McNemar's test; p (Holm) is corrected for the number of comparisons that have runs. "

@@ -110,7 +110,7 @@ def _class_section(result: EvalResult, n_train: Mapping[str, int]) -> Section:
     low, high = metrics.wilson_interval(correct, result.n_videos)
     lead = (
         f"Video accuracy on {result.n_videos} videos ({result.protocol}), lowest class first. {correct} videos are "
-        f"correct; the 95 % confidence interval of the overall top-1 accuracy is {low:.1%} to {high:.1%}."
+        f"correct; the 95% confidence interval of the overall top-1 accuracy is {low:.1%} to {high:.1%}."
     )
     return Section("Accuracy per class", lead, table=Table(columns, rows))
 

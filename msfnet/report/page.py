@@ -16,6 +16,8 @@ from matplotlib.image import imsave
 from msfnet.atomic_io import write_text
 from msfnet.types import Frames
 
+READABLE_REM_PER_INCH = 4  # a plot that is scaled down further, to the width of a phone, scrolls instead
+
 
 @dataclass(frozen=True)
 class Table:
@@ -53,6 +55,7 @@ class Section:
             "title": self.title,
             "lead": self.lead,
             "figure": _base64(to_png(self.figure)) if self.figure else None,
+            "figure_min_rem": f"{READABLE_REM_PER_INCH * self.figure.get_figwidth():.0f}" if self.figure else None,
             "rows": self.rows,
             "bars": {name: {"text": text, "share": share} for name, (text, share) in self.bars.items()},
             "table": self.table,
