@@ -1,4 +1,4 @@
-"""Shared fixtures: videos and weights that the tests make, and the real data where it lies beside the clone."""
+"""Shared fixtures: generated videos, trained weights, and the real data if its folder is next to the repository."""
 
 import importlib.util
 import logging
