@@ -1,6 +1,4 @@
-"""The ingredients of recipe `best` in real runs: what the network sees, averaged weights, and the recipe as a whole."""
-
-import json
+"""The recipe `best` in real runs: as a whole, its input and its averaged weights."""
 
 import pytest
 import torch
@@ -14,7 +12,7 @@ from msfnet.inference.recognizer import Recognizer
 from msfnet.models.checkpoint import load_weights
 from msfnet.models.registry import create_model
 from msfnet.recipe import load_recipe
-from msfnet.run_folder import Run
+from msfnet.run_folder import CHECKPOINT, Run
 from msfnet.training.loop import load_checkpoint
 from msfnet.training.trainer import resume, train
 from msfnet.types import VideoItem, Views
@@ -40,8 +38,7 @@ def test_recipe_best_trains_and_its_weights_recognize(best_run, video_folder):
     prediction = recognizer(video, views=Views(2, 3))
     assert prediction.error is None
     assert sum(score for _, score in prediction.predictions) == pytest.approx(1, abs=1e-5)
-    scores = evaluate_dataset(best_run, video_folder, annotations=None, split=1, views=None)
-    assert scores.to_dict()["video"] == json.loads((best_run / "scores.json").read_text())["video"]
+    assert evaluate_dataset(best_run, video_folder).video == Run(best_run).result.video
 
 
 @pytest.mark.parametrize("kind", ["rgb_diff", "rgb+rgb_diff"])
@@ -53,8 +50,7 @@ def test_training_scoring_and_prediction_see_the_same_input(video_folder, tmp_pa
     assert weights.preprocessing.input == kind
     still = torch.zeros(1, recipe.preprocessing().channels, 4, 32, 32)
     assert weights.model(still).isfinite().all()
-    scores = evaluate_dataset(tmp_path / "run", video_folder, annotations=None, split=1, views=None)
-    assert not scores.unreadable
+    assert not evaluate_dataset(tmp_path / "run", video_folder).unreadable
 
 
 def test_the_default_input_adds_no_argument():
@@ -73,10 +69,10 @@ def test_cost_is_that_of_the_input(tmp_path):
     assert costs[1].multiply_adds > costs[0].multiply_adds
 
 
-def test_averaged_weights_are_kept_scored_and_resumed_bit_for_bit(video_folder, tmp_path):
-    listing, whole, parts = read_dataset(video_folder), tmp_path / "whole", tmp_path / "parts"
+def test_averaged_weights_resume_bit_for_bit(video_folder, tmp_path):
+    data, whole, parts = read_dataset(video_folder), tmp_path / "whole", tmp_path / "parts"
     recipe = tiny("small", "train.ema_decay=0.9", "train.epochs=3")
-    train(listing, recipe, whole)
+    train(data, recipe, whole)
 
     class StopError(Exception):
         pass
@@ -86,23 +82,24 @@ def test_averaged_weights_are_kept_scored_and_resumed_bit_for_bit(video_folder, 
             raise StopError
 
     with pytest.raises(StopError), logged(stop_after_two):
-        train(listing, recipe, parts)
+        train(data, recipe, parts)
     resume(parts)
     assert [row["val_loss"] for row in Run(parts).history] == [row["val_loss"] for row in Run(whole).history]
     a, b = load_weights(whole).model.state_dict(), load_weights(parts).model.state_dict()
     assert all(torch.equal(a[key], b[key]) for key in a)
 
-    plain = tmp_path / "plain"
-    train(listing, tiny("small", "train.epochs=3"), plain)
-    losses = [[row["train_loss"] for row in Run(folder).history] for folder in (whole, plain)]
-    assert losses[0] == losses[1]  # averaging does not touch what is trained
-    checkpoint = load_checkpoint(whole / "last")
-    last, average = checkpoint["model"], checkpoint["average"]["average"]
-    assert not torch.equal(average["fc.weight"], last["fc.weight"])
-    rows = Run(whole).history
-    best = max(range(3), key=lambda i: (rows[i]["val_top1"], i))
-    if best == 2:
-        assert torch.equal(a["fc.weight"], average["fc.weight"])
+
+def test_averaged_weights_are_saved_and_do_not_change_training(video_folder, tmp_path):
+    data, last_epoch = read_dataset(video_folder), "data.val_fraction=0"
+    averaged, plain = (
+        train(data, tiny("small", last_epoch, "train.epochs=2", f"train.ema_decay={decay}"), tmp_path / str(decay))
+        for decay in (0.9, 0)
+    )
+    assert [row["train_loss"] for row in averaged.history] == [row["train_loss"] for row in plain.history]
+    state = load_checkpoint(averaged.folder / CHECKPOINT)
+    saved = load_weights(averaged.weights).model.state_dict()
+    assert all(torch.equal(saved[key], value) for key, value in state["average"]["average"].items())
+    assert not torch.equal(saved["fc.weight"], state["model"]["fc.weight"])
 
 
 def test_stochastic_depth_and_zero_init_are_reached_by_a_recipe():

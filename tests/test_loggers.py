@@ -10,8 +10,8 @@ from tensorboardX.proto.event_pb2 import Event
 
 from msfnet.data.annotations.readers import read_dataset
 from msfnet.recipe import Tracker, load_recipe
+from msfnet.run_folder import Run
 from msfnet.training import loggers
-from msfnet.training.history import read_history
 from msfnet.training.loggers import LOGS, TRACKERS, make_loggers, require_trackers
 from msfnet.training.trainer import train
 from msfnet.types import UserError
@@ -41,7 +41,7 @@ def followed(video_folder, tmp_path_factory):
 
 def test_tensorboard_has_every_step_and_every_epoch(followed):
     found = scalars(followed / LOGS)
-    rows = read_history(followed)
+    rows = Run(followed).history
     steps = [step for step, _ in found["step/loss"]]
     assert steps == list(range(1, len(steps) + 1))
     assert len(steps) % len(rows) == 0
@@ -78,7 +78,7 @@ def test_without_names_there_is_tensorboard_alone(tmp_path):
 @pytest.mark.parametrize("name", ["wandb", "mlflow", "comet"])
 def test_a_missing_package_is_named_with_its_install_command(name, monkeypatch):
     monkeypatch.setattr(loggers.importlib.util, "find_spec", lambda module: None)
-    with pytest.raises(UserError, match=f"train.loggers names {name}, .*: pip install {TRACKERS[name].package}$"):
+    with pytest.raises(UserError, match=f"names {name}, .* not installed; run pip install {TRACKERS[name].package}$"):
         require_trackers([name])
 
 

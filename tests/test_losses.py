@@ -1,4 +1,4 @@
-"""Losses by hand-written tables, and that each is plain cross-entropy, bit for bit, where it has nothing to do."""
+"""Losses by hand-written tables, each of which is plain cross-entropy, bit for bit, with neutral settings."""
 
 import math
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from msfnet.recipe import load_recipe
-from msfnet.training.losses import class_weights, focal, make_loss, weighted
+from msfnet.training.losses import class_weights, focal_loss, make_loss, weighted_cross_entropy
 
 HALVES = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]))  # logits whose softmax these are
 FIRST_LAST = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
@@ -41,7 +41,8 @@ def test_class_weights(counts, weights):
 )
 def test_weighted(targets, smoothing, expected):
     weights = torch.tensor([2.0, 1.0, 0.5])
-    assert float(weighted(HALVES, targets, weights=weights, label_smoothing=smoothing)) == pytest.approx(expected)
+    loss = weighted_cross_entropy(HALVES, targets, weights=weights, label_smoothing=smoothing)
+    assert float(loss) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -61,14 +62,16 @@ def test_weighted(targets, smoothing, expected):
     ],
 )
 def test_focal(targets, gamma, smoothing, expected):
-    assert float(focal(HALVES, targets, gamma=gamma, label_smoothing=smoothing)) == pytest.approx(expected, rel=1e-5)
+    assert float(focal_loss(HALVES, targets, gamma=gamma, label_smoothing=smoothing)) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
-def test_focal_has_the_slope_of_its_formula():
+def test_focal_loss_has_the_gradient_of_its_formula():
     torch.manual_seed(0)
     logits = torch.randn(6, 4, dtype=torch.float32, requires_grad=True)
     targets = torch.rand(6, 4)
-    focal(logits, targets, gamma=1.5).backward()
+    focal_loss(logits, targets, gamma=1.5).backward()
     again = logits.detach().double().requires_grad_()
     p = again.softmax(1)
     (-(targets * (1 - p) ** 1.5 * p.log()).sum(1).mean()).backward()
@@ -77,9 +80,9 @@ def test_focal_has_the_slope_of_its_formula():
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0, 2.0])
 @pytest.mark.parametrize("margin", [50.0, 1000.0])
-def test_focal_is_finite_where_nothing_is_in_doubt(gamma, margin):
+def test_focal_loss_is_finite_for_certain_predictions(gamma, margin):
     logits = torch.tensor([[margin, 0.0], [margin, 0.0]], requires_grad=True)
-    loss = focal(logits, torch.tensor([[1.0, 0.0], [0.0, 1.0]]), gamma=gamma)
+    loss = focal_loss(logits, torch.tensor([[1.0, 0.0], [0.0, 1.0]]), gamma=gamma)
     loss.backward()
     assert loss.isfinite()
     assert logits.grad.isfinite().all()
@@ -104,15 +107,15 @@ def test_neutral_losses_are_cross_entropy_bit_for_bit(n, classes, smoothing, see
         assert torch.equal(make_loss(train, counts)(logits, targets), expected)
 
 
-def test_the_recipe_says_which():
+def test_the_recipe_chooses_the_loss():
     recipes = {loss: load_recipe("small", [f"train.loss={loss}"]).train for loss in ("class_weighted", "focal")}
     smoothing = recipes["focal"].label_smoothing
     weights = class_weights([1, 2, 3])
     assert torch.equal(
         make_loss(recipes["class_weighted"], [1, 2, 3])(HALVES, SHARED),
-        weighted(HALVES, SHARED, weights=weights, label_smoothing=smoothing),
+        weighted_cross_entropy(HALVES, SHARED, weights=weights, label_smoothing=smoothing),
     )
     assert torch.equal(
         make_loss(recipes["focal"], [1, 2, 3])(HALVES, SHARED),
-        focal(HALVES, SHARED, gamma=2.0, label_smoothing=smoothing),
+        focal_loss(HALVES, SHARED, gamma=2.0, label_smoothing=smoothing),
     )

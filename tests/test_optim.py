@@ -1,18 +1,20 @@
-"""Rates that differ from part to part, and parts that do not move: in real steps, norms included."""
+"""Learning rates by depth, schedules, frozen modules and averaged weights, in real steps, batch norms included."""
 
+import io
 from dataclasses import replace
 
 import pytest
 import torch
 from conftest import TINY
+from torch import nn
 from torch.nn import functional as F
 
 from msfnet.data.annotations.readers import read_dataset
 from msfnet.models.checkpoint import load_weights
 from msfnet.models.registry import create_model
 from msfnet.recipe import load_recipe
-from msfnet.training.history import read_history
-from msfnet.training.optim import freeze, lr_factor, make_optimizer, parts_by_depth, set_lr
+from msfnet.run_folder import REPORT
+from msfnet.training.optim import WeightAverage, freeze, lr_factor, make_optimizer, modules_by_depth, set_lr
 from msfnet.training.trainer import train
 from msfnet.types import UserError
 
@@ -35,27 +37,31 @@ def network(name="msf_r3d_18_fsam"):
 DEPTHS = {"stem": 5, "layer1": 4, "layer2": 3, "layer3": 2, "attention3": 2, "layer4": 1, "attention4": 1, "fc": 0}
 
 
-def test_depth_counts_from_the_head_and_attention_goes_with_its_stage():
+def test_depth_counts_from_the_classifier_with_attention_in_its_stage():
     model = network()
-    found = {part: depth for depth, parts in parts_by_depth(model).items() for part in parts}
-    assert {name: found[part] for name, part in model.named_children() if part in found} == DEPTHS
+    found = {module: depth for depth, modules in modules_by_depth(model).items() for module in modules}
+    assert {name: found[module] for name, module in model.named_children() if module in found} == DEPTHS
     c3d = network("c3d")
-    assert [parts == [part] for parts, part in zip(parts_by_depth(c3d).values(), [c3d.fc8, c3d.fc7], strict=False)]
-    assert len(parts_by_depth(c3d)) == 8
+    assert list(modules_by_depth(c3d).values())[:2] == [[c3d.fc8], [c3d.fc7]]
+    assert len(modules_by_depth(c3d)) == 8
 
 
-def test_every_parameter_has_the_rate_and_decay_of_its_part():
+def test_every_parameter_has_the_learning_rate_of_its_depth():
     model = network()
     optimizer = make_optimizer(model, optim("optim.layer_decay=0.5", "optim.lr=0.08", "optim.weight_decay=0.01"), 0.08)
-    rates = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
-    assert len(rates) == sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    settings = {
+        id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]
+    }
+    assert (
+        len(settings) == sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+    )
     for name, p in model.named_parameters():
         depth = DEPTHS[name.partition(".")[0]]
-        assert rates[id(p)] == (pytest.approx(0.08 * 0.5**depth), 0.01 if p.ndim > 1 else 0)
+        assert settings[id(p)] == (pytest.approx(0.08 * 0.5**depth), 0.01 if p.ndim > 1 else 0)
     assert optimizer.param_groups[0]["lr"] == 0.08
 
 
-def test_the_schedule_multiplies_every_rate():
+def test_the_schedule_scales_every_learning_rate():
     recipe = optim("optim.layer_decay=0.5", "optim.schedule=cosine", "optim.warmup_epochs=0", "optim.lr=0.08")
     optimizer = make_optimizer(network(), recipe, recipe.lr)
     started = [group["lr"] for group in optimizer.param_groups]
@@ -64,10 +70,10 @@ def test_the_schedule_multiplies_every_rate():
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([lr / 2 for lr in started])
 
 
-def test_a_run_moves_each_part_at_its_rate_and_frozen_ones_not_at_all(tiny_run, video_folder, tmp_path):
-    """Adam's first step moves a weight by its rate, whatever its gradient."""
-    listing = read_dataset(video_folder)
-    items = tuple(replace(item, split="train") for item in listing.items)
+def test_a_run_trains_each_depth_at_its_learning_rate(tiny_run, video_folder, tmp_path):
+    """Adam's first step changes a weight by its learning rate, whatever its gradient; frozen ones do not change."""
+    data = read_dataset(video_folder)
+    items = tuple(replace(item, split="train") for item in data.items)
     recipe = load_recipe(
         "small",
         [
@@ -78,7 +84,7 @@ def test_a_run_moves_each_part_at_its_rate_and_frozen_ones_not_at_all(tiny_run, 
             'optim.freeze=["stem", "layer1.0"]',
         ],
     )
-    train(replace(listing, items=items), recipe, tmp_path / "run")
+    train(data.with_items(items), recipe, tmp_path / "run")
     before, after = (load_weights(run).model.state_dict() for run in (tiny_run, tmp_path / "run"))
     kernels = {name for name, p in load_weights(tiny_run).model.named_parameters() if p.ndim > 1}
     moved = {key: float((after[key] - before[key]).abs().max()) for key in before}
@@ -92,7 +98,7 @@ def test_a_run_moves_each_part_at_its_rate_and_frozen_ones_not_at_all(tiny_run, 
             assert distance > 0, key
 
 
-def test_frozen_norms_stay_as_they_are_whatever_mode_is_set():
+def test_frozen_batch_norms_keep_their_statistics():
     model = network()
     freeze(model, ["layer2"])
     x = torch.randn(4, 3, 4, 32, 32)
@@ -112,10 +118,10 @@ def test_frozen_norms_stay_as_they_are_whatever_mode_is_set():
 @pytest.mark.parametrize(
     ("frozen", "message"),
     [
-        (["layer5"], "no part 'layer5'; did you mean layer"),
-        (["layer1.0.conv3"], r"no part 'layer1.0.conv3'; did you mean layer1.0.conv"),
-        (["head"], "no part 'head'; there are: attention3, attention4, avgpool, fc, layer1"),
-        (["lay"], "no part 'lay'"),
+        (["layer5"], "found 'layer5'; did you mean layer"),
+        (["layer1.0.conv3"], r"found 'layer1.0.conv3'; did you mean layer1.0.conv"),
+        (["head"], "found 'head'; there are: attention3, attention4, avgpool, fc, layer1"),
+        (["lay"], "found 'lay'"),
         (list(DEPTHS), "expected something left to train, found all of it frozen: stem, layer1"),
     ],
 )
@@ -125,27 +131,100 @@ def test_what_cannot_be_frozen_is_refused(frozen, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_run_refuses_before_it_leaves_anything(video_folder, tmp_path):
-    recipe = load_recipe("small", [*TINY, 'optim.freeze=["layer9"]'])
-    with pytest.raises(UserError, match="no part 'layer9'"):
-        train(read_dataset(video_folder), recipe, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_runs_on_classes_of_unequal_size(video_folder, tmp_path):
-    """Each means of dealing with imbalance takes part in training, and the scores tell every class."""
-    listing = read_dataset(video_folder)
-    left = [item for item in listing.items if item.label == "GoLeft"]
-    items = [replace(item, split="test" if item in left[2:] else "train") for item in listing.items]
+    """Every way of balancing classes takes part in training, and the scores are given for every class."""
+    data = read_dataset(video_folder)
+    left = [item for item in data.items if item.label == "GoLeft"]
+    items = [replace(item, split="test" if item in left[2:] else "train") for item in data.items]
     losses = []
-    for i, dealt in enumerate(((), ("train.loss=class_weighted",), ("train.loss=focal",), ("data.class_balance=1",))):
+    for i, balanced in enumerate(
+        ((), ("train.loss=class_weighted",), ("train.loss=focal",), ("data.class_balance=1",))
+    ):
         recipe = load_recipe(
-            "small", [*TINY, "data.val_fraction=0", "train.epochs=1", "data.group_split=false", *dealt]
+            "small", [*TINY, "data.val_fraction=0", "train.epochs=1", "data.group_split=false", *balanced]
         )
-        run = tmp_path / str(i)
-        result = train(replace(listing, items=tuple(items)), recipe, run)
-        losses.append(read_history(run)[0]["train_loss"])
+        run = train(data.with_items(items), recipe, tmp_path / str(i))
+        losses.append(run.history[0]["train_loss"])
     assert len(set(losses)) == 4
     assert all(0 < loss < 10 for loss in losses)
-    assert result.scores.to_dict()["mean_class_accuracy"] == result.scores.per_class["GoLeft"]["top1"]
-    assert "2 (GoLeft) to 10 (GoRight)" in (run / "report.html").read_text(encoding="utf-8")
+    assert run.result.mean_class_accuracy == run.result.per_class["GoLeft"]["top1"]
+    assert "2 (GoLeft) to 10 (GoRight)" in (run.folder / REPORT).read_text(encoding="utf-8")
+
+
+# Averaged weights
+
+
+def small_network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+
+
+def take_steps(model, average, n, seed):
+    """`n` steps of noise, as an optimizer and a norm would change weights, statistics and counts."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(n):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn(p.shape, generator=generator))
+        model.train()(torch.randn(5, 3, generator=generator))
+        average.update(model)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_average_of_a_weight_by_hand():
+    """The weight is 1, then 2, 3, 4; d is 2/11, 3/12 and, by the decay, 0.3, not 4/13."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(model.weight)
+    average = WeightAverage(model, 0.3)
+    expected = 1.0
+    for weight, d in ((2.0, 2 / 11), (3.0, 3 / 12), (4.0, 0.3)):
+        nn.init.constant_(model.weight, weight)
+        average.update(model)
+        expected = d * expected + (1 - d) * weight
+        assert float(average.average["weight"]) == pytest.approx(expected)
+    assert model.weight.item() == 4.0
+
+
+def test_batch_statistics_are_averaged_and_counts_copied():
+    model = small_network()
+    average = WeightAverage(model, 0.9)
+    take_steps(model, average, 5, seed=1)
+    own = model.state_dict()
+    assert int(average.average["1.num_batches_tracked"]) == int(own["1.num_batches_tracked"]) == 5
+    assert not torch.equal(average.average["1.running_mean"], own["1.running_mean"])
+    assert not torch.equal(average.average["0.weight"], own["0.weight"])
+
+
+def test_the_average_replaces_the_weights_within_a_block_only():
+    model = small_network()
+    average = WeightAverage(model, 0.9)
+    take_steps(model, average, 5, seed=1)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with average.in_place_of(model):
+        assert same(dict(model.state_dict()), average.average)
+    assert same(dict(model.state_dict()), before)
+    with pytest.raises(ZeroDivisionError), average.in_place_of(model):
+        _ = 1 / 0
+    assert same(dict(model.state_dict()), before)
+
+
+def test_a_saved_average_continues_bit_for_bit():
+    model = small_network()
+    average = WeightAverage(model, 0.9)
+    take_steps(model, average, 4, seed=1)
+    file = io.BytesIO()
+    torch.save({"model": model.state_dict(), "ema": average.state_dict()}, file)
+    take_steps(model, average, 4, seed=2)
+
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    other = small_network()
+    other.load_state_dict(saved["model"])
+    resumed = WeightAverage(other, 0.9)
+    resumed.load_state_dict(saved["ema"])
+    take_steps(other, resumed, 4, seed=2)
+    assert resumed.steps == average.steps == 8
+    assert same(resumed.average, average.average)

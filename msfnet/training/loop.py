@@ -120,6 +120,8 @@ class Loop:
                     self._take_step(batch, self._agree(batch))
                     advance(1)
             except WorkerDiedError as error:
+                if self._agreed:  # it was raised in all processes
+                    raise
                 self._agree(None, error)
             self._agree(None)
         with self.learner.validating():
