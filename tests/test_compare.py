@@ -70,7 +70,7 @@ def test_folders_without_a_finished_run_are_skipped(with_other_folders):
         "damaged": "expected JSON",
         "newer": "no recipe key",
         "weightless": "expected weights",
-        "binary": "cannot be read",
+        "binary": "not valid TOML",
     }
     assert set(reasons) == set(expected)
     assert {name: text in reasons[name] for name, text in expected.items()} == dict.fromkeys(expected, True)

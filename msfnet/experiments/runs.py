@@ -137,7 +137,7 @@ def read_finished_run(folder: Path, name: str) -> FinishedRun:
     run = require_run(folder)
     try:
         recipe, history, result, split = load_recipe(folder / RECIPE), run.history, run.result, run.split
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(f"expected a run in {folder}, found files that cannot be read ({error})") from error
     if len(history) < recipe.train.epochs:
         raise UserError(f"expected a finished run, found {len(history)} of {recipe.train.epochs} epochs")
