@@ -1,4 +1,4 @@
-"""What can be followed live: TensorBoard's event files read back, trackers by name, packages that are not there."""
+"""Experiment trackers: TensorBoard's event files read back, trackers by name, packages that are not installed."""
 
 import csv
 import struct

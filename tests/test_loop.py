@@ -112,7 +112,7 @@ def test_a_crash_at_every_step_loses_nothing(data, tmp_path, settings):
 
 
 def test_every_step_and_epoch_is_logged_once(data, tmp_path):
-    """The loss of a step is read when the next one begins. The sixth batch has one clip: no step is taken for it."""
+    """The loss of a step is read when the next one begins. The sixth batch has one clip, which makes no step."""
     logged = []
     loop = make_loop(data, tiny("train.epochs=2"), tmp_path / "c.pt")
     loop.run(lambda numbers, steps: logged.append((steps, sorted(numbers))))

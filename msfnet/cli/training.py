@@ -83,7 +83,8 @@ def train(
         )
     if distributed.rank():  # of several processes, the first one prints the result
         return 0
-    return finish(run.folder, unreadable=run.unreadable)
+    print(run.folder)
+    return 1 if run.unreadable else 0  # the videos are named already, with their consequences
 
 
 @app.command

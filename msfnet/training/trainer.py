@@ -282,6 +282,8 @@ def _score(checkpoint: Checkpoint, data: Dataset, loader: ClipLoader, recipe: Re
         protocol=PROTOCOLS["test"],
         on_unreadable=recipe.data.on_unreadable_eval,
     )
+    for path, reason in result.unreadable.items():
+        log.warning(f"counted as wrong in the test: {path}: {reason}")
     log.info(
         f"test: {result.n_videos} videos, clip top-1 {result.clip.top1:.1%}, video top-1 {result.video.top1:.1%} "
         f"over {result.views} views"
