@@ -96,7 +96,7 @@ def page_in_browser(page_file):
 
 @contextmanager
 def logged(receive):
-    """Within the block every line that msfnet logs is passed to `receive`, whose exceptions reach the code that logs."""
+    """Pass every line that msfnet logs within the block to `receive`; its exceptions reach the code that logs."""
 
     class Handler(logging.Handler):
         def emit(self, record):
