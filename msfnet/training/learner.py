@@ -6,7 +6,7 @@ It knows no order of batches, no files and no signals.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -188,7 +188,10 @@ class Learner:
         """
         self.val_sums = Sums()
         average_batch_statistics(self.model)
-        with self.average.in_place_of(self.model) if self.average else nullcontext():
+        if self.average is None:
+            yield
+            return
+        with self.average.in_place_of(self.model):
             average_batch_statistics(self.model)
             yield
 
