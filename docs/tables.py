@@ -72,7 +72,7 @@ METHOD = ("r3d_18", "msf_r3d_18", "msf_r3d_18_fsam", "c3d", "msf_c3d", "msf_c3d_
 
 def method_sizes() -> str:
     """The paper's networks and their baselines, with the numbers of the paper's Table 5."""
-    rows = ["| network | M parameters | paper | GMACs | paper | top-1 in the paper, % |", "|---|---|---|---|---|---|"]
+    rows = ["| network | M parameters | paper | GMACs | paper | top-1, paper, % |", "|---|---|---|---|---|---|"]
     for name in METHOD:
         summary, paper = summarize(name), PRINTED[name]
         rows.append(
@@ -110,7 +110,7 @@ def weight_share(num_splits: int, channels: int = 64) -> float:
 def splits() -> str:
     """Table 2 of the paper, with the receptive fields and the weights of MSL for each S."""
     rows = [
-        "| S | receptive fields of the splits | weights vs. dense conv | M parameters | paper | top-1 in the paper, % |",
+        "| S | receptive fields of the splits | weights vs. dense conv | M parameters | paper | top-1, paper, % |",
         "|---|---|---|---|---|---|",
     ]
     printed = {row.label: row.printed for row in read_paper().row if row.table == "2"}
@@ -246,8 +246,8 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "performance.md": {"speed": partial(benchmark_table, "speed.md")},
     "reproduction.md": {
         "rows": reproduced,
-        "claims": partial(benchmark_table, "results-ucf101-18-small.md", "Did the paper's claims hold?"),
-        "best claims": partial(benchmark_table, "results-ucf101-18-small-best.md", "Did the paper's claims hold?"),
+        "claims": partial(benchmark_table, "results-ucf101-18-small.md", "Claims of the paper"),
+        "best claims": partial(benchmark_table, "results-ucf101-18-small-best.md", "Claims of the paper"),
         "attention": partial(benchmark_table, "attention.md"),
     },
     "method.md": {
