@@ -138,7 +138,7 @@ def evaluate(
     has trained on is left out.
 
     Args:
-        weights: str | Path | Run | Checkpoint file, run, exported file, name of bundled weights, or a `Checkpoint`.
+        weights: Weights file, run, exported file, name of bundled weights, or a `Checkpoint`.
         data: Folder, manifest, shards or URL (see DATA in the page on commands), or a `Dataset`.
         views: CLIPSxCROPS whose scores are averaged for each video, such as `4x1`; by default those of the weights.
         annotations: Folder of official annotations, for a folder of videos.
@@ -195,7 +195,7 @@ def predict(
     `Recognizer` loads the weights once for many calls and yields predictions in a stream.
 
     Args:
-        weights: str | Path | Run | Checkpoint file, run, exported file, name of bundled weights, or a `Checkpoint`.
+        weights: Weights file, run, exported file, name of bundled weights, or a `Checkpoint`.
         sources: A video: a path (of a file, or of a folder with one image per frame), the content of a file, a file
             opened in binary mode, or frames uint8 T H W 3. In a list, paths may also be folders of videos and globs.
         top_k: Number of classes in each prediction.
