@@ -227,8 +227,8 @@ class Train(Table):
     )
     devices: Literal["auto"] | Positive = Field(
         "auto",
-        description="processes on each machine, which torchrun or SLURM starts, with one GPU each where there are GPUs; "
-        "`auto` accepts any number",
+        description="processes on each machine, which torchrun or SLURM starts, with one GPU each where there are "
+        "GPUs; `auto` accepts any number",
     )
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "64-true"] = Field(
         "32-true",

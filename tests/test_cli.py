@@ -147,7 +147,8 @@ def test_predict_csv_has_warnings(capsys, tiny_run, tmp_path):
     write_lossless(tmp_path / "short.mkv", moving_square(2))
     code, out, _ = run(capsys, "predict", tiny_run, tmp_path / "short.mkv", "--csv", "--top-k", "1")
     assert code == 0
-    assert list(csv.reader(out.splitlines()))[1][4:] == ["", "2 frames, shorter than a clip of 4; the last frame is repeated"]
+    warning = "2 frames, shorter than a clip of 4; the last frame is repeated"
+    assert list(csv.reader(out.splitlines()))[1][4:] == ["", warning]
 
 
 # The words of predict
