@@ -41,7 +41,7 @@ def on_levels(name, levels, strength):
         ("brightness", [0, 100, 200], -1.0, [0, 10, 20]),
         ("contrast", [50, 100, 150], 1.0, [5, 100, 195]),
         ("contrast", [0, 100, 200], -1.0, [90, 100, 110]),
-        ("color", [0, 100, 200], 1.0, [0, 100, 200]),  # greys stay
+        ("color", [0, 100, 200], 1.0, [0, 100, 200]),  # grays stay the same
         ("translate x", [10, 20, 30, 40, 50, 60, 70, 80, 90], 0.0, [10, 20, 30, 40, 50, 60, 70, 80, 90]),
     ],
 )
@@ -141,7 +141,7 @@ def test_operations_are_the_same_for_all_frames_of_a_clip(name):
     assert torch.equal(clips, before)
     assert out.dtype == torch.uint8
     assert out.shape == clips.shape
-    assert torch.equal(out, out[:, :1].expand_as(out))  # what stands still goes on standing still
+    assert torch.equal(out, out[:, :1].expand_as(out))  # static clips stay static
     apart = [OPERATIONS[name](clips[i : i + 1], strengths[i : i + 1]) for i in range(3)]
     assert torch.equal(out, torch.cat(apart))
 

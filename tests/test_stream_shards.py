@@ -67,7 +67,7 @@ def _no_waiting(monkeypatch):
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    """Serves a folder; `breaks` has, by name, after how many bytes each further response breaks off."""
+    """Serves a folder; `breaks` has, by name, after how many bytes each further response is cut off."""
 
     def __init__(self, folder):
         self.breaks, self.asked = {}, Counter()
@@ -228,7 +228,7 @@ def test_other_frame_size_is_refused(folder):
 
 
 def test_other_frame_rate_is_refused(video_folder, tmp_path):
-    """Videos of ten frames a second are written at five, and read as they are from files."""
+    """Videos of 10 fps are written at 5 fps, and read as they are from files."""
 
     def write(recipe):
         return write_shards(read_video_files(video_folder), recipe, video_folder, tmp_path, shard_bytes=10**6)
@@ -327,7 +327,7 @@ def test_interrupted_transfer_continues_where_it_broke(server, folder):
 
 
 def third_sample_bytes(path):
-    """Where the third sample begins: an archive that breaks off there looks like a complete one."""
+    """Where the third sample begins: an archive that ends there looks like a complete one."""
     with tarfile.open(path) as tar:
         return tar.getmembers()[4].offset
 
@@ -340,7 +340,7 @@ def test_transfer_that_keeps_breaking_is_one_line(server, workers):
         list(make_shard_batches(training(server.url), workers).epoch())
     message = str(raised.value)
     assert "\n" not in message
-    assert message.startswith(f"{server.url}/{name} breaks off before train-")
+    assert message.startswith(f"{server.url}/{name} cannot be read from train-")
     assert server.asked[name] == 3
 
 
@@ -348,7 +348,7 @@ def test_missing_shard_is_one_line(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     videos = training(copy)
     (copy / "train-000000.tar").unlink()
-    with pytest.raises(ShardError, match=r"train-000000.tar breaks off before .* at 3 attempts: .*No such file"):
+    with pytest.raises(ShardError, match=r"train-000000.tar cannot be read from .* on, after 3 attempts: .*No such file"):
         list(make_shard_batches(videos, 0).epoch())
 
 

@@ -139,18 +139,22 @@ class VideoDataset(ABC):
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """The labels of the videos, sorted: position is class number."""
         return tuple(sorted({item.label for item in self.items}))
 
     @property
     def location(self) -> str | None:
+        """None: a run that is resumed gets the dataset passed again."""
         return None
 
     @property
     def fingerprint(self) -> str:
+        """A digest of the videos, their labels, splits and sizes."""
         return fingerprint(self.items)
 
     @property
     def unreadable(self) -> Mapping[VideoItem, str]:
+        """Empty: which videos cannot be read is found when they are read."""
         return {}
 
     @property
@@ -159,11 +163,13 @@ class VideoDataset(ABC):
         return False
 
     def describe(self) -> str:
+        """One line with the numbers of videos, of classes, and of videos in each split."""
         splits = Counter(item.split or "no split" for item in self.items)
         counts = ", ".join(f"{n} {name}" for name, n in splits.items())
         return f"{len(self.items)} videos of {len(self.classes)} classes from {self.source} ({counts})"
 
     def in_split(self, *names: str) -> list[VideoItem]:
+        """The videos of these splits, in the order of `items`."""
         return [item for item in self.items if item.split in names]
 
     def with_items(self, items: Iterable[VideoItem]) -> Self:
@@ -173,13 +179,16 @@ class VideoDataset(ABC):
         return changed
 
     def resolve_splits(self, data: Data, seed: int) -> Self:
+        """The dataset with a split for every video: see `Dataset`."""
         return self.with_items(resolve_splits(self.items, data, seed, official=self.official))
 
     def rename_split(self, old: str, new: str) -> Self:
+        """The dataset with all videos of split `old` in split `new`, which must have none."""
         assert not self.in_split(new)
         return self.with_items(replace(item, split=new) if item.split == old else item for item in self.items)
 
     def open(self, data: Data, preprocessing: Preprocessing) -> ClipLoader:
+        """Get ready to read clips in the worker processes that `data` asks for."""
         from msfnet.data.video_loader import VideoLoader  # here: torch takes seconds to import
 
         return VideoLoader(
@@ -192,6 +201,7 @@ class VideoDataset(ABC):
         )
 
     def thumbnails(self, paths: Sequence[str]) -> Mapping[str, Frames]:
+        """Thumbnails H W 3 of the videos with these paths, for those that can be read."""
         wanted = set(paths)
         thumbnails = {}
         for path, item in ((path_of(item), item) for item in self.items):

@@ -136,7 +136,7 @@ class Batches:
             ) from error
 
     def _start(self) -> Iterator[Batch | UserError]:
-        """Start an iteration, without the handler by which torch raises a worker's death in the midst of anything.
+        """Start an iteration, without the handler by which torch raises a worker's death in the middle of anything.
 
         A death is then noticed where a batch is waited for, between two training steps, and never within one.
         """

@@ -26,7 +26,7 @@ class VideoFiles(VideoDataset):
     Args:
         items: The videos that are there.
         source: The form of the list: "class folders", "manifest", ...
-        missing: Listed names of videos that are not there.
+        missing: Listed names of videos that do not exist.
         notes: What else there is to say, such as lists without labels.
         official: Whether the split is a published one, which is kept even if it separates videos of one group.
     """
@@ -38,18 +38,22 @@ class VideoFiles(VideoDataset):
     official: bool = False
 
     def describe(self) -> str:
+        """One line: what was found and what is missing."""
         line = super().describe()
         if self.missing:
             line += f"; {len(self.missing)} listed videos are missing (first: {self.missing[0]})"
         return "; ".join((line, *self.notes))
 
     def with_items(self, items: Iterable[VideoItem]) -> Self:
+        """The same dataset with these videos in place of its own."""
         return replace(self, items=tuple(items))
 
     def read_clips(self, item: VideoItem, sampler: FrameSampler, frame_format: FrameFormat) -> Clip:
+        """Decode frames of one video, without the cache."""
         return DirectReader(frame_format).read_clips(item.path, sampler)
 
     def open(self, data: Data, preprocessing: Preprocessing) -> ClipLoader:
+        """Get ready to read clips with the decoder, cache and worker processes that `data` asks for: see `Dataset`."""
         from msfnet.data.video_loader import VideoLoader  # here: torch takes seconds to import
 
         reader = open_reader(data, preprocessing, self.items)
@@ -64,6 +68,7 @@ class VideoFiles(VideoDataset):
         )
 
     def thumbnails(self, paths: Sequence[str]) -> Mapping[str, Frames]:
+        """Thumbnails H W 3 of the video files at these paths, for those that can be read."""
         return file_thumbnails(paths)
 
 

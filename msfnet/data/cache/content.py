@@ -28,7 +28,7 @@ def digest(path: Path, beat: Callable[[], None] = lambda: None) -> str:
 
     Args:
         path: The video.
-        beat: Called for every block, so that a large file can be told from one that hangs.
+        beat: Called for every block, so that reading a large file does not look like a hang.
 
     Raises:
         OSError: There is no such file, or it cannot be read.

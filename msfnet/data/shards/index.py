@@ -64,10 +64,12 @@ class Shards:
 
     @property
     def items(self) -> tuple[VideoItem, ...]:
+        """All videos, split after split."""
         return tuple(self.in_split(*SPLIT_ORDER))
 
     @property
     def location(self) -> str | None:
+        """The folder or URL, independent of the working folder."""
         return absolute(self.source)
 
     def in_split(self, *names: str) -> list[VideoItem]:

@@ -1,7 +1,7 @@
 """Clips streamed from shards: samples in the planned order, and their batches.
 
-A sample whose bytes are not those that were written becomes a sample with an error. A shard whose transfer breaks off
-is read again from where it broke, a few times. No network and no video file is known here.
+A sample whose bytes are not those that were written becomes a sample with an error. A shard whose transfer is
+interrupted is read again from there, a few times. No network and no video file is known here.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class ShardLoader:
         self.shards, self.preprocessing, self.num_workers = shards, preprocessing, num_workers
 
     def train_batches(self, *, sampling: str, batch_size: int, seed: int) -> Batches:
+        """See `msfnet.data.dataset.ClipLoader`."""
         if batch_size % (ranks := distributed.world_size()):
             raise UserError(
                 f"expected train.batch_size to divide among {ranks} processes when they read shards, found {batch_size}"
@@ -80,11 +81,13 @@ class ShardLoader:
         return make_shard_batches(videos, self.num_workers)
 
     def eval_batches(self, items: Sequence[VideoItem], *, clips: int, batch_size: int) -> Batches:
+        """See `msfnet.data.dataset.ClipLoader`."""
         own = _part_of_process(batch_size)
         videos = EvalShards(self.shards, self.preprocessing, items, clips=clips, **own)
         return make_shard_batches(videos, self.num_workers)
 
     def problems(self) -> list[str]:
+        """None: what is wrong with shards is an error, or the reason of a video."""
         return []
 
 
@@ -350,7 +353,7 @@ def webdataset() -> ModuleType:
 def read_entries(source: str, shard: Shard, names: Sequence[str]) -> Iterator[bytes | None]:
     """Read some files of a shard.
 
-    An archive whose transfer breaks off is opened again and skipped up to the file it broke at.
+    An archive whose transfer is interrupted is opened again and skipped up to the file that was not read.
 
     Args:
         source: The folder or URL of the shards.
@@ -372,7 +375,7 @@ def read_entries(source: str, shard: Shard, names: Sequence[str]) -> Iterator[by
         except _BROKEN as error:
             if attempts == len(RETRY_SECONDS):
                 where = locate(source, shard.name)
-                text = f"{where} breaks off before {names[done]}, at {attempts + 1} attempts: {error_line(error)}"
+                text = f"{where} cannot be read from {names[done]} on, after {attempts + 1} attempts: {error_line(error)}"
                 raise ShardError(text) from error
             time.sleep(RETRY_SECONDS[attempts])
             attempts += 1
