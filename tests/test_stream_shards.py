@@ -348,7 +348,7 @@ def test_missing_shard_is_one_line(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "copy")
     videos = training(copy)
     (copy / "train-000000.tar").unlink()
-    with pytest.raises(ShardError, match=r"train-000000.tar cannot be read from .* on, after 3 attempts: .*No such file"):
+    with pytest.raises(ShardError, match=r"000000.tar cannot be read from .* on, after 3 attempts: .*No such file"):
         list(make_shard_batches(videos, 0).epoch())
 
 

@@ -37,7 +37,7 @@ class Shard:
     first: int = 0
 
     def sample_keys(self) -> list[str]:
-        """The keys of the samples in the archive."""
+        """Return the keys of the samples in the archive."""
         split = self.name.partition("-")[0]
         return [sample_key(split, self.first + number) for number in range(len(self.items))]
 
@@ -73,7 +73,7 @@ class Shards:
         return absolute(self.source)
 
     def in_split(self, *names: str) -> list[VideoItem]:
-        """The videos of these splits, those that could not be read last in each."""
+        """Return the videos of these splits, those that could not be read last in each."""
         return [item for split in SPLIT_ORDER if split in names for item in self._split(split)]
 
     def _split(self, split: str) -> Iterator[VideoItem]:
@@ -82,7 +82,7 @@ class Shards:
         yield from (item for item in self.unreadable if item.split == split)
 
     def describe(self) -> str:
-        """One line: what there is and what is missing."""
+        """Return one line: what there is and what is missing."""
         counts = {name: sum(len(shard.items) for shard in self.splits.get(name, ())) for name in SPLIT_ORDER}
         parts = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
         n_shards = sum(map(len, self.splits.values()))
@@ -129,13 +129,13 @@ class Shards:
         return ShardLoader(self, preprocessing, num_workers=data.num_workers)
 
     def thumbnails(self, paths: Sequence[str]) -> Mapping[str, Frames]:
-        """Thumbnails of the videos with these names. Shards behind a URL are not fetched again for them."""
+        """Return thumbnails of the videos with these names. Shards behind a URL are not fetched again for them."""
         from msfnet.data.shards.stream import shard_thumbnails
 
         return shard_thumbnails(self, paths) if local_folder(self.source) else {}
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of `shards.json`."""
+        """Return the content of `shards.json`."""
         numbers = {label: number for number, label in enumerate(self.classes)}
         return {
             "format": FORMAT,
@@ -204,7 +204,7 @@ def shard_name(split: str, number: int) -> str:
 
 
 def sample_key(split: str, number: int) -> str:
-    """The key of a split's sample of that number: no dot in it, since WebDataset ends a key there."""
+    """Return the key of a split's sample of that number: no dot in it, since WebDataset ends a key there."""
     return f"{split}-{number:08d}"
 
 
@@ -212,7 +212,7 @@ def sample_key(split: str, number: int) -> str:
 
 
 def is_shards(data: str) -> bool:
-    """Whether `data` is a URL, or a folder that `msfnet shard` has written to."""
+    """Return whether `data` is a URL, or a folder that `msfnet shard` has written to."""
     folder = local_folder(data)
     return folder is None or (folder / INDEX).is_file() or (folder / UNFINISHED).is_file()
 

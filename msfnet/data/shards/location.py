@@ -21,14 +21,14 @@ class Stream(Protocol):
     """A file that is read from start to end."""
 
     def read(self, n_bytes: int = -1, /) -> bytes:
-        """The next bytes, fewer only at the end."""
+        """Return the next bytes, fewer only at the end."""
 
     def close(self) -> None:
         """Give up the rest."""
 
 
 def local_folder(source: str) -> Path | None:
-    """The folder that a path or a file: URL names; None for any other URL."""
+    """Return the folder that a path or a file: URL names; None for any other URL."""
     if "://" not in source and not source.startswith("file:"):
         return Path(source)
     parts = urlsplit(source)
@@ -36,13 +36,13 @@ def local_folder(source: str) -> Path | None:
 
 
 def absolute(source: str) -> str:
-    """The same place under a name that does not depend on the working folder."""
+    """Return the same place under a name that does not depend on the working folder."""
     folder = local_folder(source)
     return str(folder.resolve()) if folder is not None else source
 
 
 def locate(source: str, name: str) -> str:
-    """The path or URL of a file in `source`; a URL keeps its query."""
+    """Return the path or URL of a file in `source`; a URL keeps its query."""
     folder = local_folder(source)
     if folder is not None:
         return str(folder / name)
@@ -70,7 +70,7 @@ def open_file(source: str, name: str) -> Stream:
 
 
 def read_command(source: str) -> str | None:
-    """The command by which the files of an s3: URL are read; None for other sources."""
+    """Return the command by which the files of an s3: URL are read; None for other sources."""
     return _s3_command() if urlsplit(source).scheme == "s3" else None
 
 
@@ -107,7 +107,7 @@ class _CommandOutput:
 
 
 def error_line(error: Exception) -> str:
-    """What went wrong, in one line."""
+    """Return what went wrong, in one line."""
     if isinstance(error, URLError) and not isinstance(error.reason, str):
         return f"{error.reason}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -46,7 +46,7 @@ class Route:
     order: Ints
 
     def samples(self) -> Ints:
-        """Numbers of samples in the order in which they are yielded."""
+        """Return the numbers of samples in the order in which they are yielded."""
         return self.sequence[self.order]
 
 
@@ -133,7 +133,7 @@ def shard_passes(route: Route, sizes: Sequence[int]) -> Iterator[ShardPass]:
 
 
 def _epoch_sequence(sizes: Sequence[int], seed: int, epoch: int) -> Ints:
-    """All samples, shard after shard in the epoch's order: N."""
+    """Return all samples, shard after shard in the epoch's order: N."""
     starts = np.cumsum(sizes) - sizes
     order = np.random.default_rng((seed, epoch, 0, 2)).permutation(len(sizes))
     parts = [np.arange(starts[shard], starts[shard] + sizes[shard]) for shard in order]
@@ -141,7 +141,7 @@ def _epoch_sequence(sizes: Sequence[int], seed: int, epoch: int) -> Ints:
 
 
 def _worker_part(length: int, batch: int, number: int, workers: int) -> tuple[int, int]:
-    """Where a worker's part of its rank's samples starts and stops, so that batches can come from workers in turn.
+    """Return the start and stop of a worker's part of its rank's samples; workers yield batches in turn.
 
     The last batch may be short.
     """

@@ -92,7 +92,7 @@ class ShardLoader:
 
 
 def make_shard_batches(videos: TrainShards | EvalShards, num_workers: int) -> Batches:
-    """Batches of `videos`, read by `num_workers` processes that live as long as these."""
+    """Return batches of `videos`, read by `num_workers` processes that live as long as these."""
     loader = DataLoader(
         videos,
         batch_size=videos.batch,
@@ -142,7 +142,7 @@ class _ShardClips(IterableDataset["Sample | UserError"]):
     def _follow(
         self, route: Route, read: Callable[[ShardPass], Iterator[Sample]], sizes: Sequence[int]
     ) -> Iterator[Sample | UserError]:
-        """The samples of a route in its order; those that are read before their turn wait. A last error is a value."""
+        """Yield the samples of a route in its order; an error that ends the run is yielded as the last value."""
         passes = shard_passes(route, sizes)
         arriving = (pair for one in passes for pair in zip(one.places, read(one), strict=True))
         waiting: dict[int, Sample] = {}
@@ -156,7 +156,7 @@ class _ShardClips(IterableDataset["Sample | UserError"]):
             yield error
 
     def _read(self, shard_pass: ShardPass, sampler: Callable[[int, int], Indices]) -> Iterator[Sample]:
-        """The samples of one pass; `sampler` maps the numbers of a sample and of its frames to those of a clip."""
+        """Yield the samples of one pass; `sampler` maps a sample and its number of frames to frame indices."""
         shard, first = self.archives[shard_pass.shard], sum(self.sizes[: shard_pass.shard])
         keys = shard.sample_keys()
         names = [f"{keys[number]}.frames" for number in shard_pass.samples]
@@ -232,7 +232,7 @@ class TrainShards(_ShardClips):
         return -(-samples_per_rank(sum(self.sizes), self.ranks) // self.batch)
 
     def __len__(self) -> int:
-        """The samples that this rank has yet to yield in the epoch."""
+        """Return the samples that this rank has yet to yield in the epoch."""
         return samples_per_rank(sum(self.sizes), self.ranks) - int(self._position[1])
 
     def __iter__(self) -> Iterator[Sample | UserError]:
@@ -375,8 +375,9 @@ def read_entries(source: str, shard: Shard, names: Sequence[str]) -> Iterator[by
         except _BROKEN as error:
             if attempts == len(RETRY_SECONDS):
                 where = locate(source, shard.name)
-                text = f"{where} cannot be read from {names[done]} on, after {attempts + 1} attempts: {error_line(error)}"
-                raise ShardError(text) from error
+                raise ShardError(
+                    f"{where} cannot be read from {names[done]} on, after {attempts + 1} attempts: {error_line(error)}"
+                ) from error
             time.sleep(RETRY_SECONDS[attempts])
             attempts += 1
 
@@ -387,7 +388,7 @@ def _read_once(source: str, shard: Shard, names: Sequence[str]) -> Iterator[byte
 
 
 def _expand(file: _Counted, shard: Shard, names: Sequence[str]) -> Iterator[bytes | None]:
-    """The named files of an archive. Raises one of _BROKEN when not all of its bytes come."""
+    """Yield the named files of an archive. Raises one of _BROKEN when not all of its bytes come."""
     from webdataset.tariterators import tar_file_iterator
 
     wanted = {name: position for position, name in enumerate(names)}

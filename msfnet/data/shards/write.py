@@ -50,7 +50,7 @@ class _Job:
     shard_bytes: int
 
     def relative(self, item: VideoItem) -> VideoItem:
-        """The item by its name in the dataset, which is the same on every machine."""
+        """Return the item by its name in the dataset, which is the same on every machine."""
         path = item.path
         return replace(item, path=path.relative_to(self.root) if path.is_relative_to(self.root) else path)
 
@@ -103,7 +103,7 @@ def write_shards(files: VideoFiles, recipe: Recipe, data: Path, out: Path, *, sh
 
 
 def _shuffled(items: Sequence[VideoItem], seed: int) -> tuple[VideoItem, ...]:
-    """The splits one after the other, each in random order, so that no archive is of one class."""
+    """Return the splits one after the other, each in random order, so that no archive is of one class."""
     queue: list[VideoItem] = []
     for number, split in enumerate(SPLIT_ORDER):
         part = sorted((item for item in items if item.split == split), key=lambda item: item.path.as_posix())
@@ -112,7 +112,7 @@ def _shuffled(items: Sequence[VideoItem], seed: int) -> tuple[VideoItem, ...]:
 
 
 def _read_unfinished(job: _Job) -> Shards:
-    """What has been written before. Raises UserError for the shards of another job."""
+    """Return what has been written before. Raises UserError for the shards of another job."""
     empty = Shards(str(job.out), job.fingerprint(), job.classes, job.frame_format)
     for name in (INDEX, UNFINISHED):
         if (job.out / name).is_file():
@@ -127,7 +127,7 @@ def _read_unfinished(job: _Job) -> Shards:
 
 
 def _write_all(job: _Job, shards: Shards, threads: int) -> Shards:
-    """The shards with the rest of the queue added, archive by archive."""
+    """Return the shards with the rest of the queue added, archive by archive."""
     done = len(shards.items)
     if done:
         log.info("resuming after %d of %d videos", done, len(job.queue))
@@ -144,7 +144,7 @@ def _write_all(job: _Job, shards: Shards, threads: int) -> Shards:
 
 
 def _write_shard(job: _Job, shards: Shards, entries: Iterator[Packed], advance: Callable[[int], None]) -> Shards:
-    """The shards with one more archive, made of the next entries."""
+    """Return the shards with one more archive, made of the next entries."""
     rest = job.queue[len(shards.items) :]
     split = rest[0].split
     assert split is not None
