@@ -254,7 +254,7 @@ def test_an_error_of_one_process_ends_all(odd_data, tmp_path):
 
 @POSIX
 @pytest.mark.slow
-def test_the_death_of_a_worker_in_one_process_saves_the_state_of_all(video_folder, tmp_path):
+def test_a_dead_worker_of_one_process_stops_and_saves_all(video_folder, tmp_path):
     """The other process stops between the same two steps, so that the state is complete."""
     lines, process = run_script(
         tmp_path,

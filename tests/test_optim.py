@@ -37,7 +37,7 @@ def network(name="msf_r3d_18_fsam"):
 DEPTHS = {"stem": 5, "layer1": 4, "layer2": 3, "layer3": 2, "attention3": 2, "layer4": 1, "attention4": 1, "fc": 0}
 
 
-def test_depth_counts_from_the_classifier_with_attention_in_its_stage():
+def test_depth_counts_from_the_classifier_by_stages():
     model = network()
     found = {module: depth for depth, modules in modules_by_depth(model).items() for module in modules}
     assert {name: found[module] for name, module in model.named_children() if module in found} == DEPTHS

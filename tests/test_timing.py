@@ -98,7 +98,7 @@ def test_a_wait_counts_as_far_as_the_gpu_is_idle(gpu, wait, idle):
     assert timer.seconds["data"] == pytest.approx(idle / 1000)
 
 
-def test_the_first_wait_counts_in_full_and_a_new_epoch_starts_from_zero(gpu):
+def test_the_first_wait_counts_in_full_until_the_next_epoch(gpu):
     timer = StepTimer(torch.device("cuda"))
     step(timer, gpu, wait=300)
     assert timer.seconds["data"] == pytest.approx(0.3)

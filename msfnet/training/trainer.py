@@ -44,7 +44,7 @@ from msfnet.training.report import write_report
 from msfnet.training.run_data import find_dataset, start_folder
 from msfnet.training.signals import SignalHandler, handle_signals
 from msfnet.training.statistics import VideoProblems
-from msfnet.types import EvalResult, Interrupted, UserError
+from msfnet.types import EvalResult, UserError
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class _Batches:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Lock the folder for all processes of the run, and report a full disk in one line."""
+    """Lock the folder for all processes of the run; tell how to resume after an interrupt or on a full disk."""
     with ExitStack() as stack:
 
         def lock() -> None:
@@ -245,9 +245,6 @@ def _fit(
         raise UserError(f"{error}; lower optim.lr, or examine its videos with msfnet doctor: {names}") from error
     except WorkerDiedError as error:
         raise UserError(f"{error}; resume with {resume_command(folder)}") from error
-    except Interrupted as stop:
-        stop.add_note(f"resume with {resume_command(folder)}")
-        raise
     if len(learner.problems.unreadable) == len(train_items):
         raise UserError(
             f"expected training videos that can be read, found none among {len(train_items)}; see msfnet "
