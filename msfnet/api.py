@@ -134,8 +134,8 @@ def evaluate(
 ) -> EvalResult:
     """Evaluate a network on the held-out videos of a dataset.
 
-    These are the test split of the data, else its validation split, else all videos; what the run that made the weights
-    has trained on is left out.
+    These are the test split of the data, or without one its validation split, or without either all videos. Videos that
+    the run behind the weights was trained on are left out.
 
     Args:
         weights: Weights file, run, exported file, name of bundled weights, or a `Checkpoint`.
@@ -169,6 +169,7 @@ def predict(
     weights: str | Path | Run | Checkpoint,
     sources: Source,
     *,
+    fps: float | None = None,
     top_k: int = 5,
     views: Views | str | None = None,
     device: str | torch.device | None = None,
@@ -178,6 +179,7 @@ def predict(
     weights: str | Path | Run | Checkpoint,
     sources: list[Any] | tuple[Any, ...],
     *,
+    fps: float | None = None,
     top_k: int = 5,
     views: Views | str | None = None,
     device: str | torch.device | None = None,
@@ -186,6 +188,7 @@ def predict(
     weights: str | Path | Run | Checkpoint,
     sources: Any,
     *,
+    fps: float | None = None,
     top_k: int = 5,
     views: Views | str | None = None,
     device: str | torch.device | None = None,
@@ -198,12 +201,13 @@ def predict(
         weights: Weights file, run, exported file, name of bundled weights, or a `Checkpoint`.
         sources: A video: a path (of a file, or of a folder with one image per frame), the content of a file, a file
             opened in binary mode, or frames uint8 T H W 3. In a list, paths may also be folders of videos and globs.
+        fps: Frames per second of arrays. Needed where the network was trained at a frame rate.
         top_k: Number of classes in each prediction.
         views: CLIPSxCROPS whose scores are averaged for each video, such as `4x1`; by default those of the weights.
         device: cpu, cuda, cuda:N or mps; by default a GPU if there is one. Not yet run on a GPU.
 
     Returns:
-        A prediction, for a list a list of predictions. A video that cannot be read has the reason in `error`.
+        A prediction, or a list of predictions for a list. A video that cannot be read has the reason in `error`.
 
     Raises:
         UserError: The weights or device cannot be used, or a folder or glob in the list names no video.
@@ -213,7 +217,7 @@ def predict(
     recognizer = Recognizer.load(weights, device)
     if isinstance(sources, list | tuple):
         sources = [video for source in sources for video in _expand(source)]
-    return recognizer(sources, top_k=top_k, views=views)
+    return recognizer(sources, fps=fps, top_k=top_k, views=views)
 
 
 def read_clips(
@@ -226,7 +230,7 @@ def read_clips(
 ) -> Clip:
     """Read clips of a video file, or of a folder with one image per frame.
 
-    Only the frames that are needed are decoded. Rotation is applied, and a variable frame rate is evened out.
+    Only the frames that are needed are decoded. Rotation is applied, and a variable frame rate is made constant.
 
     Args:
         path: The video.
@@ -234,9 +238,9 @@ def read_clips(
         num_clips: V, clips spread evenly over the video.
         size: Width and height in pixels that frames are resized to, or one number for the shorter side at the video's
             aspect ratio; None keeps the size of the file.
-        frame_interval: Distance between consecutive frames of a clip, or the widest one that fits into the video; None
+        frame_interval: Distance between consecutive frames of a clip, or the largest one that fits into the video; None
             spreads each clip over the whole video.
-        fps: Frame rate, per second, that the video is read at whatever its own; None reads every frame of the file.
+        fps: Frames per second that the video is resampled to; None reads every frame of the file.
 
     Returns:
         A clip with `frames` (uint8 RGB, V T H W 3), their `times` in seconds (V T) and a `warning` for a damaged file.

@@ -141,6 +141,14 @@ def test_predict_names_what_cannot_be_read(tiny_run, video_folder):
     assert found.error is None
 
 
+def test_predict_takes_frames_with_their_rate():
+    """The bundled network was trained at a frame rate, so an array of frames needs its own."""
+    frames = moving_square(24)
+    assert msfnet.predict("msfnet_ucf101_18", frames, fps=25.0, top_k=1).error is None
+    with pytest.raises(msfnet.UserError, match="fps"):
+        msfnet.predict("msfnet_ucf101_18", frames)
+
+
 # Clips
 
 

@@ -63,7 +63,7 @@ def test_slices_and_concatenations_are_recomputed():
 
 
 def test_reused_memory_is_not_mistaken():
-    """A tensor at the address of one that was freed must not be taken for the registered one."""
+    """A tensor at the address of one that was freed must not be mistaken as the registered one."""
     layers = nn.ModuleList([conv_norm_relu() for _ in range(6)])
     x = torch.randn(2, 4, 4, 8, 8, requires_grad=True)
 
