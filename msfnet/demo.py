@@ -100,7 +100,7 @@ def _evaluate_shuffled(recognizer: Recognizer, data: Dataset) -> EvalResult:
 
 
 def _example_frames(data: Dataset) -> dict[str, Frames]:
-    """Eight frames T H W 3 of a video of each class."""
+    """Return eight frames T H W 3 of a video of each class."""
     examples = {}
     for label in CLASSES:
         path = next(item.path for item in data.in_split("test") if item.label == label)

@@ -1,6 +1,6 @@
 """The group of processes that train or evaluate together: joining it, and exchanging values within it.
 
-torchrun or SLURM starts the processes; without them there is one, rank 0 of 1, and every function here works alike. The
+torchrun or SLURM starts the processes; without them there is one, rank 0 of 1, and every function works the same. The
 functions that exchange values must be called by every process, in the same order.
 """
 

@@ -1,6 +1,6 @@
 """Accuracy, calibration, confidence intervals and significance tests, as pure functions of arrays.
 
-`scores` are N K, higher is better; `labels` are N, from 0 to K - 1. Nothing here knows videos, networks or files.
+`scores` are N K, higher is better; `labels` are N, from 0 to K - 1. This module is independent of networks and files.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def sign_flip_test(differences: Ints) -> float:
         differences: For each video that two networks were scored on, how much more often the first predicts it
             correctly than the second: V.
     """
-    probability = np.ones(1)  # of each possible sum, from the lowest to the highest
+    probability = np.ones(1)  # probability of each possible sum, from the lowest to the highest
     for size, n in zip(*np.unique(np.abs(differences[differences != 0]), return_counts=True), strict=True):
         binomial = np.zeros(2 * size * n + 1)
         binomial[:: 2 * size] = [

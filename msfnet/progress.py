@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
-LINES = 10  # of the log from the start to the end of a task, if it takes long enough
-LINE_SECONDS = 10.0  # at least between two of them
+LINES = 10  # lines of the log per task, if it takes long enough
+LINE_SECONDS = 10.0  # shortest time between two lines
 
 Advance = Callable[[int], None]
 

@@ -84,7 +84,7 @@ class ClipTable(Table):
     frame_interval: Positive = Field(2, description="distance between consecutive frames of a dense clip, in frames")
     fps: float = Field(
         0.0,
-        description="frame rate, per second, at which every video is read whatever its own; frame counts and "
+        description="frames per second that every video is resampled to; frame counts and "
         "intervals refer to it; 0 reads every frame of the file",
     )
     views: str = Field("1x1", description="CLIPSxCROPS whose scores are averaged for the score of a video")

@@ -21,17 +21,17 @@ from typing import Any
 from msfnet.atomic_io import write_text
 from msfnet.types import EvalResult, UserError, VideoItem
 
-RECIPE = "recipe.toml"  # with every key
+RECIPE = "recipe.toml"  # the recipe with every key
 SPLIT = "split.csv"  # a row for each video, see `RecordedVideo`
 ENVIRONMENT = "environment.json"  # versions, machine, commit, seed, and where the videos are
 METRICS = "metrics.csv"  # a row for each epoch, see `COLUMNS`
-WEIGHTS = "weights.safetensors"  # of the best epoch
-CHECKPOINT = "last/checkpoint.pt"  # to resume from
-SCORES = "scores.json"  # on the test videos
+WEIGHTS = "weights.safetensors"  # the weights of the best epoch
+CHECKPOINT = "last/checkpoint.pt"  # the state to resume from
+SCORES = "scores.json"  # the result on the test videos
 UNREADABLE = "unreadable.json"  # path of a video -> the reason
 REPORT = "report.html"
 LOGS = "logs"  # a folder with the event files of TensorBoard and of other trackers
-FINISHED, LOG = "finished.json", "log.txt"  # of a run among many: that it is complete, and what it logged
+FINISHED, LOG = "finished.json", "log.txt"  # only in runs of sweeps and reproductions
 LOCK = ".lock"
 
 BUNDLED = "msfnet_ucf101_18"  # name of the weights that come with the package
@@ -54,7 +54,7 @@ class RecordedVideo:
     label: str
     split: str  # train, val or test
     group: str
-    fingerprint: str  # of the file's content; empty for a video in shards
+    fingerprint: str  # fingerprint of the file's content; empty for a video in shards
 
     def to_item(self, root: Path) -> VideoItem:
         """Return the video as an item of a dataset in the folder `root`."""
@@ -77,7 +77,7 @@ class Run:
 
     @property
     def result(self) -> EvalResult | None:
-        """The scores on the test videos; None for a run that has none, or not yet."""
+        """The scores on the test videos; None for a run without test videos or before its evaluation."""
         values = _read_json(self.folder / SCORES)
         return EvalResult.from_dict(values) if values is not None else None
 

@@ -1,6 +1,6 @@
 """The values that packages exchange: frozen dataclasses, validated on construction, and the two kinds of errors.
 
-Nothing here knows torch, video files or the command line.
+This module is independent of torch, video files and the command line.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ INPUT_CHANNELS = {"rgb": 3, "rgb_diff": 3, "rgb+rgb_diff": 6}
 
 
 class UserError(ValueError):
-    """An error that the user can correct: one line with what was expected, what was found and how to mend it."""
+    """An error that the user can correct: one line with what was expected, what was found and how to fix it."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the work where it can be resumed.
+    """A signal interrupted work that can be resumed.
 
     Args:
         signal_number: The signal, which decides the exit code: 130 after SIGINT, 143 after SIGTERM.
@@ -122,7 +122,7 @@ class Views:
 
 @dataclass(frozen=True)
 class FrameFormat:
-    """The size and frame rate that a video is read at, whatever its own.
+    """The size and frame rate that videos are resized and resampled to.
 
     Attributes:
         resize: Width and height in pixels.
@@ -265,7 +265,7 @@ class Prediction:
         return tuple(label for label, _ in self.predictions)
 
     def to_json(self) -> str:
-        """One line of JSON, as `msfnet predict --json` prints it."""
+        """Return one line of JSON, as `msfnet predict --json` prints it."""
         return json.dumps(
             {
                 "path": self.path,
@@ -299,7 +299,7 @@ class ScoredVideo:
     path: str  # absolute, or the name within the shards
     label: str
     predicted: str | None
-    score: float  # of the predicted class, from 0 to 1
+    score: float  # probability of the predicted class, from 0 to 1
 
     @property
     def correct(self) -> bool:
@@ -332,11 +332,11 @@ class EvalResult:
 
     @property
     def mean_class_accuracy(self) -> float:
-        """The mean of the classes' top-1 accuracies: every class has the same weight, whatever its size."""
+        """The mean of the classes' top-1 accuracies: every class has the same weight, independent of its size."""
         return sum(row["top1"] for row in self.per_class.values()) / max(len(self.per_class), 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `msfnet evaluate --json` prints."""
+        """Return what `msfnet evaluate --json` prints."""
         return {
             "protocol": self.protocol,
             "classes": self.classes,
@@ -357,7 +357,7 @@ class EvalResult:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EvalResult:
-        """The inverse of `to_dict`, after a round trip through JSON.
+        """Return the inverse of `to_dict`, after a round trip through JSON.
 
         Raises:
             UserError: The values are something else.

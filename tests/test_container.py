@@ -111,7 +111,7 @@ def test_cover_picture_is_not_the_video_stream(tmp_path):
     [
         (5, 5, [], None),
         (5, 0, [], None),  # the header does not state it
-        (5, 9, ["a packet"], "the file is damaged: its header promises 9 frames, 5 could be read"),
+        (5, 9, ["a packet"], "the file is damaged: its header states 9 frames, 5 could be read"),
         (5, 5, ["a packet", "another"], "the file is damaged: a packet"),
     ],
 )

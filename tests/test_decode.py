@@ -95,7 +95,7 @@ def test_every_hostile_file_gives_frames_or_a_reason(real_data, fps):
 @pytest.mark.parametrize(("name", "found"), [("truncated.avi", 15), ("truncated_faststart.mp4", 33)])
 def test_truncated_file_gives_what_is_left_with_a_warning(real_data, name, found):
     clip = read_clips(real_data / "robustness" / name, lambda n: uniform_clips(n, 8, 1), SMALL)
-    assert f"promises 131 frames, {found} could be read" in clip.warning
+    assert f"states 131 frames, {found} could be read" in clip.warning
 
 
 def test_counting_does_not_trust_the_header(real_data):

@@ -130,7 +130,7 @@ def test_death_of_a_worker_is_one_error_within_seconds(spoil, how):
     """Batches before it may come, in order, and the SIGCHLD handler is as it was."""
     handler = signal.getsignal(signal.SIGCHLD)
     found, started = [], time.monotonic()
-    with pytest.raises(WorkerDiedError, match=f"a process that reads videos {how}; .*lower data.num_workers"):
+    with pytest.raises(WorkerDiedError, match=f"a worker process that reads videos {how}; .*lower data.num_workers"):
         found.extend(batch.indices for batch in batches(Numbers(spoil), 2).epoch())
     assert time.monotonic() - started < 30
     assert found == [[0, 1, 2], [3, 4, 5]][: len(found)]

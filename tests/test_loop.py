@@ -236,7 +236,7 @@ def test_the_death_of_a_worker_saves_the_state(data, tmp_path):
     whole = make_loop(data, recipe, tmp_path / "whole.pt")
     whole.run()
     loop = make_loop(DeadlyVideos(data.items), recipe, tmp_path / "parts.pt")
-    with pytest.raises(WorkerDiedError, match=r"a process that reads videos .*lower data\.num_workers"):
+    with pytest.raises(WorkerDiedError, match=r"a worker process that reads videos .*lower data\.num_workers"):
         loop.run()
     resumed = make_loop(data, recipe, tmp_path / "parts.pt")
     resumed.resume()

@@ -32,7 +32,7 @@ from msfnet.types import UserError, nearest
 
 log = logging.getLogger(__name__)
 
-MEMORY_CALLS = 2  # the first training step allocates gradients and momentum, the second one needs them in addition
+MEMORY_CALLS = 2  # the first training step allocates gradients and momentum; memory peaks in the second one
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _split_names(text: str, known: Mapping[str, object] | Sequence[str], option:
 
 
 def _obstacle(name: str, conditions: Conditions) -> str | None:
-    """Why a runtime cannot be measured under these conditions, or None."""
+    """Return why a runtime cannot be measured under these conditions, or None."""
     runtime = RUNTIMES[name]
     if conditions.train and not runtime.train:
         return "cannot train"
@@ -225,7 +225,7 @@ def _measure_on_gpu(case: Case, conditions: Conditions) -> int:
 
 
 def _measure_in_this_process(task: str) -> dict[str, Any]:
-    """The bytes, or the error, of a case and its conditions in JSON."""
+    """Return the bytes, or the error, of a case and its conditions in JSON."""
     values = json.loads(task)
     try:
         conditions = Conditions(**values["conditions"])

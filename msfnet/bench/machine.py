@@ -1,4 +1,4 @@
-"""Describes the machine and measures its peak performance in GFLOP/s. It knows PyTorch and none of our networks.
+"""Describes the machine and measures its peak performance in GFLOP/s.
 
 No single probe reaches the peak of every processor: a matrix product is slower than a convolution on some and faster on
 others, and each is fastest at certain sizes. The peak is the best of matrix products of several sizes and of a 3x3x3
@@ -83,7 +83,7 @@ def measure_peak(precision: str, device: torch.device) -> Peak | None:
 
 
 def _min_seconds(function: Callable[[], object], device: torch.device) -> float:
-    """The fastest of several calls, after one that is not counted."""
+    """Return the fastest of several calls, after one that is not counted."""
 
     def timed() -> float:
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Measures the peak memory of this process while it calls a function. It knows operating systems and no networks.
+"""Measures the peak memory of this process while it calls a function.
 
 Linux can reset the peak of a process. Other systems only know the peak since its start, so there a function that needs
 less memory than was needed before, for example to convert a network, appears to need none.
@@ -29,7 +29,7 @@ def growth_bytes(action: Callable[[], object]) -> int:
     """Return by how many bytes the peak memory during a call exceeds the memory before it.
 
     Args:
-        action: Is called once.
+        action: Called once.
     """
     gc.collect()
     reset = RESETS.get(sys.platform)
@@ -47,7 +47,7 @@ def _measure_linux() -> ProcessMemory:
 
 def _reset_linux() -> bool:
     """Return free memory to the system and reset the peak; False where the system does not allow it."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc; other C libraries do not have it
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     if trim:
         trim(0)
     try:

@@ -16,7 +16,7 @@ from msfnet.models.registry import INPUT, MODELS, create_model, default_kwargs, 
 from msfnet.run_folder import BUNDLED, WEIGHTS, resolve_weights
 from msfnet.types import Preprocessing, UserError, nearest
 
-NUM_CLASSES = 101  # of networks by name; the last layer is a negligible part of the work
+NUM_CLASSES = 101  # for networks given by name; the last layer is a negligible part of the work
 REFERENCE = "r3d_18"
 
 
@@ -31,7 +31,7 @@ class Network:
         num_classes: Number of logits.
         input_shape: C T H W of a clip.
         weights: File of its weights; empty for a network with random weights.
-        top1: Accuracy that the weights file records, if it does.
+        top1: Accuracy recorded in the weights file, if any.
     """
 
     label: str
@@ -121,7 +121,7 @@ def _from_weights(file: Path) -> Network:
 
 
 def _step_macs(network: Network) -> int:
-    """Multiply-adds per clip of a forward and backward pass, counted on the meta device."""
+    """Return the multiply-adds per clip of a forward and backward pass, counted on the meta device."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:

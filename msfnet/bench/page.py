@@ -44,7 +44,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def notes(bench: BenchResult) -> list[str]:
-    """Return sentences for below a table: what its columns mean, the machine's peak, and the machine."""
+    """Return the notes below a table: what its columns mean, the machine's peak, and the machine."""
     conditions = bench.conditions
     what = "Training steps (forward, backward, SGD)" if conditions.train else "Forward passes"
     lines = [
@@ -91,7 +91,7 @@ def write_bench(folder: Path, bench: BenchResult) -> list[Path]:
     """Write table.md, bench.json and, if weights record their accuracy, latency.png.
 
     Args:
-        folder: Is created.
+        folder: Created if it does not exist.
         bench: The measurements.
 
     Returns:

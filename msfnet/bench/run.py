@@ -18,8 +18,8 @@ from msfnet.progress import progress
 
 log = logging.getLogger(__name__)
 
-MAX_WEIGHT_BYTES = 2 * 2**30  # of all networks that are in memory at the same time
-MAX_REASON_LETTERS = 200  # of the error of a runtime, which may fill pages
+MAX_WEIGHT_BYTES = 2 * 2**30  # weights of all networks in memory at the same time
+MAX_REASON_LETTERS = 200  # errors of runtimes can fill pages
 PACKAGES = ("torch", "onnxruntime", "openvino", "nncf")
 
 

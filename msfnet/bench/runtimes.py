@@ -1,6 +1,6 @@
 """The runtimes that execute a network: each turns a PyTorch network into a function of clips.
 
-Timing is unknown here. Optional libraries are imported where they are used.
+It measures nothing. Optional libraries are imported where they are used.
 """
 
 from __future__ import annotations

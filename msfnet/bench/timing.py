@@ -1,7 +1,7 @@
-"""Times functions alternately and compares their times. It knows functions and a clock, and no networks.
+"""Times functions alternately and compares their times.
 
 The speed of a machine drifts with its temperature and with other processes. If every repeat times each function once,
-a drift affects all of them alike, and the ratio of two functions within a repeat is more precise than the ratio of
+a drift affects all of them equally, and the ratio of two functions within a repeat is more precise than the ratio of
 their medians.
 """
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from cyclopts import CycloptsError, Group, Parameter
 
-from msfnet.cli import datasets, networks, training  # whose commands register themselves with the app
+from msfnet.cli import datasets, networks, training  # these modules register their commands with the app
 from msfnet.cli.app import app, log, log_to_stderr
 from msfnet.training.signals import handle_signals
 from msfnet.types import UserError
@@ -31,8 +31,8 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: The words after `msfnet`; by default those of this process.
     """
-    # Threads that wait actively for long take time from whatever shares the machine, our own readers included; ones
-    # that never do so lose what a second thread gains. Read when torch is imported.
+    # A long active wait of OpenMP threads takes CPU time from other processes, our own workers included; no active
+    # wait at all loses what a second thread gains. OpenMP reads this variable when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     log_to_stderr()
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         log.warning("; ".join([by, *getattr(stop, "__notes__", ())]))
         code = 128 + getattr(stop, "signal_number", signal.SIGINT)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output is gone, and Python would complain at exit
+        sys.stderr.close()  # the reader closed the pipe; flushing at exit would print a traceback
         code = BROKEN_PIPE
     except Exception as error:
         if "--debug" in arguments:

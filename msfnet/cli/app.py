@@ -63,7 +63,7 @@ GpusPerTrial = Annotated[
 
 
 class StderrHandler(logging.Handler):
-    """Writes log records to standard error, whatever that is at the time: progress bars replace it while they run."""
+    """Writes log records to the current `sys.stderr`, which progress bars replace while they run."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record as a line."""

@@ -27,7 +27,7 @@ from msfnet.types import UserError
 
 @app.command
 def doctor(
-    data: Annotated[Path, Parameter(help="As DATA of train, but no shards; or one video, or videos without classes.")],
+    data: Annotated[Path, Parameter(help="DATA as for train, except shards; or one video, or videos without classes.")],
     /,
     *,
     annotations: Annotations = None,
@@ -80,7 +80,7 @@ def preview(
 
 @app.command
 def shard(
-    data: Annotated[Path, Parameter(help="As DATA of train, but no shards.")],
+    data: Annotated[Path, Parameter(help="DATA as for train, except shards.")],
     /,
     *,
     out: Annotated[Path, Parameter(help="Folder for the shards.")],

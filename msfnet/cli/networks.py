@@ -70,7 +70,7 @@ def evaluate(
     from msfnet.report import evaluation_markdown
 
     result = api.evaluate(weights, data, views=views, annotations=annotations, split=split, out=out, device=device)
-    if distributed.rank():  # of several processes, the first one prints the result
+    if distributed.rank():  # only the first process prints the result
         return 0
     text = to_json(result.to_dict()) if as_json else evaluation_markdown(result)
     return finish(text, unreadable=result.unreadable)
@@ -82,7 +82,7 @@ def predict(
         tuple[str, ...],
         Parameter(
             name="[WEIGHTS] SOURCE",
-            help="WEIGHTS as of evaluate, then videos, folders and globs. Without WEIGHTS, "
+            help="WEIGHTS as for evaluate, then videos, folders and globs. Without WEIGHTS, "
             "the first word must be a video or a folder of videos, and the bundled weights are used.",
         ),
     ] = (),
@@ -109,7 +109,7 @@ def predict(
     resolve_weights(Path(weights))
     paths = find_sources(sources)
     if weights == BUNDLED:
-        log.info("using %s, which knows 18 actions of UCF101; name other WEIGHTS before the videos", BUNDLED)
+        log.info("using %s, which recognizes 18 classes of UCF101; name other WEIGHTS before the videos", BUNDLED)
 
     from msfnet.inference.recognizer import Recognizer  # here: torch takes seconds, and mistakes are reported before
 
@@ -138,7 +138,7 @@ def export(
     precision: Annotated[str, Parameter(help="fp32, bf16 or int8.")] = "fp32",
     out: Annotated[Path, Parameter(help="File to write: .onnx, .xml (with a .bin beside it) or .pt2.")],
     data: Annotated[
-        str | None, Parameter(help="Dataset (DATA as of train) for calibration and for the comparison of predictions.")
+        str | None, Parameter(help="Dataset (DATA as for train) for calibration and for the comparison of predictions.")
     ] = None,
     annotations: Annotations = None,
     split: Split = 1,
@@ -169,7 +169,7 @@ def bench(
         float | None, Parameter(help="Multiplier on all channels, for networks given by name.")
     ] = None,
     threads: Annotated[int | None, Parameter(help="CPU threads; default: PyTorch's choice.")] = None,
-    repeats: Annotated[int, Parameter(help="Rounds; each measures every case once.")] = 7,
+    repeats: Annotated[int, Parameter(help="How often each case is timed.")] = 7,
     device: DeviceName = None,
     out: Annotated[Path | None, Parameter(help="Folder for table.md, bench.json and a plot.")] = None,
     as_json: Json = False,

@@ -81,7 +81,7 @@ def train(
             out=out,
             device=device,
         )
-    if distributed.rank():  # of several processes, the first one prints the result
+    if distributed.rank():  # only the first process prints the result
         return 0
     print(run.folder)
     return 1 if run.unreadable else 0  # the videos are named already, with their consequences
@@ -131,7 +131,7 @@ def reproduce(
     ] = (),
     /,
     *,
-    data: Annotated[str | None, Parameter(help="Videos to train on, as DATA of train.")] = None,
+    data: Annotated[str | None, Parameter(help="Videos to train on, as DATA for train.")] = None,
     preset: Annotated[str, Parameter(help="ucf101, ucf101-18, ucf101-18-small or kinetics400.")] = "ucf101",
     annotations: Annotations = None,
     split: Split = 1,
@@ -190,7 +190,7 @@ def report(
     *,
     out: Annotated[Path | None, Parameter(help="Page to write; default: RUN/report.html.")] = None,
 ) -> int:
-    """Write the report of a run again, finished or not."""
+    """Write the report of a run again, whether it has finished or not."""
     from msfnet.training.report import write_report
 
     return finish(write_report(run, out))
@@ -198,7 +198,7 @@ def report(
 
 @app.command
 def compare(
-    runs: Annotated[tuple[str, ...], Parameter(help="Run folders, or patterns of them.")],
+    runs: Annotated[tuple[str, ...], Parameter(help="Run folders or glob patterns.")],
     /,
     *,
     out: Annotated[Path, Parameter(help="Page to write.")] = Path("compare.html"),

@@ -1,1 +1,1 @@
-"""Datasets: videos with labels and splits, and clips of their frames; knows no network."""
+"""Datasets: videos with labels and splits, and clips of their frames; independent of networks."""

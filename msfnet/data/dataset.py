@@ -1,7 +1,7 @@
-"""What training, evaluation and export need of a dataset, and a base for datasets of one's own.
+"""The interface of datasets to training, evaluation and export, and a base class for custom datasets.
 
 A `Dataset` is a value: its videos with their labels and splits. `open` makes a `ClipLoader` of it, which reads clips as
-one recipe wants them. `VideoFiles` and `Shards` are the datasets that `read_dataset` returns.
+a recipe specifies. `VideoFiles` and `Shards` are the datasets that `read_dataset` returns.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class ClipLoader(Protocol):
-    """Reads clips of a dataset as one recipe wants them, for this process of a run."""
+    """Reads clips of a dataset as a recipe specifies, for this process of a run."""
 
     def train_batches(self, *, sampling: str, batch_size: int, seed: int) -> Batches:
-        """Batches of one random clip of each training video an epoch.
+        """Return batches of one random clip of each training video an epoch.
 
         Args:
             sampling: How a clip's frames are drawn: `clip.train_sampling` of a recipe.
@@ -41,7 +41,7 @@ class ClipLoader(Protocol):
         """
 
     def eval_batches(self, items: Sequence[VideoItem], *, clips: int, batch_size: int) -> Batches:
-        """Batches of `clips` fixed clips of each of these videos; indices are those of `items`.
+        """Return batches of `clips` fixed clips of each of these videos; indices are those of `items`.
 
         Args:
             items: Videos of the dataset.
@@ -50,7 +50,7 @@ class ClipLoader(Protocol):
         """
 
     def problems(self) -> list[str]:
-        """What went wrong other than in single videos, a line each."""
+        """Return what went wrong other than in single videos, a line each."""
 
 
 class Dataset(Protocol):
@@ -81,10 +81,10 @@ class Dataset(Protocol):
         """Videos that are known to be unreadable before anything is read, each with the reason."""
 
     def describe(self) -> str:
-        """One line: what was found and what is missing."""
+        """Return one line: what was found and what is missing."""
 
     def in_split(self, *names: str) -> list[VideoItem]:
-        """The videos of these splits, in the order of `items`."""
+        """Return the videos of these splits, in the order of `items`."""
 
     def resolve_splits(self, data: Data, seed: int) -> Dataset:
         """Give every video a split, as the table `[data]` of a recipe says.
@@ -104,11 +104,11 @@ class Dataset(Protocol):
         """
 
     def thumbnails(self, paths: Sequence[str]) -> Mapping[str, Frames]:
-        """Thumbnails H W 3 of the videos with these paths, as `path_of` gives them, for those that can be read."""
+        """Return a thumbnail H W 3 for each readable video among these paths, which are those of `path_of`."""
 
 
 class VideoDataset(ABC):
-    """Base of datasets whose videos are read one at a time. Only `read_clips` has to be written.
+    """Base class of datasets whose videos are read one at a time. Only `read_clips` has to be implemented.
 
     Workers, order, batches and resuming come from msfnet, in training, evaluation and export.
 
@@ -163,27 +163,27 @@ class VideoDataset(ABC):
         return False
 
     def describe(self) -> str:
-        """One line with the numbers of videos, of classes, and of videos in each split."""
+        """Return one line with the numbers of videos, of classes, and of videos in each split."""
         splits = Counter(item.split or "no split" for item in self.items)
         counts = ", ".join(f"{n} {name}" for name, n in splits.items())
         return f"{len(self.items)} videos of {len(self.classes)} classes from {self.source} ({counts})"
 
     def in_split(self, *names: str) -> list[VideoItem]:
-        """The videos of these splits, in the order of `items`."""
+        """Return the videos of these splits, in the order of `items`."""
         return [item for item in self.items if item.split in names]
 
     def with_items(self, items: Iterable[VideoItem]) -> Self:
-        """The same dataset with these videos in place of its own."""
+        """Return the same dataset with these videos in place of its own."""
         changed = copy.copy(self)
         changed.items = tuple(items)
         return changed
 
     def resolve_splits(self, data: Data, seed: int) -> Self:
-        """The dataset with a split for every video: see `Dataset`."""
+        """Return the dataset with a split for every video: see `Dataset`."""
         return self.with_items(resolve_splits(self.items, data, seed, official=self.official))
 
     def rename_split(self, old: str, new: str) -> Self:
-        """The dataset with all videos of split `old` in split `new`, which must have none."""
+        """Return the dataset with all videos of split `old` in split `new`, which must have none."""
         assert not self.in_split(new)
         return self.with_items(replace(item, split=new) if item.split == old else item for item in self.items)
 
@@ -201,7 +201,7 @@ class VideoDataset(ABC):
         )
 
     def thumbnails(self, paths: Sequence[str]) -> Mapping[str, Frames]:
-        """Thumbnails H W 3 of the videos with these paths, for those that can be read."""
+        """Return thumbnails H W 3 of the videos with these paths, for those that can be read."""
         wanted = set(paths)
         thumbnails = {}
         for path, item in ((path_of(item), item) for item in self.items):
@@ -216,16 +216,16 @@ class VideoDataset(ABC):
 
 
 def path_of(item: VideoItem) -> str:
-    """How results name a video: by the absolute path of its file or, where there is none, by its name."""
+    """Return how results name a video: by the absolute path of its file or, where there is none, by its name."""
     return str(item.path.resolve()) if item.path.exists() else item.path.as_posix()
 
 
 def fingerprint(items: Iterable[VideoItem]) -> str:
-    """Digest of the videos' names, labels, splits and sizes, in any order."""
+    """Return the digest of the videos' names, labels, splits and sizes, in any order."""
     described = sorted(f"{item.label}/{item.path.name} {item.split} {size_bytes(item.path)}" for item in items)
     return hashlib.sha256("\n".join(described).encode()).hexdigest()
 
 
 def size_bytes(path: Path) -> int:
-    """Size of a file; 0 where there is none."""
+    """Return the size of a file; 0 where there is none."""
     return path.stat().st_size if path.exists() else 0

@@ -1,4 +1,4 @@
-"""Batches of clips from worker processes, epoch after epoch. Knows no video file, no shard and no network."""
+"""Batches of clips from worker processes, epoch after epoch; independent of how videos are stored."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips of several videos as uint8 frames, and what there is to say of videos that are not among them.
+    """Clips of several videos as uint8 frames, with the problems of videos that are missing or damaged.
 
     Args:
         clips: Frames N V T H W 3, or None where no video of the batch could be read.
@@ -96,7 +96,7 @@ def collate(samples: Sequence[Sample | UserError]) -> Batch | UserError:
 
 
 class Batches:
-    """The batches of each epoch, which can be begun at any batch.
+    """The batches of each epoch, which can start at any batch.
 
     Args:
         loader: Yields what `collate` returns.
@@ -132,11 +132,11 @@ class Batches:
                 raise
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             raise WorkerDiedError(
-                f"a process that reads videos {how}; often the machine ran out of memory: lower data.num_workers"
+                f"a worker process that reads videos {how}; often the machine ran out of memory: lower data.num_workers"
             ) from error
 
     def _start(self) -> Iterator[Batch | UserError]:
-        """Start an iteration, without the handler by which torch raises a worker's death in the middle of anything.
+        """Start an iteration, without torch's signal handler, which raises a worker's death at any point.
 
         A death is then noticed where a batch is waited for, between two training steps, and never within one.
         """
@@ -150,6 +150,6 @@ class Batches:
         return iterator
 
     def _dead_worker(self) -> int | None:
-        """The exit code of a worker that has ended, None where all are alive."""
+        """Return the exit code of a worker that has ended, None where all are alive."""
         wait([worker.sentinel for worker in self._workers], timeout=EXIT_SECONDS if self._workers else 0)
         return next((worker.exitcode for worker in self._workers if worker.exitcode is not None), None)

@@ -17,12 +17,12 @@ TrainClipSampler = Callable[[int, int, np.random.Generator], Indices]
 
 
 def is_short(video_frames: int, frames: int) -> bool:
-    """Whether a video has fewer frames than a clip, so that the clip is padded."""
+    """Return whether a video has fewer frames than a clip, so that the clip is padded."""
     return video_frames < frames
 
 
 def padded_clip(video_frames: int, frames: int) -> Indices:
-    """All frames of a short video, padded with its last one: T."""
+    """Return all frames of a short video, padded with its last one: T."""
     return np.minimum(np.arange(frames), video_frames - 1)
 
 
@@ -72,7 +72,7 @@ def dense(video_frames: int, frames: int, rng: np.random.Generator, *, interval_
 
 
 def _fitting_interval(interval_frames: int, video_frames: int, frames: int) -> int:
-    """The interval, or the largest one that fits into a shorter video."""
+    """Return the interval, or the largest one that fits into a shorter video."""
     return min(interval_frames, max(1, (video_frames - 1) // max(1, frames - 1)))
 
 

@@ -18,7 +18,7 @@ from msfnet.types import UserError, VideoItem
 
 log = logging.getLogger(__name__)
 
-TEST_FRACTION = 0.2  # of a dataset without a split
+TEST_FRACTION = 0.2  # share of the test set in a dataset without a split
 
 
 def hold_out(items: Sequence[VideoItem], fraction: float, seed: int, group_split: bool = True) -> set[VideoItem]:

@@ -16,7 +16,7 @@ NUM_FRAMES = 6
 
 
 def thumbnail_sampler(video_frames: int) -> Indices:
-    """The frames of a thumbnail, spread evenly over a video of `video_frames` frames: 1 T."""
+    """Return the frames of a thumbnail, spread evenly over a video of `video_frames` frames: 1 T."""
     return uniform_clips(video_frames, NUM_FRAMES, 1)
 
 

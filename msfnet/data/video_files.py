@@ -1,4 +1,4 @@
-"""Datasets of video files and frame folders, read by a decoder with a cache of decoded frames in front of it."""
+"""Datasets of video files and frame folders, read by a decoder through a cache of decoded frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VideoFiles(VideoDataset):
-    """The video files that class folders, a manifest or a dataset's own lists name.
+    """The video files that class folders, a manifest or official annotations name.
 
     Args:
         items: The videos that are there.
@@ -38,14 +38,14 @@ class VideoFiles(VideoDataset):
     official: bool = False
 
     def describe(self) -> str:
-        """One line: what was found and what is missing."""
+        """Return one line: what was found and what is missing."""
         line = super().describe()
         if self.missing:
             line += f"; {len(self.missing)} listed videos are missing (first: {self.missing[0]})"
         return "; ".join((line, *self.notes))
 
     def with_items(self, items: Iterable[VideoItem]) -> Self:
-        """The same dataset with these videos in place of its own."""
+        """Return the same dataset with these videos in place of its own."""
         return replace(self, items=tuple(items))
 
     def read_clips(self, item: VideoItem, sampler: FrameSampler, frame_format: FrameFormat) -> Clip:
@@ -68,7 +68,7 @@ class VideoFiles(VideoDataset):
         )
 
     def thumbnails(self, paths: Sequence[str]) -> Mapping[str, Frames]:
-        """Thumbnails H W 3 of the video files at these paths, for those that can be read."""
+        """Return thumbnails H W 3 of the video files at these paths, for those that can be read."""
         return file_thumbnails(paths)
 
 

@@ -32,7 +32,7 @@ class VideoLoader:
         train_items: The videos to train on.
         classes: The labels in the order of their class numbers.
         read: Reads the frames that a sampler chooses of a video: V T H W 3.
-        preprocessing: What the network is fed.
+        preprocessing: The network's preprocessing.
         num_workers: Processes that read videos; with 0 this process reads them.
         class_balance: How far rare classes are shown more often: 0 not at all, 1 as often as the others.
         problems: Returns what went wrong other than in single videos, a line each.
@@ -227,7 +227,7 @@ def to_tensor(frames: Frames, resize: tuple[int, int]) -> Tensor:
 
 
 def make_batches(videos: _Clips, sampler: _BatchSampler, num_workers: int) -> Batches:
-    """Batches of `videos`, read by `num_workers` processes that live as long as these."""
+    """Return batches of `videos`, read by `num_workers` processes that live as long as these."""
     num_workers = min(num_workers, len(videos))
     loader = DataLoader(
         videos,

@@ -18,7 +18,7 @@ from msfnet.models.registry import create_model, summarize
 from msfnet.recipe import Recipe
 from msfnet.types import VideoItem
 
-STEP_MACS = 30e9  # of the forward pass of a timed step on a CPU, about; a GPU takes the batch size of the recipe
+STEP_MACS = 30e9  # approximate size of a timed forward pass on a CPU; a GPU takes the batch size of the recipe
 BACKWARD = 2  # cost of the backward pass, in forward passes: gradients of the inputs and of the weights
 GIB = 2**30
 
@@ -123,7 +123,7 @@ def estimate_cost(
 
 
 def _time_step(recipe: Recipe, n_classes: int, batch_size: int, device: torch.device) -> float:
-    """Seconds per clip of a forward and backward pass: the minimum of two, after one that is not counted."""
+    """Return the seconds per clip of a forward and backward pass: the minimum of two, after one that is not counted."""
     model = create_model(recipe.model.name, n_classes, **recipe.model_kwargs()).to(device).train()
     clips = torch.rand(batch_size, *recipe.preprocessing().input_shape, device=device)  # N C T H W
     labels = torch.zeros(batch_size, dtype=torch.int64, device=device)

@@ -105,7 +105,7 @@ def examine(
     Args:
         data: A folder or manifest of videos, as for `read_dataset`; also one video, or a folder of videos without
             class folders.
-        annotations: The folder of the official lists, as for `read_dataset`.
+        annotations: The folder of the official annotations, as for `read_dataset`.
         split: The number of the split, where there are several.
         recipe: The recipe whose clip length decides which videos are short, and whose training cost is estimated.
         needs_classes: Refuse videos without classes before any is decoded.
@@ -184,6 +184,6 @@ def _describe(dataset: VideoFiles) -> str:
 
 
 def _file_entry(item: VideoItem, info: VideoInfo) -> dict[str, Any]:
-    """What the JSON says of one video: its place in the dataset and the description of its file."""
+    """Return what the JSON says of one video: its place in the dataset and the description of its file."""
     described = {key: value for key, value in asdict(info).items() if key not in ("path", "signature")}
     return {"path": str(item.path), "label": item.label, "split": item.split, "group": item.group} | described

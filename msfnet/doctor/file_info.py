@@ -1,6 +1,6 @@
 """Decodes every frame of one video and describes the file: codec, size, frame rate, duration, brightness and motion.
 
-Labels and other files are unknown here. A file that cannot be used is described by an error; nothing is raised.
+It looks at no labels and no other files. A file that cannot be used is described by an error; nothing is raised.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from msfnet.doctor.near_duplicates import GRAY_PX, Comparison, GrayFrames, compa
 from msfnet.doctor.process_pool import Heartbeat
 from msfnet.types import Frames, VideoError
 
-MAX_GRAY_FRAMES = 4096  # of a longer video, every second, fourth, ... frame is kept
-COMPARED_SECONDS = 20.0  # of two videos that may have the same content
+MAX_GRAY_FRAMES = 4096  # of a longer video, only every second, fourth, ... frame is kept
+COMPARED_SECONDS = 20.0  # compared of two videos that may have the same content
 CELLS = 16  # brightness and motion are measured in 16 x 16 cells of a frame
 BLACK_LUMA, STATIC_LUMA = 24, 1.5  # of 255; in real clips, cells reach 90 and more and change by 2.6 and more
 IMAGES, IMAGES_FPS = "images", 25  # codec and frame rate of a folder of images, which has no times
@@ -43,7 +43,7 @@ class VideoInfo:
         codec: Name of the codec; `images` for a folder of images.
         pixel_format: Pixel format of the decoded frames, as FFmpeg names it.
         width_px, height_px: Size of the frames as stored, before they are rotated.
-        fps: Mean frame rate, per second.
+        fps: Mean frame rate in frames per second.
         constant_fps: Whether all intervals between frames are the same, up to rounding.
         claimed_frames: Number of frames by the header; 0 if it has none.
         frames: Number of frames that were decoded.
@@ -191,9 +191,7 @@ def _decode(path: Path, info: VideoInfo, heartbeat: Heartbeat) -> VideoInfo:
     duration = len(statistics.times) / fps if fps else 0.0
     warning = describe_damage(len(statistics.times), claimed_frames, damage)
     if not warning and claimed_seconds > 1.05 * duration + 0.25:
-        warning = (
-            f"the file is damaged: its header promises {claimed_seconds:.2f} seconds, {duration:.2f} could be read"
-        )
+        warning = f"the file is damaged: its header states {claimed_seconds:.2f} seconds, {duration:.2f} could be read"
     return replace(
         _describe_frames(info, statistics),
         codec=codec,
@@ -206,7 +204,7 @@ def _decode(path: Path, info: VideoInfo, heartbeat: Heartbeat) -> VideoInfo:
 
 
 def _claimed_seconds(stream: VideoStream) -> float:
-    """The duration by the header of a Matroska file, 0 if it has none; such a file does not count its frames."""
+    """Return the duration by the header of a Matroska file, 0 if it has none; such a file does not count its frames."""
     try:
         hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
@@ -235,7 +233,7 @@ def _describe_frames(info: VideoInfo, statistics: _Statistics) -> VideoInfo:
 
 
 def _frame_rate(times: npt.NDArray[np.float64], header_fps: float, tick_seconds: float) -> tuple[float, bool]:
-    """Mean frame rate by the times of the frames, and whether all intervals are equal up to rounding to ticks."""
+    """Return the mean frame rate, and whether all intervals between frames are equal up to rounding to ticks."""
     intervals = np.diff(np.sort(times))
     if not len(intervals) or not intervals.sum():
         return header_fps, True
@@ -252,7 +250,7 @@ class _Statistics:
         self.reformatter = VideoReformatter()
         self.times: list[float] = []  # seconds
         self.kept: list[tuple[float, Frames]] = []
-        self.interval = 1  # every so many frames one is kept
+        self.interval = 1  # number of frames from one that is kept to the next
         self.width_px = self.height_px = self.rotation_degrees = 0
         self.pixel_format = ""
 
@@ -270,7 +268,7 @@ class _Statistics:
             self.interval *= 2
 
     def _to_gray(self, frame: VideoFrame) -> Frames:
-        """The upright frame in gray: 32 32."""
+        """Return the upright frame in gray: 32 32."""
         small = self.reformatter.reformat(frame, GRAY_PX, GRAY_PX, "gray", interpolation="AREA")
         gray: Frames = small.to_ndarray()  # type: ignore[assignment]
         return np.rot90(gray, round(frame.rotation / 90) % 4)

@@ -2,7 +2,7 @@
 
 Clips of one scene look alike without being copies, so videos are compared by their motion: small gray frames minus
 their mean over time. First, a short signature of each whole video selects candidate pairs among all videos at once.
-Then the gray frames of each pair are aligned in time and compared. Files and decoding are unknown here.
+Then the gray frames of each pair are aligned in time and compared. No file is opened here.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def signature(gray: GrayFrames) -> bytes:
 
 
 def _segment_means(gray: GrayFrames) -> Array:
-    """The mean frame of each of 16 equal segments of the time: 16 64. A frame counts up to half-way to the next."""
+    """Return the mean frame of each of 16 equal time segments, 16 64; a frame counts until halfway to the next."""
     times = gray.times_seconds
     half = gray.interval_seconds / 2
     bounds = np.concatenate([[times[0] - half], (times[1:] + times[:-1]) / 2, [times[-1] + half]])
@@ -221,7 +221,7 @@ def _nearest(options: Array, frames: Array) -> Array:
 
 
 def _agreement(a: Array, b: Array) -> tuple[float, float]:
-    """The correlation of two motions T D, and the kurtosis of their difference in the cells that move."""
+    """Return the correlation of two motions T D, and the kurtosis of their difference in the cells that move."""
     a, b = a - a.mean(0), b - b.mean(0)
     energy_a, energy_b = float((a * a).sum()), float((b * b).sum())
     if not energy_a or not energy_b:

@@ -17,8 +17,8 @@ from msfnet.report import Section, Table, write_page
 from msfnet.types import FrameFormat, Frames, VideoError
 
 MAX_PICTURES, MAX_ROWS = 24, 2000
-HEIGHT_PX, FRAMES = 84, 6  # of a picture: frames side by side
-MAX_VALUES = 6  # of a statistic, the most frequent ones
+HEIGHT_PX, FRAMES = 84, 6  # height of a picture and its number of frames, side by side
+MAX_VALUES = 6  # most frequent values that are shown of a statistic
 FILE_COLUMNS = (
     *("file", "class", "split", "codec", "size", "fps", "frames", "frames by header", "rotation", "seconds"),
     "problems",
@@ -56,7 +56,7 @@ def _summary(examination: Examination) -> Section:
 
 
 def _problem_sections(examination: Examination) -> list[Section]:
-    """A section for each kind of problem, with pictures of the first videos."""
+    """Return a section for each kind of problem, with pictures of the first videos."""
     sections = []
     pictures_left = MAX_PICTURES
     for kind, n in examination.counts.items():
@@ -75,7 +75,7 @@ def _problem_sections(examination: Examination) -> list[Section]:
 
 
 def _name(path: str, examination: Examination) -> str:
-    """A path relative to the folder that all files are in."""
+    """Return a path relative to the folder that all files are in."""
     return path.removeprefix(f"{_common_folder(examination)}{os.sep}")
 
 
@@ -95,7 +95,7 @@ def _caption(problem: Problem, examination: Examination) -> str:
 
 
 def _picture(problem: Problem, examination: Examination) -> Frames | None:
-    """Frames of the video, above those of the video that it is a copy of: H W 3. None without a readable video."""
+    """Return frames of the video above those of the one that it copies: H W 3. None without a readable video."""
     if problem.item is None:
         return None
     own = _strip(examination.dataset.items[problem.item].path, examination.info)
@@ -114,7 +114,7 @@ def _pad(strip: Frames, width_px: int) -> Frames:
 
 
 def _strip(path: Path, info: dict[Path, VideoInfo]) -> Frames | None:
-    """Frames from all over a video, side by side: H W 3."""
+    """Return the frames from all over a video, side by side: H W 3."""
     file = info[path]
     if file.error:
         return None
@@ -140,7 +140,7 @@ def _class_section(examination: Examination) -> Section:
 
 
 def _statistics(examination: Examination) -> Section:
-    """Statistics of all readable files."""
+    """Return the statistics of all readable files."""
     files = [file for file in examination.info.values() if not file.error]
     values = {
         "codec and pixel format": Counter(f"{file.codec} {file.pixel_format}" for file in files),
@@ -195,7 +195,7 @@ def _file_section(examination: Examination) -> Section:
 
 
 def _file_cells(file: VideoInfo) -> tuple[str, ...]:
-    """The cells of a file from its codec to its duration; empty for an unreadable file."""
+    """Return the cells of a file from its codec to its duration; empty for an unreadable file."""
     if file.error:
         return ("",) * 7
     return (

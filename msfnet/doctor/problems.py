@@ -29,7 +29,7 @@ KINDS = {
 }
 UNUSABLE = frozenset({"unreadable", "black", "static", "duplicate", "leakage", "conflicting_label"})
 
-_PRECEDENCE = ("test", "val", "train", None)  # of copies in several splits, the one in the first of these is kept
+_PRECEDENCE = ("test", "val", "train", None)  # copies in several splits: the one in the first of these splits is kept
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def find_problems(
 
 
 def _file_problems(index: int, item: VideoItem, info: VideoInfo, clip_frames: int, fps: float) -> Iterator[Problem]:
-    """The problems of one file that do not depend on others."""
+    """Yield the problems of one file that do not depend on others."""
 
     def problem(kind: str, reason: str) -> Problem:
         return Problem(kind, str(item.path), reason, index)
@@ -131,7 +131,7 @@ def _copies(
 def _clusters(
     items: Sequence[VideoItem], info: Mapping[Path, VideoInfo], near_duplicates: Iterable[tuple[Path, Path]]
 ) -> list[list[int]]:
-    """Indices of items with the same content, two or more in each cluster: the connected components of the pairs."""
+    """Return clusters of two or more items with the same content: the connected components of the pairs."""
     parent = {digest: digest for found in info.values() if not found.error for digest in [found.digest]}
 
     def root(digest: str) -> str:  # union-find
@@ -177,7 +177,7 @@ def _leaking_groups(items: Sequence[VideoItem]) -> Iterator[Problem]:
 
 
 def _empty_classes(items: Sequence[VideoItem]) -> Iterator[Problem]:
-    """Classes without training videos, for a dataset that has a training split."""
+    """Yield the classes without training videos, for a dataset that has a training split."""
     trained = {item.label for item in items if item.split == "train"}
     for label, counted in class_counts(items).items():
         if trained and label not in trained:

@@ -1,7 +1,6 @@
 """Runs a function in worker processes, where a task that crashes or hangs its process does not affect other tasks.
 
-It does not know what the tasks are. Function, arguments and results are pickled, and workers are spawned, not forked,
-so that it works on every platform.
+Function, arguments and results are pickled, and workers are spawned, not forked, so that it works on every platform.
 """
 
 from __future__ import annotations

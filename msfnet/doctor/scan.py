@@ -1,7 +1,7 @@
 """Scans the files of a dataset on all CPUs: describes every file and finds those with the same content.
 
 A file that crashes or hangs the decoder does not affect other files. Results are written to a journal as they are
-found, from which an interrupted scan resumes. Labels and splits are unknown here.
+found, from which an interrupted scan resumes. Labels and splits play no part.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class PaperTable(StrictModel):
 
     number: str
     title: str
-    num_classes: int  # of its dataset
+    num_classes: int  # classes of its dataset
 
 
 class Claim(StrictModel):

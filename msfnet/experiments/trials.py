@@ -22,7 +22,7 @@ from msfnet.types import UserError
 RANGE = re.compile(r"(linear:)?(.+?)\.\.(.+)")
 SAFE_VALUE = re.compile(r"[a-z0-9+-][a-z0-9._+-]{0,39}")  # needs no escaping in any file system or shell
 MAX_NAME_LENGTH = 120  # characters of a folder name, short enough for paths on Windows
-RANKING_KEYS = ("val_fraction", "group_split")  # of the table data: they decide which videos trials are ranked on
+RANKING_KEYS = ("val_fraction", "group_split")  # keys of the table data that decide which videos trials are ranked on
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """One of many runs, trained to its end in its own folder: what each process of a sweep or a reproduction does.
 
-Nothing here knows how processes are started. All machines use the same file system.
+This module is independent of how processes are started. All machines use the same file system.
 """
 
 from __future__ import annotations
@@ -124,14 +124,14 @@ def _train_or_resume(data: Dataset, run: PlannedRun, folder: Path, score_test: b
     if can_resume(folder):
         log.info("resuming from the last checkpoint")
         return resume(folder, score_test=score_test).unreadable
-    (folder / WEIGHTS).unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
+    (folder / WEIGHTS).unlink(missing_ok=True)  # left by a run that was killed before its first checkpoint
     shutil.rmtree(folder / "last", ignore_errors=True)
     return train(data, run.recipe, folder, score_test=score_test).unreadable
 
 
 def _limit_process(resources: Resources) -> None:
     """Use one thread per CPU, so that runs side by side do not slow each other down, and no GPU unless one is given."""
-    os.environ["OMP_NUM_THREADS"] = str(resources.cpus)  # for processes that read videos as well
+    os.environ["OMP_NUM_THREADS"] = str(resources.cpus)  # inherited by the worker processes that read videos
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if not resources.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -24,7 +24,7 @@ N_NOISE = 8
 
 
 def training_items(dataset: Dataset, run_folder: Path | None) -> list[VideoItem]:
-    """The training videos of a dataset.
+    """Return the training videos of a dataset.
 
     Args:
         dataset: The videos, with or without splits.
@@ -74,6 +74,6 @@ def read(dataset: Dataset, items: Sequence[VideoItem], preprocessing: Preprocess
 
 
 def noise(preprocessing: Preprocessing) -> Tensor:
-    """Clips of noise, for where there are no videos: N C T H W."""
+    """Return clips of noise, for where there are no videos: N C T H W."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(N_NOISE, *preprocessing.input_shape, generator=generator)

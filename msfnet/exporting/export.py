@@ -23,12 +23,12 @@ from msfnet.types import UserError, nearest
 
 log = logging.getLogger(__name__)
 
-BATCH = 5  # of the comparison: it leaves a remainder, as datasets do
+BATCH = 5  # clips of a compared batch; the last batch is smaller, as with datasets
 
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of file: how its name ends, who writes it, and why it cannot be had in some precisions."""
+    """An export format: the suffix of its files, its writer, and the reason for each precision it does not support."""
 
     suffix: str
     write: Callable[[Path, Checkpoint, str, Tensor | None], None]
@@ -39,10 +39,10 @@ TARGETS = {
     "onnx": Target(
         ".onnx",
         onnx_file.write,
-        {"bf16": "ONNX Runtime computes almost nothing in bf16 on a CPU; take openvino or torch, or fp32 or int8"},
+        {"bf16": "ONNX Runtime has almost no bf16 operations on a CPU; use openvino or torch, or fp32 or int8"},
     ),
     "openvino": Target(".xml", openvino_file.write, {}),
-    "torch": Target(".pt2", torch_file.write, {"int8": "torch has no 3D convolution in int8; take openvino or onnx"}),
+    "torch": Target(".pt2", torch_file.write, {"int8": "torch has no 3D convolution in int8; use openvino or onnx"}),
 }
 PRECISIONS = ("fp32", "bf16", "int8")
 
@@ -65,7 +65,7 @@ def export(
         out: The file to write: .onnx, .xml (with a .bin beside it) or .pt2.
         precision: fp32, bf16 or int8; int8 is calibrated on clips of `data`.
         data: Videos, of which the training videos are used; None compares the two networks on noise.
-        annotations: The folder of the official lists that belong to `data`.
+        annotations: The folder of the official annotations of `data`.
         split: The number of the official split, where there are several.
 
     Returns:
@@ -103,7 +103,7 @@ def export(
         exported = load_exported(written).model
         parity = compare(_logits(weights.model, compared), _logits(exported, compared), kind)
         require(parity, precision)
-        del exported  # Windows would not let go of its files
+        del exported  # Windows does not move a file that is open
         _move(written, out)
     return parity
 
@@ -123,12 +123,12 @@ def _target(to: str, precision: str, out: Path) -> Target:
 
 @torch.inference_mode()
 def _logits(network: nn.Module, compared: Tensor) -> Tensor:
-    """The logits of clips N C T H W: N K."""
+    """Return the logits of clips N C T H W: N K."""
     return torch.cat([network(batch).float() for batch in compared.split(BATCH)])
 
 
 def _move(written: Path, out: Path) -> None:
-    """Put what was written in its place, the named file last: where it is, everything is."""
+    """Move the written files into place, the named file last: if it exists, all of them do."""
     out.unlink(missing_ok=True)
     for part in sorted(written.parent.iterdir(), key=lambda part: part == written):
         part.replace(out.with_name(part.name))

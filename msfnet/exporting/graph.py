@@ -1,7 +1,7 @@
 """The network that is exported: a copy that computes the same in fewer and simpler operations.
 
 Norms are folded into the convolutions before them, the weights that FAM resamples become constants, and where it is
-faster residual blocks take their polyphase form. Any network can be exported; what is not known stays as it is.
+faster residual blocks take their polyphase form. Any network can be exported; other modules stay as they are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Shapes = dict[str, set[tuple[torch.Size, torch.Size]]]  # name of a module -> sh
 
 
 def exportable(model: nn.Module, input_shape: tuple[int, ...], *, polyphase: bool) -> nn.Module:
-    """A copy of a network for export, on the CPU and in evaluation mode.
+    """Return a copy of a network for export, on the CPU and in evaluation mode.
 
     Args:
         model: Any network N C T H W -> N K.
@@ -95,7 +95,7 @@ def _shorten_kernel(pool: nn.MaxPool3d, input_shape: torch.Size) -> None:
 
 
 def _polyphase_blocks(stage: nn.Module, output_shape: torch.Size) -> PolyphaseBlocks | None:
-    """The polyphase form of a stage of residual blocks whose frames are whole tiles, None for anything else."""
+    """Return the polyphase form of a stage of residual blocks whose frames are whole tiles, None for anything else."""
     if not (type(stage) is nn.Sequential and len(stage) and all(type(block) in BLOCKS for block in stage)):
         return None
     if output_shape[2] % TILE:

@@ -5,7 +5,7 @@ The choices were made on held-out groups of videos (a network of residual frames
 - An activation's range ends where 1 in 10,000 values of a clip is beyond it, and the widest range of all clips counts.
   Clips differ much in their motion: with the mean of their ranges, NNCF's default, 12 % of the clips got another label;
   with the widest range without a quantile 6 %, with the quantile 2.5 %. Bias correction made it worse.
-- Matrix products (the gates of attention, FAM's projection, the classifier) stay in floating point, for they are a
+- Matrix products (the gates of attention, FAM's projection, the classifier) stay in floating point because they are a
   negligible part of the work, and so does the first convolution, a twentieth of it: input values vary more than
   activations, and with it in 8 bits the predicted probabilities changed twice as much on 320 clips of training videos
   (total variation 0.023 instead of 0.012).

@@ -32,7 +32,7 @@ def library(name: str) -> Any:
 
 @contextmanager
 def converting(name: str, library_name: str) -> Iterator[None]:
-    """Keep a converter's remarks from the user; its errors become one line, for they come of how a network is written.
+    """Silence a converter, and turn its errors into one line, since their cause is how the network is written.
 
     Args:
         name: Name of the network that is converted.
@@ -44,7 +44,7 @@ def converting(name: str, library_name: str) -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # progress bars go where progress goes
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr):  # progress goes to standard error
             warnings.simplefilter("ignore")
             yield
     except UserError:

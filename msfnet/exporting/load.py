@@ -18,7 +18,7 @@ CPU_ONLY = (".onnx", ".xml")  # the runtimes of these compute on the CPU alone
 
 
 def is_exported(path: Path) -> bool:
-    """Whether the path names an exported file, present or not."""
+    """Return whether the path names an exported file, present or not."""
     return path.suffix.lower() in LOADERS and not path.is_dir()
 
 

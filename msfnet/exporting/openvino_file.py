@@ -43,7 +43,7 @@ def write(path: Path, weights: Checkpoint, precision: str, calibration: Tensor |
     openvino = library("openvino")
     if precision == "bf16" and not _computes_bf16(openvino.Core()):
         raise UserError(
-            "expected a processor that computes in bf16 (avx512_bf16 or AMX), found one without; take fp32 or int8"
+            "expected a processor that computes in bf16 (avx512_bf16 or AMX), found one without; use fp32 or int8"
         )
     if precision == "int8":
         library("nncf")
@@ -103,7 +103,7 @@ def _computes_bf16(core: Any) -> bool:
 class OpenVINONetwork(nn.Module):
     """An OpenVINO model as a module: N C T H W -> N K, on the CPU.
 
-    It is compiled for each number of clips that occurs, for programs that take any number are slower.
+    It is compiled for each number of clips that occurs, because programs for any number of clips are slower.
     """
 
     def __init__(self, core: Any, model: Any, hint: str) -> None:

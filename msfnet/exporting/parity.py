@@ -1,6 +1,6 @@
-"""Whether an exported network gives the outputs of the original: both are compared on the same clips.
+"""Compares the outputs of an exported network with those of the original on the same clips.
 
-Knows numbers only, no file and no runtime.
+This module is independent of files and runtimes.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def to_phases(x: Tensor) -> list[Tensor]:
 
 
 def from_phases(phases: Sequence[Tensor]) -> Tensor:
-    """The inverse of `to_phases`."""
+    """Return the inverse of `to_phases`."""
     return torch.stack(list(phases), 3).flatten(2, 3)  # 4 x (N C T/4 H W) -> N C T/4 4 H W -> N C T H W
 
 
@@ -70,7 +70,7 @@ class PolyphaseConv(nn.Module):
 
 def transform_input(phases: Sequence[Tensor]) -> list[Tensor]:
     """B^T d of all tiles: four phases -> six sums of phases. Frames outside the clip are zero."""
-    before, after = None, None  # of each tile, its neighbors' frames
+    before, after = None, None  # frames of the neighbors of each tile
     if phases[0].shape[2] > 1:
         zero = torch.zeros_like(phases[0][:, :, :1])
         before = torch.cat((zero, phases[-1][:, :, :-1]), 2)
@@ -118,7 +118,7 @@ class PolyphaseMSL(nn.Module):
         self.branches = nn.ModuleList(polyphase(branch) for branch in msl.branches)
 
     def forward(self, phases: list[Tensor]) -> list[Tensor]:
-        splits = [frames.split(self.sizes, 1) for frames in phases]  # of each phase, its S splits
+        splits = [frames.split(self.sizes, 1) for frames in phases]  # the S splits of each phase
         outputs = [[split[0]] for split in splits]
         carry: list[Tensor] | None = None
         for number, branch in enumerate(self.branches, 1):
@@ -136,7 +136,7 @@ class PolyphaseMSL(nn.Module):
 
 
 def polyphase(module: nn.Module) -> nn.Module:
-    """The same module on phases: list of four N C T/4 H W -> list of four N K T/4 H W.
+    """Return the same module on phases: list of four N C T/4 H W -> list of four N K T/4 H W.
 
     Raises:
         ValueError: It contains something other than plain 3x3x3 convolutions, MSL and modules that look at one frame.

@@ -51,7 +51,7 @@ def write(path: Path, weights: Checkpoint, precision: str, calibration: Tensor |
             network, (torch.zeros(2, *shape),), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False
         )
         for node in program.graph.nodes:
-            node.meta.pop("stack_trace", None)  # which has paths of this machine
+            node.meta.pop("stack_trace", None)  # a stack trace holds paths of this machine
         torch.export.save(program, path, extra_files={HEADER: header_of(weights)})
 
 

@@ -51,7 +51,7 @@ def evaluate_dataset(
         weights: What `load_network` takes.
         data: A path or URL in any form that `read_dataset` takes, or a dataset.
         views: Clips and crops of each video that are averaged, as in "4x1"; None is what the network was trained for.
-        annotations: The folder of the official lists that belong to `data`.
+        annotations: The folder of the official annotations of `data`.
         split: The number of the official split, where there are several.
         device: See `choose_device`; None is the GPU of this process where there is one.
 
@@ -82,16 +82,16 @@ def evaluate_dataset(
 
 
 def _folder_of(weights: str | Path | Run | Checkpoint) -> Path | None:
-    """The folder of the weights' file, which is the run folder if a run wrote it; None for weights in memory."""
+    """Return the folder of the weights' file, which is the run folder if a run wrote it; None for weights in memory."""
     if isinstance(weights, Checkpoint):
         return None
     return resolve_weights(weights.folder if isinstance(weights, Run) else Path(weights)).parent
 
 
 def held_out(dataset: Dataset, run_folder: Path | None) -> tuple[list[VideoItem], str]:
-    """The videos to score, and their protocol: the test split, else the validation split, else all videos.
+    """Return the videos to score, and their protocol: the test split, else the validation split, else all videos.
 
-    Videos that a run has used are left out, whatever the dataset says of them: those of its training split always,
+    Videos that a run has used are left out, in any split of the dataset: those of its training split always,
     those of its validation split as long as others are left. If no video is left, all are scored as training videos,
     with a warning.
 
@@ -137,7 +137,7 @@ def evaluate(
     Args:
         model: N C T H W -> logits N K. It is put in evaluation mode.
         classes: Labels of its K outputs.
-        preprocessing: What it is fed.
+        preprocessing: The network's preprocessing.
         items: The videos to score.
         loader: Reads clips of the dataset that the videos are of.
         protocol: Which videos these are, one of `PROTOCOLS`.
@@ -192,7 +192,7 @@ class _Part:
 def _summarize(
     part: _Part, items: Sequence[VideoItem], classes: tuple[str, ...], views: Views, protocol: str
 ) -> EvalResult:
-    """The result for the videos of all processes, in the order of `items`."""
+    """Return the result for the videos of all processes, in the order of `items`."""
     indices, n_classes = sorted(part.scores), len(classes)
     n_views = views.clips * views.crops
     view_scores = np.zeros((len(indices), n_views, n_classes), np.float32)  # N V K
@@ -227,7 +227,7 @@ def _summarize(
 
 
 def _predicted(item: VideoItem, view_scores: Floats | None, classes: tuple[str, ...]) -> ScoredVideo:
-    """The prediction for one video: none where it could not be read or its scores are NaN."""
+    """Return the prediction for one video: none where it could not be read or its scores are NaN."""
     scores = None if view_scores is None else metrics.average_views(view_scores[None])[0]
     if scores is None or not np.isfinite(scores).all():
         return ScoredVideo(path_of(item), item.label, None, 0.0)

@@ -1,7 +1,7 @@
 """A network as it runs in inference: the same logits from fewer operations.
 
 Batch norms are folded into the convolutions before them, convolutions transform their weights once instead of at every
-call, and tensors are channels-last in memory. Networks can be of any modules; only 3D convolutions and norms change.
+call, and tensors are channels-last in memory. Only 3D convolutions and batch norms change.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from msfnet.layers.recomputation import is_tracing
 
 
 def fuse(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """A copy of a network for inference.
+    """Return a copy of a network for inference.
 
     Args:
-        model: Any network N C T H W -> logits N K. It stays as it is. See `fold_norms` for what is assumed of it.
+        model: Any network N C T H W -> logits N K. It is not changed. See `fold_norms` for what is assumed of it.
         dtype: float32, in which logits differ by rounding alone (1e-5), or bfloat16 for the convolutions, in which they
             agree to about 1 %.
 
@@ -50,14 +50,14 @@ class Fused(nn.Module):
 
 
 def onednn_supports(dtype: torch.dtype) -> bool:
-    """Whether oneDNN computes convolutions in this type on this CPU: bfloat16 needs AVX-512 or the like."""
+    """Return whether oneDNN computes convolutions in this type on this CPU: bfloat16 needs AVX-512 or the like."""
     if not torch.backends.mkldnn.is_available():
         return False
     return dtype != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _can_be_frozen(module: nn.Module) -> bool:
-    """Whether `FrozenConv3d` computes the same: a plain convolution in float32, padded with a number of zeros."""
+    """Return whether `FrozenConv3d` can replace a module: a plain float32 convolution with zero padding."""
     if not (isinstance(module, nn.Conv3d) and is_plain_conv(module)):
         return False
     return module.padding_mode == "zeros" and not isinstance(module.padding, str) and module.weight.dtype == torch.float
@@ -96,7 +96,7 @@ class FrozenConv3d(nn.Conv3d):
             clips = x.permute(0, 2, 3, 4, 1).contiguous()  # N C T H W -> N T H W C
             return winograd.convolve(clips, self.transformed, self.bias).permute(0, 4, 1, 2, 3)
         # F.conv3d leaves convolutions that it considers small, as those deep in the network are for a single clip, to
-        # plain loops that take several times as long. This calls oneDNN whatever the size.
+        # plain loops that take several times as long. This calls oneDNN for every size.
         return torch.ops.aten.mkldnn_convolution(
             x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
         )

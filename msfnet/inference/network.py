@@ -1,6 +1,6 @@
 """A network for inference: loaded from any kind of weights, on a device, applied to the views of clips.
 
-Evaluation and prediction share these functions. They know no video file.
+Evaluation and prediction share these functions. This module is independent of video files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from msfnet.types import Preprocessing, UserError
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """The device to compute on.
+    """Return the device to compute on.
 
     Args:
         device: cpu, cuda, cuda:N or mps; None is the first GPU of CUDA where there is one, else the CPU.
@@ -43,7 +43,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def load_network(weights: str | Path | Run | Checkpoint, device: str | torch.device | None = None) -> Checkpoint:
-    """A network that is ready for inference: fused and on its device. It cannot be trained any more.
+    """Return a network that is ready for inference: fused and on its device. It can no longer be trained.
 
     Args:
         weights: A .safetensors file, a run or its folder (its best weights), an exported file, the name of bundled
@@ -69,18 +69,18 @@ def load_network(weights: str | Path | Run | Checkpoint, device: str | torch.dev
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a network's tensors are; the CPU for one without any, such as an exported network."""
+    """Return where a network's tensors are; the CPU for one without any, such as an exported network."""
     return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 @torch.inference_mode()
 def score_views(model: nn.Module, clips: Tensor, preprocessing: Preprocessing, crops: int) -> Tensor:
-    """The class probabilities of every view.
+    """Return the class probabilities of every view.
 
     Args:
         model: N C T H W -> logits N K.
         clips: uint8 N V T H W 3, V clips of each of N videos, resized.
-        preprocessing: What the network is fed.
+        preprocessing: The network's preprocessing.
         crops: 1 for the center of each clip, 3 for both ends of its longer side as well.
 
     Returns:

@@ -28,16 +28,16 @@ from msfnet.types import Clip, FrameFormat, FrameSampler, Prediction, UserError,
 # Clips that go through the network at once. A single one is slow: PyTorch computes some of its convolutions on a CPU by
 # plain loops, and a GPU is idle most of the time. More clips are no faster.
 CLIPS_CPU, CLIPS_GPU = 4, 32
-MAX_THREADS = 8  # that decode
+MAX_THREADS = 8  # threads that decode
 
 # A path, a file's content, a file opened in binary mode, or frames uint8 T H W 3.
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[np.uint8] | Tensor
 Reader: TypeAlias = Callable[[FrameSampler, FrameFormat], Clip]
-Reading: TypeAlias = tuple[str, Clip | str]  # the name of a source, and what was read of it or the reason for nothing
+Reading: TypeAlias = tuple[str, Clip | str]  # the name of a source, and the clip read from it or the reason for none
 
 
 class Recognizer:
-    """A trained network that takes videos.
+    """A trained network that predicts the actions in videos.
 
         recognizer = Recognizer.load("runs/mine")
         recognizer("video.mp4").labels                          # ("Archery", "Bowling", ...)
@@ -155,7 +155,7 @@ class Recognizer:
             yield from self._predict(group, top_k, views)
 
     def _readings(self, sources: Iterable[Source], clips: int, together: int, fps: float | None) -> Iterator[Reading]:
-        """What is read of each source, in order, by threads that are a bounded number of sources ahead."""
+        """Yield the reading of each source, in order, while threads read a bounded number of sources ahead."""
         threads = min(MAX_THREADS, max(2, torch.get_num_threads()))
         waiting: deque[tuple[str, Future[Clip | str]]] = deque()
         pool = ThreadPoolExecutor(threads)
@@ -173,7 +173,7 @@ class Recognizer:
             pool.shutdown(cancel_futures=True)
 
     def _open(self, source: Any, fps: float | None) -> tuple[str, Reader]:
-        """The name of a source, and how clips of it are read."""
+        """Return the name of a source, and how clips of it are read."""
         if isinstance(source, str | os.PathLike):
             return os.fspath(source), partial(read_clips, Path(source))
         if isinstance(source, bytes | bytearray | memoryview):
@@ -187,7 +187,7 @@ class Recognizer:
                 "expected a path, bytes, a file opened in binary mode or frames uint8 T H W 3, found "
                 f"{type(source).__name__}"
             )
-        name = getattr(source, "name", None)  # files on disk have one
+        name = getattr(source, "name", None)  # files on disk have a name
         content = source if source.seekable() else source.read()
         return name if isinstance(name, str) else "<file>", partial(read_clips, content)
 
@@ -198,7 +198,7 @@ class Recognizer:
             return str(error)
 
     def _predict(self, group: Sequence[Reading], top_k: int, views: Views) -> Iterator[Prediction]:
-        """The predictions for videos that go through the network together; for unreadable ones, the reason."""
+        """Yield the predictions for videos that go through the network together; for unreadable ones, the reason."""
         frames = [clip.frames for _, clip in group if isinstance(clip, Clip)]
         scores = iter(self._scores(torch.from_numpy(np.stack(frames)), views) if frames else ())
         for name, clip in group:
@@ -208,7 +208,7 @@ class Recognizer:
                 yield Prediction(name, error=clip)
 
     def _scores(self, frames: Tensor, views: Views) -> Tensor:
-        """Class probabilities of videos, averaged over views: uint8 N V T H W 3 -> float N K."""
+        """Return the class probabilities of videos, averaged over views: uint8 N V T H W 3 -> float N K."""
         return score_views(self.model, frames, self.preprocessing, views.crops).mean(1).cpu()
 
     def _prediction(self, name: str, clip: Clip, scores: Tensor, top_k: int) -> Prediction:

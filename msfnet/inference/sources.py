@@ -1,4 +1,4 @@
-"""The videos that files, folders and globs name.
+"""Finds the videos that files, folders and globs name.
 
 Only names are looked at, without torch, so that mistakes are reported before seconds are spent on its import.
 """
@@ -15,11 +15,11 @@ from msfnet.types import UserError
 
 
 def find_sources(sources: Sequence[str]) -> list[Path]:
-    """The videos that files, folders and globs name, each once, in order.
+    """Return the videos that files, folders and globs name, each once, in order.
 
     Args:
         sources: A folder stands for the videos below it and for all files below it whose names may be of videos. A
-            folder of images, given or found, is one video. Files that are named are taken whatever their names are.
+            folder of images, given or found, is one video. Files that are named are taken with any suffix.
 
     Raises:
         UserError: A source names nothing.
@@ -46,7 +46,7 @@ def find_sources(sources: Sequence[str]) -> list[Path]:
 
 
 def _sources_below(folder: Path) -> list[Path]:
-    """Videos, frame folders, and files whose names do not rule out a video, except those within frame folders."""
+    """Return videos, frame folders, and files whose names do not rule out a video, except those in frame folders."""
     videos = find_videos(folder)
     frames = {path for path in videos if path.is_dir()}
     others = (p for p in folder.rglob("*") if p.is_file() and _may_be_video(p.relative_to(folder)))

@@ -13,11 +13,11 @@ class SE(nn.Module):
     The shape N C T H W is preserved.
 
     Args:
-        channels: channels C, at least `reduction`.
-        reduction: reduction ratio of `fc`.
+        channels: Channels C, at least `reduction`.
+        reduction: Reduction ratio of `fc`.
 
     Raises:
-        ValueError: when `channels` is less than `reduction`.
+        ValueError: If `channels` is less than `reduction`.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:

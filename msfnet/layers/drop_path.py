@@ -12,10 +12,10 @@ class DropPath(nn.Module):
     The expected value is that of evaluation, where the input passes unchanged.
 
     Args:
-        rate: probability of dropping a sample.
+        rate: Probability of dropping a sample.
 
     Raises:
-        ValueError: unless 0 <= rate < 1.
+        ValueError: Unless 0 <= rate < 1.
     """
 
     def __init__(self, rate: float) -> None:
@@ -35,5 +35,5 @@ class DropPath(nn.Module):
 
 
 def linear_rates(last: float, num_blocks: int) -> list[float]:
-    """The drop rate of each block, increasing linearly to `last` at the last block (Huang et al., 2016, section 3)."""
+    """Return the drop rate of each block, which increases linearly to `last` (Huang et al., 2016, section 3)."""
     return [last * (number + 1) / num_blocks for number in range(num_blocks)]

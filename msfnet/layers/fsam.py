@@ -23,17 +23,17 @@ TOP16 = (
 
 
 def bottleneck(channels: int, reduction: int) -> nn.Sequential:
-    """The fc of Eq. 6, as in SENet: linear C -> C/reduction, ReLU, linear C/reduction -> C, without biases.
+    """Return the fc of Eq. 6, as in SENet: linear C -> C/reduction, ReLU, linear C/reduction -> C, without biases.
 
     Args:
-        channels: channels C of the feature map.
-        reduction: reduction ratio of the hidden layer.
+        channels: Channels C of the feature map.
+        reduction: Reduction ratio of the hidden layer.
 
     Returns:
         A module N C -> N C. Its caller applies the sigmoid.
 
     Raises:
-        ValueError: when the hidden layer would have no channel.
+        ValueError: If the hidden layer would have no channel.
     """
     hidden = channels // reduction
     if hidden < 1:
@@ -44,13 +44,13 @@ def bottleneck(channels: int, reduction: int) -> nn.Sequential:
 
 
 def dct_rows(frequencies: list[int], size: int = BASIS_SIZE) -> Tensor:
-    """Rows of the orthonormal DCT-II matrix.
+    """Return rows of the orthonormal DCT-II matrix.
 
     Row u is sqrt(2 / size) cos(pi u (i + 1/2) / size), or the constant 1 / sqrt(size) for u = 0.
 
     Args:
-        frequencies: one frequency u per row.
-        size: number of samples i of the basis.
+        frequencies: One frequency u per row.
+        size: Number of samples i of the basis.
 
     Returns:
         A matrix (len(frequencies), size).
@@ -62,14 +62,14 @@ def dct_rows(frequencies: list[int], size: int = BASIS_SIZE) -> Tensor:
 
 
 def area_resampling(n_out: int, n_in: int, like: Tensor) -> Tensor:
-    """The matrix that resamples n_in samples to n_out by area (interval averages).
+    """Return the matrix that resamples n_in samples to n_out by area (interval averages).
 
     It is average pooling when n_in is a multiple of n_out, and exact for every other size, smaller ones included.
 
     Args:
-        n_out: number of output samples.
-        n_in: number of input samples.
-        like: tensor whose device and element type the matrix gets.
+        n_out: Number of output samples.
+        n_in: Number of input samples.
+        like: Tensor whose device and element type the matrix gets.
 
     Returns:
         A matrix (n_out, n_in) whose rows sum to one.
@@ -90,11 +90,11 @@ class FrequencyPool(nn.Module):
     times global average pooling.
 
     Args:
-        channels: channels C, a multiple of the number of frequencies.
+        channels: Channels C, a multiple of the number of frequencies.
         frequencies: (vertical, horizontal) frequency of each group, from 0 to 6.
 
     Raises:
-        ValueError: when the channels cannot be divided into the groups, or a frequency is outside the basis.
+        ValueError: If the channels cannot be divided into the groups, or a frequency is outside the basis.
     """
 
     def __init__(self, channels: int, frequencies: tuple[tuple[int, int], ...] = TOP16) -> None:
@@ -111,7 +111,7 @@ class FrequencyPool(nn.Module):
         self.register_buffer("horizontal", dct_rows([h for _, h in frequencies]), persistent=False)
 
     def weight(self, height: int, width: int) -> Tensor:
-        """The weight of each position for each frequency: (frequencies, height, width)."""
+        """Return the weight of each position for each frequency: (frequencies, height, width)."""
         rows = self.vertical @ area_resampling(BASIS_SIZE, height, self.vertical)  # n H
         columns = self.horizontal @ area_resampling(BASIS_SIZE, width, self.horizontal)  # n W
         return rows[:, :, None] * columns[:, None, :]
@@ -127,12 +127,12 @@ class FAM(nn.Module):
     """Frequency channel attention, Eq. 6: x * sigmoid(fc(Freq(x))). The shape N C T H W is preserved.
 
     Args:
-        channels: channels C, a multiple of the number of frequencies and at least `reduction`.
-        reduction: reduction ratio of `fc`.
-        frequencies: frequencies of the channel groups, see `FrequencyPool`.
+        channels: Channels C, a multiple of the number of frequencies and at least `reduction`.
+        reduction: Reduction ratio of `fc`.
+        frequencies: Frequencies of the channel groups, see `FrequencyPool`.
 
     Raises:
-        ValueError: when `channels` does not meet these conditions.
+        ValueError: If `channels` does not meet these conditions.
     """
 
     def __init__(self, channels: int, reduction: int = 16, frequencies: tuple[tuple[int, int], ...] = TOP16) -> None:
@@ -144,12 +144,12 @@ class FAM(nn.Module):
         return x * self.gate(self.pool(x))
 
     def gate(self, frequencies: Tensor) -> Tensor:
-        """The factor of each channel, from 0 to 1, given its DCT coefficient: N C -> N C 1 1 1."""
+        """Return the factor of each channel, from 0 to 1, given its DCT coefficient: N C -> N C 1 1 1."""
         return self.fc(frequencies).sigmoid()[:, :, None, None, None]
 
 
 def channel_summary(x: Tensor) -> Tensor:
-    """Maximum and mean over the channels at every position: N C T H W -> N 2 T H W."""
+    """Return the maximum and mean over the channels at every position: N C T H W -> N 2 T H W."""
     return torch.cat((x.amax(1, keepdim=True), x.mean(1, keepdim=True)), dim=1)
 
 
@@ -167,7 +167,7 @@ class SAM(nn.Module):
         return x * self.gate(channel_summary(x)).to(x.dtype)
 
     def gate(self, summary: Tensor) -> Tensor:
-        """The factor of each position, from 0 to 1, given `channel_summary`: N 2 T H W -> N 1 T H W.
+        """Return the factor of each position, from 0 to 1, given `channel_summary`: N 2 T H W -> N 1 T H W.
 
         It is computed in 32 bits or more under autocast too: oneDNN's bf16 gradient is wrong for kernels that are
         longer than the clip.
@@ -183,11 +183,11 @@ class FSAM(nn.Sequential):
     The shape N C T H W is preserved.
 
     Args:
-        channels: channels C, a multiple of 16 and at least `reduction`.
-        reduction: reduction ratio of FAM's `fc`.
+        channels: Channels C, a multiple of 16 and at least `reduction`.
+        reduction: Reduction ratio of FAM's `fc`.
 
     Raises:
-        ValueError: as `FAM`.
+        ValueError: As `FAM`.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:

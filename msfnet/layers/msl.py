@@ -9,19 +9,19 @@ from msfnet.layers.winograd import Conv3x3x3
 
 
 def split_sizes(channels: int, num_splits: int) -> list[int]:
-    """Channels of each split, as `torch.chunk` divides them: ceil(channels / num_splits) each, the rest in the last.
+    """Return the channels of each split as of `torch.chunk`: ceil(channels / num_splits), the rest in the last.
 
     Where the last split would be empty (16 channels in 5 splits), the channels are divided as evenly as possible.
 
     Args:
-        channels: channels C to divide.
-        num_splits: number of splits S.
+        channels: Channels C to divide.
+        num_splits: Number of splits S.
 
     Returns:
         S positive numbers that sum to `channels`.
 
     Raises:
-        ValueError: unless 2 <= num_splits <= channels.
+        ValueError: Unless 2 <= num_splits <= channels.
     """
     if not 2 <= num_splits <= channels:
         raise ValueError(
@@ -47,11 +47,11 @@ class MSL(nn.Module):
     7, ... frames (Fig. 3b). The shape N C T H W is preserved.
 
     Args:
-        channels: channels C of input and output.
-        num_splits: number of splits S.
+        channels: Channels C of input and output.
+        num_splits: Number of splits S.
 
     Raises:
-        ValueError: unless 2 <= num_splits <= channels.
+        ValueError: Unless 2 <= num_splits <= channels.
     """
 
     def __init__(self, channels: int, num_splits: int = 4) -> None:

@@ -16,15 +16,15 @@ from torch import nn
 from msfnet.layers.recomputation import ConvNormReLU
 from msfnet.layers.winograd import Conv3x3x3
 
-Step = tuple[nn.Module, str, nn.Module]  # a container, a name in it, and the module of this name
+Step = tuple[nn.Module, str, nn.Module]  # a container, and the name and the module of one of its children
 
 
 def fold_norms(network: nn.Module) -> None:
     """Fold every `nn.BatchNorm3d` that directly follows a convolution in an `nn.Sequential`, in place.
 
-    An `nn.Sequential`, nested ones included, is assumed to be called as a whole. Whatever may not compute what its base
-    class computes stays as it is: subclasses of convolutions and of `nn.Sequential`, modules with hooks or
-    parametrizations, convolutions that are used in several places, and norms without running statistics.
+    An `nn.Sequential`, nested ones included, is assumed to be called as a whole. Modules that may compute
+    something else than their base class are not changed: subclasses of convolutions and of `nn.Sequential`, modules
+    with hooks or parametrizations, convolutions that are used in several places, and norms without running statistics.
 
     Args:
         network: Any network in evaluation mode. The norms become `nn.Identity`, its outputs change by rounding alone.
@@ -40,7 +40,7 @@ def fold_norms(network: nn.Module) -> None:
 
 
 def is_plain_conv(module: nn.Module) -> bool:
-    """Whether a module is a 3D convolution that computes what `nn.Conv3d` computes: nothing overridden or hooked."""
+    """Return whether a module computes exactly what `nn.Conv3d` computes: nothing is overridden or hooked."""
     return type(module) in (nn.Conv3d, Conv3x3x3) and not _has_hooks(module)
 
 
@@ -53,7 +53,7 @@ def _runs_in_order(module: nn.Module) -> bool:
 
 
 def _steps(sequence: nn.Module) -> list[Step]:
-    """The modules of a sequence in the order in which they run, those of nested sequences in place of these."""
+    """Return the modules of a sequence in the order in which they run, those of nested sequences in place of these."""
     steps: list[Step] = []
     for name, child in sequence._modules.items():
         if child is not None:

@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 
 
 def is_tracing() -> bool:
-    """Whether torch.compile, torch.export or torch.jit.trace records the network at the moment.
+    """Return whether torch.compile, torch.export or torch.jit.trace records the network at the moment.
 
     Layers then use the plain PyTorch operations they are defined by, which compilers and other runtimes optimize
     themselves.
@@ -49,13 +49,13 @@ class _Registry:
         self.entries[address] = weakref.ref(tensor, lambda _: self.entries.pop(address, None)), recompute
 
     def pack(self, x: Tensor) -> Any:
-        """What autograd saves for `x`: `x` itself, or how to recompute its slice of channels."""
+        """Return what autograd saves for `x`: `x` itself, or how to recompute its slice of channels."""
         entry = self.entries.get(x.untyped_storage().data_ptr())
         return x if entry is None else (entry[1], x.storage_offset() // x.stride(1), x.shape)
 
 
 def unpack(saved: Any) -> Tensor:
-    """The tensor that `_Registry.pack` was called with."""
+    """Return the tensor that `_Registry.pack` was called with."""
     if isinstance(saved, Tensor):
         return saved
     recompute, first, shape = saved
@@ -64,7 +64,7 @@ def unpack(saved: Any) -> Tensor:
 
 @contextmanager
 def recompute_activations(enabled: bool) -> Iterator[None]:
-    """Within it, registered activations are recomputed in the backward pass instead of saved for it.
+    """Context in which registered activations are recomputed in the backward pass instead of saved for it.
 
     Args:
         enabled: False changes nothing, so that callers need no branch.
@@ -82,7 +82,7 @@ def recompute_activations(enabled: bool) -> Iterator[None]:
 
 
 def _registry() -> _Registry | None:
-    """The registry of the innermost `recompute_activations`, if any."""
+    """Return the registry of the innermost `recompute_activations`, if any."""
     return None if is_tracing() else getattr(_state, "registry", None)
 
 
@@ -90,8 +90,8 @@ class ConvNormReLU(nn.Sequential):
     """relu(norm(conv(x))), of which `recompute_activations` saves the convolution's output alone.
 
     Args:
-        conv: convolution N c_in T H W -> N channels T' H' W'.
-        channels: channels of its output.
+        conv: Convolution N c_in T H W -> N channels T' H' W'.
+        channels: Channels of its output.
     """
 
     def __init__(self, conv: nn.Module, channels: int) -> None:

@@ -48,7 +48,7 @@ class Transforms:
 
 @lru_cache
 def transforms(near: float, far: float) -> Transforms:
-    """The transforms of F(4, 3) for the interpolation points 0, ±near, ±far and infinity.
+    """Return the transforms of F(4, 3) for the interpolation points 0, ±near, ±far and infinity.
 
     With a = near and b = far, by the Toom-Cook construction (Lavin and Gray, section 4; their F(4, 3) has a = 1, b =
     2):
@@ -70,8 +70,8 @@ def transforms(near: float, far: float) -> Transforms:
     Any two distinct positive numbers give the exact convolution; they differ in how much they round.
 
     Args:
-        near: point a.
-        far: point b.
+        near: Point a.
+        far: Point b.
     """
     a, b = near, far
     p, q = 2 * a**2 * (a**2 - b**2), 2 * b**2 * (b**2 - a**2)
@@ -109,12 +109,12 @@ _enabled = True
 
 @contextmanager
 def use_winograd(enabled: bool) -> Iterator[None]:
-    """Within it, `Conv3x3x3` may compute by Winograd's algorithm, or always computes directly: `use_winograd(False)`.
+    """Context in which `Conv3x3x3` may use Winograd's algorithm or, with `use_winograd(False)`, never uses it.
 
     It holds for all threads of the process. Networks exported within it are not affected.
 
     Args:
-        enabled: whether the algorithm is used where it is faster, which is the default.
+        enabled: Whether the algorithm is used where it is faster, which is the default.
     """
     global _enabled
     before, _enabled = _enabled, enabled
@@ -131,9 +131,9 @@ class Conv3x3x3(nn.Conv3d):
     faster: on CPUs, for more than two frames and enough multiply-adds.
 
     Args:
-        c_in: input channels C.
-        c_out: output channels.
-        bias: whether there is a bias.
+        c_in: Input channels C.
+        c_out: Output channels.
+        bias: Whether there is a bias.
     """
 
     def __init__(self, c_in: int, c_out: int, bias: bool = False) -> None:
@@ -154,14 +154,14 @@ class Conv3x3x3(nn.Conv3d):
 
 
 def is_faster(shape: torch.Size, c_out: int, dtype: torch.dtype) -> bool:
-    """Whether Winograd's algorithm is enabled and faster for inputs of this shape N C T H W, whatever N is."""
+    """Return whether Winograd's algorithm is enabled and faster for inputs of this shape N C T H W, for any N."""
     _, channels, frames, height, width = shape
     macs = 27 * channels * c_out * frames * height * width
     return _enabled and frames > 2 and macs > MIN_MACS.get(dtype, float("inf"))
 
 
 def flat_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The 3x3x3 convolution of one or two frames as a 3x3 convolution of the channels of all frames.
+    """Return the 3x3x3 convolution of one or two frames as a 3x3 convolution of the channels of all frames.
 
     No multiplication is spent on the zero frames of the padding.
     """
@@ -195,18 +195,18 @@ def transform_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def transform_bias(bias: Tensor) -> Tensor:
-    """What to add to the six products so that A^T adds `bias` to every frame: c_out -> 6 c_out."""
+    """Return what to add to the six products so that A^T adds `bias` to every frame: c_out -> 6 c_out."""
     shares = torch.linalg.pinv(CPU_TRANSFORMS.output) @ torch.ones(TILE, dtype=torch.float64)
     return torch.outer(shares.to(bias.dtype), bias)
 
 
 def convolve(clips: Tensor, kernels: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The convolution of clips by transformed kernels, without gradients.
+    """Return the convolution of clips by transformed kernels, without gradients.
 
     Args:
-        clips: frames N T H W C.
+        clips: Frames N T H W C.
         kernels: `transform_weight` of the weights: 6 c_out C 3 3.
-        bias: added to every frame: c_out.
+        bias: Added to every frame: c_out.
 
     Returns:
         Frames N T H W c_out.
@@ -261,7 +261,7 @@ class WinogradConvolution(torch.autograd.Function):
 
 
 def _chunks(clips: Tensor) -> Iterator[slice]:
-    """Which clips N T H W C are computed together."""
+    """Return which clips N T H W C are computed together."""
     size = max(1, CHUNK_BYTES * TILE // (PRODUCTS * clips[0].numel() * clips.element_size()))
     return (slice(start, start + size) for start in range(0, len(clips), size))
 
@@ -287,7 +287,7 @@ def _transform_output(matrix: Tensor, products: Tensor, y: Tensor) -> None:
 
 
 def _transpose_output(matrix: Tensor, grads: Tensor) -> Tensor:
-    """A of the gradients: N T H W c_out -> 6 (tiles N) c_out H W, channels last."""
+    """Return a of the gradients: N T H W c_out -> 6 (tiles N) c_out H W, channels last."""
     n, frames, *positions = grads.shape
     result = grads.new_empty(PRODUCTS, -(-frames // TILE), n, positions[0] * positions[1] * positions[2])
     for tile, first in enumerate(range(0, frames, TILE)):

@@ -31,7 +31,7 @@ def scaled(channels: int, width_mult: float) -> int:
 
 
 def conv3x3x3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv3d:
-    """The convolution of R3D. It has no bias because a batch norm follows it."""
+    """Return the convolution of R3D. It has no bias because a batch norm follows it."""
     return nn.Conv3d(c_in, c_out, 3, stride, padding=1, bias=False)
 
 
@@ -41,12 +41,12 @@ def fast_conv3x3x3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv3d:
 
 
 def conv3x3x3_biased(c_in: int, c_out: int, stride: int = 1) -> nn.Conv3d:
-    """The convolution of C3D. MSF-C3D keeps its bias although a batch norm follows: only then has it 69.20 M."""
+    """Return the convolution of C3D. MSF-C3D keeps the bias before a batch norm, as the paper's 69.20 M imply."""
     return Conv3x3x3(c_in, c_out, bias=True) if stride == 1 else nn.Conv3d(c_in, c_out, 3, stride, padding=1)
 
 
 def time_then_space(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
-    """The factorized convolution of Table 1 (d): conv3x1x1 (c_in -> c_out), norm, ReLU, conv1x3x3 (c_out -> c_out)."""
+    """Return the convolution of Table 1 (d): conv3x1x1 (c_in -> c_out), norm, ReLU, conv1x3x3 (c_out -> c_out)."""
     return nn.Sequential(
         nn.Conv3d(c_in, c_out, (3, 1, 1), (stride, 1, 1), padding=(1, 0, 0), bias=False),
         nn.BatchNorm3d(c_out),
@@ -56,7 +56,7 @@ def time_then_space(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
 
 
 def msl(num_splits: int) -> ConvMaker:
-    """A maker of MSL; where the shape changes, a strided 1x1x1 convolution, norm and ReLU precede it."""
+    """Return a maker of MSL; where the shape changes, a strided 1x1x1 convolution, norm and ReLU precede it."""
 
     def make(c_in: int, c_out: int, stride: int = 1) -> nn.Module:
         if c_in == c_out and stride == 1:
@@ -72,7 +72,7 @@ def msl(num_splits: int) -> ConvMaker:
 
 
 def msl_unless_downsampling(num_splits: int) -> ConvMaker:
-    """The first convolution of Table 1 (c): conv3x3x3 where the shape changes, MSL elsewhere."""
+    """Return the first convolution of Table 1 (c): conv3x3x3 where the shape changes, MSL elsewhere."""
 
     def make(c_in: int, c_out: int, stride: int = 1) -> nn.Module:
         return conv3x3x3(c_in, c_out, stride) if stride != 1 or c_in != c_out else MSL(c_out, num_splits)
@@ -88,7 +88,7 @@ class FactoredConv:
 
     @staticmethod
     def middle_channels(c_in: int, c_out: int) -> int:
-        """The width with which the factorized convolution has as many weights as the 3x3x3 one (section 3.5)."""
+        """Return the width that gives the factorized convolution as many weights as a 3x3x3 one (section 3.5)."""
         return (c_in * c_out * 27) // (c_in * 9 + 3 * c_out)
 
     def __call__(self, c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
@@ -104,7 +104,7 @@ class FactoredConv:
 
 
 def last_norm(channels: int, zero_init_residual: bool) -> nn.BatchNorm3d:
-    """The norm at the end of a residual branch; with `zero_init_residual` the branch is zero at initialization."""
+    """Return the norm that ends a residual branch; with `zero_init_residual` the branch is initially zero."""
     norm = nn.BatchNorm3d(channels)
     if zero_init_residual:
         nn.init.zeros_(norm.weight)
@@ -118,17 +118,17 @@ class BasicBlock(nn.Module):
     changes.
 
     Args:
-        c_in: input channels.
-        c_out: output channels.
-        stride: stride s in time, height and width.
-        drop_rate: stochastic depth rate of the residual branch.
-        first: maker of the convolution c_in -> c_out with the stride.
-        second: maker of the convolution c_out -> c_out.
-        zero_init_residual: initialize the last norm's weight to zero, so that the block starts as relu(shortcut(x))
+        c_in: Input channels.
+        c_out: Output channels.
+        stride: Stride s in time, height and width.
+        drop_rate: Stochastic depth rate of the residual branch.
+        first: Maker of the convolution c_in -> c_out with the stride.
+        second: Maker of the convolution c_out -> c_out.
+        zero_init_residual: Initialize the last norm's weight to zero, so that the block starts as relu(shortcut(x))
             (Goyal et al., 2017).
 
     Raises:
-        ValueError: as `DropPath`.
+        ValueError: As `DropPath`.
     """
 
     def __init__(
@@ -171,18 +171,18 @@ class MSFBlock(nn.Module):
     in Huang et al. (2016).
 
     Args:
-        c_in: input channels.
-        c_out: output channels.
-        stride: stride s in time, height and width.
-        drop_rate: stochastic depth rate of X + Y.
-        first: maker of the convolution c_in -> c_out with the stride.
-        second: maker of the convolution c_out -> c_out.
-        project: whether path B has its 1x1x1 convolution where the shape does not change, too.
-        zero_init_residual: initialize the weight of Y's norm to zero, so that the block starts as relu(X + B). X keeps
+        c_in: Input channels.
+        c_out: Output channels.
+        stride: Stride s in time, height and width.
+        drop_rate: Stochastic depth rate of X + Y.
+        first: Maker of the convolution c_in -> c_out with the stride.
+        second: Maker of the convolution c_out -> c_out.
+        project: Whether path B has a 1x1x1 convolution even where the shape does not change.
+        zero_init_residual: Initialize the weight of Y's norm to zero, so that the block starts as relu(X + B). X keeps
             its norm: a ReLU whose input is zero everywhere passes no gradient.
 
     Raises:
-        ValueError: as `DropPath`, and what the makers raise.
+        ValueError: As `DropPath`, and what the makers raise.
     """
 
     def __init__(
@@ -218,10 +218,10 @@ class MSFBlock(nn.Module):
 
 
 def new_classifier(old: nn.Linear, num_classes: int) -> nn.Linear:
-    """A newly initialized last layer for the features of `old`, on its device and of its element type.
+    """Return a newly initialized last layer for the features of `old`, on its device and of its element type.
 
     Raises:
-        ValueError: unless num_classes is above 0.
+        ValueError: Unless num_classes is above 0.
     """
     check_positive(num_classes=num_classes)
     layer = nn.Linear(old.in_features, num_classes, device=old.weight.device, dtype=old.weight.dtype)

@@ -34,7 +34,7 @@ class Halve(nn.Module):
     """Max pooling by 2 in time, height and width: N C T H W -> N C T/2 H/2 W/2. A single frame is not pooled in time.
 
     Args:
-        spatial_padding: pixels of padding in height and width.
+        spatial_padding: Pixels of padding in height and width.
     """
 
     def __init__(self, spatial_padding: int = 0) -> None:
@@ -47,7 +47,7 @@ class Halve(nn.Module):
 
 
 def pooled_size(num_frames: int, size_px: int) -> tuple[int, int]:
-    """Frames and pixels per side of the feature map that fc6 takes."""
+    """Return the frames and pixels per side of the feature map that fc6 takes."""
     for _ in range(4):
         num_frames = max(1, num_frames // 2)
     return num_frames, (size_px // 16 + 2) // 2
@@ -59,14 +59,14 @@ class C3D(nn.Module):
     fc6 has one weight per value of the feature map, so the network takes clips of `input_shape` only.
 
     Args:
-        num_classes: number of logits K.
-        pair: maker of the convolutions of stages three to five: (c_in, c_out) -> module N c_in T H W -> N c_out T H W.
-        attention: maker of the module after the 256-channel stage and after the second 512-channel stage.
-        width_mult: multiplier on all channels.
+        num_classes: Number of logits K.
+        pair: Maker of the convolutions of stages three to five: (c_in, c_out) -> module N c_in T H W -> N c_out T H W.
+        attention: Maker of the module after the 256-channel stage and after the second 512-channel stage.
+        width_mult: Multiplier on all channels.
         input_shape: C T H W of a clip, with H equal to W.
 
     Raises:
-        ValueError: for numbers that must be above 0, clips of less than 16 px, and what the makers raise; in `forward`
+        ValueError: For numbers that must be above 0, clips of less than 16 px, and what the makers raise; in `forward`
             for clips of another shape.
     """
 
@@ -110,10 +110,10 @@ class C3D(nn.Module):
         return self.fc8(x)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The feature map before the linear layers: N C T H W -> N 512 T/16 H/32 W/32 at width 1, see `pooled_size`.
+        """Return the feature map before the linear layers: N C T H W -> N 512 T/16 H/32 W/32 (see `pooled_size`).
 
         Raises:
-            ValueError: when the clips have not the shape that the network was created for.
+            ValueError: If the clips do not have the shape that the network was created for.
         """
         if tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(f"this C3D was created for inputs of {self.input_shape}, found {tuple(x.shape[1:])}")
@@ -125,6 +125,6 @@ class C3D(nn.Module):
         """Replace the last layer by a newly initialized one with `num_classes` logits.
 
         Raises:
-            ValueError: unless num_classes is above 0.
+            ValueError: Unless num_classes is above 0.
         """
         self.fc8 = new_classifier(self.fc8, num_classes)

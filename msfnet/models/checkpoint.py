@@ -32,7 +32,7 @@ from msfnet.run_folder import resolve_weights
 from msfnet.types import Preprocessing, UserError
 
 FORMAT = 1
-KEY = "msfnet"  # of the header in the metadata of a file, and before the number of its format
+KEY = "msfnet"  # key of the header in the metadata, and prefix of the format number
 FIELDS = {"model", "classes", "preprocessing", "license", "trained_on", "notes"}
 
 
@@ -56,14 +56,14 @@ class Checkpoint:
     one of msfnet's or registered with `register_model`.
 
     Attributes:
-        model: the network.
-        name: its name for `create_model`.
-        kwargs: the keyword arguments it was created with.
-        classes: labels in the order of the logits.
-        preprocessing: how its input is made from a video.
-        notes: what the training run adds: epoch, accuracy, version.
-        license: license of the weights, as in "CC BY 4.0"; empty where it is not stated.
-        trained_on: the training data, or None where it is not known.
+        model: The network.
+        name: Its name for `create_model`.
+        kwargs: The keyword arguments it was created with.
+        classes: Labels in the order of the logits.
+        preprocessing: How its input is made from a video.
+        notes: What the training run adds: epoch, accuracy, version.
+        license: License of the weights, as in "CC BY 4.0"; empty where it is not stated.
+        trained_on: The training data, or None where it is not known.
     """
 
     model: nn.Module
@@ -80,7 +80,7 @@ def save_weights(path: Path, weights: Checkpoint) -> None:
     """Write a checkpoint as a file, under a temporary name that is renamed at the end.
 
     Raises:
-        UserError: as `header_of`.
+        UserError: As `header_of`.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in weights.model.state_dict().items()}
     with atomic_write(path) as temporary:
@@ -88,10 +88,10 @@ def save_weights(path: Path, weights: Checkpoint) -> None:
 
 
 def header_of(weights: Checkpoint) -> str:
-    """The header of a checkpoint as JSON: all but the tensors.
+    """Return the header of a checkpoint as JSON: all but the tensors.
 
     Raises:
-        UserError: when an argument of the network is a function, which no file can hold.
+        UserError: If an argument of the network is a function, which no file can hold.
     """
     header = {
         "format": f"{KEY}/{FORMAT}",
@@ -111,14 +111,14 @@ def header_of(weights: Checkpoint) -> str:
 
 
 def parse_header(text: str, file: Path) -> dict[str, Any]:
-    """The inverse of `header_of`.
+    """Return the inverse of `header_of`.
 
     Args:
-        text: the JSON text.
-        file: where it is from, for errors.
+        text: The JSON text.
+        file: Where it is from, for errors.
 
     Raises:
-        UserError: when msfnet did not write it, or a newer version did.
+        UserError: If msfnet did not write it, or a newer version did.
     """
     try:
         header = json.loads(text)
@@ -134,7 +134,7 @@ def parse_header(text: str, file: Path) -> dict[str, Any]:
 
 
 def with_model(header: Mapping[str, Any], model: nn.Module) -> Checkpoint:
-    """The checkpoint of a parsed header and its network, which is put in evaluation mode."""
+    """Return the checkpoint of a parsed header and its network, which is put in evaluation mode."""
     return Checkpoint(
         model.eval(),
         header["model"]["name"],
@@ -151,10 +151,10 @@ def load_weights(path: Path) -> Checkpoint:
     """Read a weights file into a network in evaluation mode.
 
     Args:
-        path: a weights file, a run folder (its best weights), or the name of bundled weights.
+        path: A weights file, a run folder (its best weights), or the name of bundled weights.
 
     Raises:
-        UserError: when there is no file, msfnet did not write it or a newer version did, or its network has to be
+        UserError: If there is no file, msfnet did not write it or a newer version did, or its network has to be
             registered first.
     """
     file = resolve_weights(path)
@@ -172,10 +172,10 @@ def load_weights(path: Path) -> Checkpoint:
 
 
 def read_header(file: Path) -> dict[str, Any]:
-    """The header of a weights file, without its tensors.
+    """Return the header of a weights file, without its tensors.
 
     Raises:
-        UserError: when msfnet did not write the file, or a newer version did.
+        UserError: If msfnet did not write the file, or a newer version did.
     """
     try:
         with safe_open(file, framework="pt") as opened:
@@ -186,7 +186,7 @@ def read_header(file: Path) -> dict[str, Any]:
 
 
 def _build(header: Mapping[str, Any], tensors: Mapping[str, Tensor], file: Path) -> Checkpoint:
-    """The network that a header names, with the tensors of its file."""
+    """Return the network that a header names, with the tensors of its file."""
     name = header["model"]["name"]
     if name not in MODELS:
         raise UserError(f"{file}: this checkpoint needs register_model({name!r}) first")

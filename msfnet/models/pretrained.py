@@ -29,12 +29,12 @@ KINETICS400_URLS = {
     "msf_r3d_18": R3D18_URL,
     "r2plus1d_18": "https://download.pytorch.org/models/r2plus1d_18-91a641e6.pth",
 }
-COUNTER = "num_batches_tracked"  # of batch norms; nothing reads it
+COUNTER = "num_batches_tracked"  # a buffer of batch norms that nothing reads
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of each key: of the network's own, and of those in the file that it has no use for."""
+    """What happened to each key of the network, and which keys of the file it does not use."""
 
     copied: tuple[str, ...]
     adapted: tuple[str, ...]  # sliced from an R3D's, rescaled or computed, see `models.weight_transfer`
@@ -42,7 +42,7 @@ class LoadReport:
     unused: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """One line for each group that has keys: how many, and in which parts of the network."""
+        """Return one line for each group that has keys: how many, and in which parts of the network."""
         groups = {
             "copied": self.copied,
             "adapted": self.adapted,
@@ -60,22 +60,22 @@ def load_pretrained(model: nn.Module, source: str, name: str) -> LoadReport:
     attention may be another one: both then stay randomly initialized.
 
     Args:
-        model: the network, which is changed.
-        source: bundled weights by name, a weights file of msfnet or any other safetensors file, a run folder, a PyTorch
+        model: The network, which is changed.
+        source: Bundled weights by name, a weights file of msfnet or any other safetensors file, a run folder, a PyTorch
             state dict, or "kinetics400", torchvision's published weights for `name`, which are downloaded.
-        name: name of the network.
+        name: Name of the network.
 
     Returns:
-        What became of every key.
+        What happened to every key.
 
     Raises:
-        UserError: when there are no weights at `source`, or naming the keys that do not fit, with both shapes.
+        UserError: If there are no weights at `source`, or naming the keys that do not fit, with both shapes.
     """
     return load_state(model, read_state(source, name), source, name)
 
 
 def load_state(model: nn.Module, found: Mapping[str, Tensor], source: str | None, name: str) -> LoadReport:
-    """`load_pretrained` of weights that are read: `found`. `source` is named in errors."""
+    """Load the weights `found`, which were read from `source`; errors name it."""
     state = {key: value.float() for key, value in found.items() if not key.endswith(COUNTER)}
     own = {key: value for key, value in model.state_dict().items() if not key.endswith(COUNTER)}
     from_r3d = accepts_r3d(model) and is_r3d(state)
@@ -95,14 +95,14 @@ def load_state(model: nn.Module, found: Mapping[str, Tensor], source: str | None
 
 
 def num_classes_of(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
-    """How many classes weights were trained for: the rows of the last layer of `model`, or None where they lack it."""
+    """Return the number of classes of weights: the rows of the last layer of `model`, or None if they lack it."""
     classifier, _ = _optional_parts(model)
     weight = state.get(f"{classifier}.weight")
     return None if weight is None else len(weight)
 
 
 def _optional_parts(model: nn.Module) -> tuple[str, tuple[str, ...]]:
-    """The names of the last layer and of the attention modules.
+    """Return the names of the last layer and of the attention modules.
 
     Of a registered network the last layer is its last nn.Linear, and nothing is known of attention.
     """
@@ -113,14 +113,14 @@ def _optional_parts(model: nn.Module) -> tuple[str, tuple[str, ...]]:
 
 
 def _optional(model: nn.Module, keys: Set[str]) -> set[str]:
-    """Those of `keys` that may differ from network to network: the last layer's and the attention's."""
+    """Return the keys that may differ between networks: those of the last layer and of the attention modules."""
     classifier, attention = _optional_parts(model)
     prefixes = tuple(f"{name}." for name in (classifier, *attention))
     return {key for key in keys if key.startswith(prefixes)}
 
 
 def _unfit(optional: set[str], own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> set[str]:
-    """The optional keys of every layer that is not the same in both; of the last one only where its classes differ."""
+    """Return the optional keys of every layer that differs between the network and `state`."""
     different = {key for key in optional if key not in own or key not in state or own[key].shape != state[key].shape}
     layers = {key.partition(".")[0] for key in different}
     return {key for key in optional if key.partition(".")[0] in layers}
@@ -150,20 +150,20 @@ def _refuse_others(
 
 
 def _parts(keys: Iterable[str]) -> str:
-    """How many of the keys are in each part of the network, in their order."""
+    """Return how many of the keys are in each part of the network, in their order."""
     counts = Counter(key.partition(".")[0] for key in keys)
     return ", ".join(f"{part} {n}" for part, n in counts.items())
 
 
 def read_state(source: str, name: str) -> State:
-    """The tensors of pretrained weights.
+    """Return the tensors of pretrained weights.
 
     Args:
-        source: as for `load_pretrained`.
-        name: name of the network, by which torchvision's weights are chosen.
+        source: As for `load_pretrained`.
+        name: Name of the network, by which torchvision's weights are chosen.
 
     Raises:
-        UserError: when there is nothing to read, or nothing that can be read without running code from the file.
+        UserError: If there is nothing to read, or nothing that can be read without running code from the file.
     """
     if source == "kinetics400":
         return _published(name)
@@ -179,7 +179,7 @@ def read_state(source: str, name: str) -> State:
             with safe_open(path, framework="pt") as opened:
                 return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118, not a dict
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever a damaged file makes it raise
+    except Exception as error:  # torch.load raises errors of many types for a damaged file
         raise UserError(f"pretrained: {path} is not a state dict that can be read safely") from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise UserError(f"pretrained: expected a dict of tensors in {path}, found something else")
@@ -187,10 +187,10 @@ def read_state(source: str, name: str) -> State:
 
 
 def published_url(name: str) -> str:
-    """Where torchvision publishes weights that a network can start from.
+    """Return where torchvision publishes weights that a network can start from.
 
     Raises:
-        UserError: when there are none.
+        UserError: If there are none.
     """
     for network, url in KINETICS400_URLS.items():
         if name == network or name.startswith(f"{network}_"):

@@ -35,12 +35,12 @@ class Variant:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """The maker's arguments after the number of classes."""
+        """Return the maker's arguments after the number of classes."""
         _, *parameters = inspect.signature(self.make).parameters.values()
         return {p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
     def takes_any(self) -> bool:
-        """Whether the maker has **kwargs."""
+        """Return whether the maker has **kwargs."""
         return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.make).parameters.values())
 
 
@@ -65,10 +65,10 @@ BUILT_IN = frozenset(MODELS)
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names that `create_model` takes, registered ones included.
+    """Return the names that `create_model` takes, registered ones included.
 
     Args:
-        pattern: shell-style wildcards that a name must match, as in `msf*`.
+        pattern: Shell-style wildcards that a name must match, as in `msf*`.
     """
     return [name for name in MODELS if fnmatchcase(name, pattern)]
 
@@ -95,16 +95,16 @@ def register_model(name: str, maker: M | None = None, **default_kwargs: Any) -> 
     starts further processes: register the network where a module is imported, not under `if __name__ == "__main__"`.
 
     Args:
-        name: name of the network. Registering a name once more replaces the network.
-        maker: the number of classes and keyword arguments -> nn.Module: a function or a class. Without it, this is a
+        name: Name of the network. Registering a name once more replaces the network.
+        maker: The number of classes and keyword arguments -> nn.Module: a function or a class. Without it, this is a
             decorator.
-        default_kwargs: values in place of the maker's defaults.
+        default_kwargs: Values in place of the maker's defaults.
 
     Returns:
         The maker.
 
     Raises:
-        UserError: for the name of a network of msfnet, for something else than a function or class that takes the
+        UserError: For the name of a network of msfnet, for something other than a function or class that takes the
             number of classes, and for arguments that it does not have.
     """
     if maker is None:
@@ -120,10 +120,10 @@ def register_model(name: str, maker: M | None = None, **default_kwargs: Any) -> 
 
 
 def find_variant(name: str) -> Variant:
-    """The network of that name.
+    """Return the network of that name.
 
     Raises:
-        UserError: for an unknown name, with the nearest ones.
+        UserError: For an unknown name, with the nearest ones.
     """
     if name not in MODELS:
         raise UserError(f"unknown model {name!r}; {nearest(name, MODELS)}")
@@ -131,10 +131,10 @@ def find_variant(name: str) -> Variant:
 
 
 def default_kwargs(name: str) -> dict[str, Any]:
-    """The arguments of a network that have defaults, with the defaults.
+    """Return the arguments of a network that have defaults, with the defaults.
 
     Raises:
-        UserError: for an unknown name, with the nearest ones.
+        UserError: For an unknown name, with the nearest ones.
     """
     variant = find_variant(name)
     own = {key: p.default for key, p in variant.parameters().items() if p.default is not p.empty}
@@ -157,19 +157,19 @@ def create_model(name: str, num_classes: int | None = None, pretrained: str | No
     depth rate of the last block) and `zero_init_residual`. `models.zoo` explains them.
 
     Args:
-        name: a name of `list_models()`.
-        num_classes: number of logits. By default as many as the pretrained weights have, or 101 without such weights.
-        pretrained: weights to start from: bundled weights by name (`msfnet_ucf101_18`), a weights file, a run folder, a
+        name: A name of `list_models()`.
+        num_classes: Number of logits. By default as many as the pretrained weights have, or 101 without such weights.
+        pretrained: Weights to start from: bundled weights by name (`msfnet_ucf101_18`), a weights file, a run folder, a
             PyTorch state dict, or "kinetics400", torchvision's published weights, which are downloaded. A last layer of
             another number of classes and another attention stay randomly initialized; `models.pretrained` says what
-            became of every key, and the log how many there are. Without it all weights are newly initialized.
-        kwargs: arguments of the network, see above.
+            happened to every key, and the log how many there are. Without it all weights are newly initialized.
+        kwargs: Arguments of the network, see above.
 
     Returns:
         The network, in training mode.
 
     Raises:
-        UserError: for an unknown name or argument (with the nearest ones), values that cannot be, and weights that do
+        UserError: For an unknown name or argument (with the nearest ones), invalid values, and weights that do
             not fit.
     """
     variant = find_variant(name)
@@ -186,7 +186,7 @@ def create_model(name: str, num_classes: int | None = None, pretrained: str | No
 
 
 def _complete(name: str, variant: Variant, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments to call the maker with.
+    """Return the arguments to call the maker with.
 
     Those that describe the input are left out where the maker does not have them, as is a width multiplier of one:
     recipes always give them.
@@ -242,15 +242,15 @@ def _make(name: str, variant: Variant, num_classes: int, values: Mapping[str, An
 
 
 def count_parameters(model: nn.Module) -> int:
-    """The number of parameters of a network."""
+    """Return the number of parameters of a network."""
     return sum(p.numel() for p in model.parameters())
 
 
 def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Multiply-adds for one clip as the layers are defined, by PyTorch's counter, on the meta device.
+    """Return the multiply-adds for one clip as the layers are defined, by PyTorch's counter, on the meta device.
 
     Args:
-        model: any network; it is not changed.
+        model: Any network; it is not changed.
         input_shape: C T H W of the clip.
     """
     from torch.utils.flop_counter import FlopCounterMode  # here: networks are created without it
@@ -263,12 +263,12 @@ def count_macs(model: nn.Module, input_shape: tuple[int, ...]) -> int:
 
 
 def kernel_exceeds_frames(model: nn.Module, input_shape: tuple[int, ...]) -> bool:
-    """Whether a plain convolution of temporal stride 1 has more taps than its input has frames.
+    """Return whether a plain convolution of temporal stride 1 has more taps than its input has frames.
 
     On CPUs torch 2.13 leaves gradients of such kernels partly unwritten in bf16; `Conv3x3x3` and SAM avoid that.
 
     Args:
-        model: any network; it is not changed.
+        model: Any network; it is not changed.
         input_shape: C T H W of the clips.
     """
     model, found = copy.deepcopy(model).to("meta").eval(), []
@@ -299,9 +299,9 @@ def input_shape(name: str, model: nn.Module, kwargs: Mapping[str, Any]) -> tuple
     """C T H W of the clips a network is meant for: what it says itself, else what its arguments say.
 
     Args:
-        name: name of the network.
-        model: the network, which may have an attribute `input_shape`.
-        kwargs: the arguments it was created with.
+        name: Name of the network.
+        model: The network, which may have an attribute `input_shape`.
+        kwargs: The arguments it was created with.
     """
     own = getattr(model, "input_shape", None)
     if own is not None:
@@ -312,15 +312,15 @@ def input_shape(name: str, model: nn.Module, kwargs: Mapping[str, Any]) -> tuple
 
 
 def summarize(name: str, num_classes: int = NUM_CLASSES, **kwargs: Any) -> ModelSummary:
-    """Size and cost of a network, counted on the meta device, where nothing is allocated or computed.
+    """Return the size and cost of a network, counted on the meta device, where nothing is allocated or computed.
 
     Args:
-        name: a name of `list_models()`.
-        num_classes: number of logits.
-        kwargs: arguments of `create_model`.
+        name: A name of `list_models()`.
+        num_classes: Number of logits.
+        kwargs: Arguments of `create_model`.
 
     Raises:
-        UserError: as `create_model`.
+        UserError: As `create_model`.
     """
     with torch.device("meta"):
         model = create_model(name, num_classes, **kwargs)

@@ -35,7 +35,7 @@ def recomputed_stem3x7x7(c_in: int, c_out: int) -> nn.Sequential:
 
 
 def stem_factored(c_in: int, c_out: int) -> nn.Sequential:
-    """The stem of R(2+1)D: 1x7x7, then 3x1x1, with 45 channels between them for 64 output channels."""
+    """Return the stem of R(2+1)D: 1x7x7, then 3x1x1, with 45 channels between them for 64 output channels."""
     middle = max(1, c_out * 45 // 64)
     return nn.Sequential(
         nn.Conv3d(c_in, middle, (1, 7, 7), (1, 2, 2), padding=(0, 3, 3), bias=False),
@@ -53,17 +53,17 @@ class ResNet3D(nn.Module):
     Inputs of any number of frames and any height and width are accepted.
 
     Args:
-        num_classes: number of logits K.
-        stem: maker of the stem: (c_in, c_out) -> module.
-        block: maker of a block, see `models.blocks`.
-        attention: maker of the module after the third and after the fourth stage (256 and 512 channels at width 1).
+        num_classes: Number of logits K.
+        stem: Maker of the stem: (c_in, c_out) -> module.
+        block: Maker of a block, see `models.blocks`.
+        attention: Maker of the module after the third and after the fourth stage (256 and 512 channels at width 1).
             Section 3.3 places FSAM there; no other placement gives the paper's parameter counts.
-        width_mult: multiplier on all channels.
+        width_mult: Multiplier on all channels.
         input_shape: C T H W of the clips the network is meant for; only C restricts it.
-        drop_path_rate: stochastic depth rate of the last block; the rate increases linearly over the blocks.
+        drop_path_rate: Stochastic depth rate of the last block; the rate increases linearly over the blocks.
 
     Raises:
-        ValueError: for numbers that must be above 0, a drop rate outside 0 <= rate < 1, and what the makers raise.
+        ValueError: For numbers that must be above 0, a drop rate outside 0 <= rate < 1, and what the makers raise.
     """
 
     attention_names = ("attention3", "attention4")
@@ -111,7 +111,7 @@ class ResNet3D(nn.Module):
         return self.fc(self.avgpool(self.forward_features(x)).flatten(1))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The feature map before pooling: N C T H W -> N 512 T/8 H/16 W/16 at width 1, sizes rounded up."""
+        """Return the feature map before pooling: N C T H W -> N 512 T/8 H/16 W/16 at width 1, sizes rounded up."""
         with recompute_activations(self.recomputes and self.training and torch.is_grad_enabled()):
             x = self.layer2(self.layer1(self.stem(x)))  # N 128 T/2 H/4 W/4
             x = self.attention3(self.layer3(x))  # N 256 T/4 H/8 W/8
@@ -121,6 +121,6 @@ class ResNet3D(nn.Module):
         """Replace the last layer by a newly initialized one with `num_classes` logits.
 
         Raises:
-            ValueError: unless num_classes is above 0.
+            ValueError: Unless num_classes is above 0.
         """
         self.fc = new_classifier(self.fc, num_classes)

@@ -5,7 +5,7 @@ MSF block starts from a slice of the dense kernel in its place, and norms are se
 variances after every block are those of R3D. The moments need no data. A trained batch norm says the mean and the
 variance of its output; the input of a ReLU is assumed to be normally distributed, and channels to be uncorrelated.
 
-This module knows blocks and tensors, no files and no names of networks.
+This module is independent of files and of the names of networks.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ class Moments:
         return Moments(self.mean[channels], self.var[channels])
 
     def __add__(self, other: Moments) -> Moments:
-        """Those of the sum of two uncorrelated values."""
+        """Return those of the sum of two uncorrelated values."""
         return Moments(self.mean + other.mean, self.var + other.var)
 
     @staticmethod
     def concat(*parts: Moments) -> Moments:
-        """Those of concatenated channels."""
+        """Return those of concatenated channels."""
         return Moments(torch.cat([part.mean for part in parts]), torch.cat([part.var for part in parts]))
 
     def relu(self) -> Moments:
-        """Those of relu(z) for normally distributed z: the moments of the rectified normal distribution."""
+        """Return those of relu(z) for normally distributed z: the moments of the rectified normal distribution."""
         std = self.var.clamp_min(1e-12).sqrt()
         z = self.mean / std
         positive, density = torch.special.ndtr(z), torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
@@ -63,7 +63,7 @@ class Moments:
         return Moments(mean, (square - mean**2).clamp_min(0))
 
     def max_pool(self) -> Moments:
-        """Those of the largest of 2x2x2 values z, normally distributed and equally correlated."""
+        """Return those of the largest of 2x2x2 values z, normally distributed and equally correlated."""
         mean, var = MAX_OF_8
         std = ((1 - CORRELATION) * self.var).sqrt()
         return Moments(self.mean + mean * std, (CORRELATION + (1 - CORRELATION) * var) * self.var)
@@ -99,29 +99,29 @@ class Transferred:
         return Transferred(self.copied | other.copied, self.adapted | other.adapted)
 
     def under(self, name: str) -> Transferred:
-        """The same with `name.` before every key."""
+        """Return the same with `name.` before every key."""
         copied, adapted = ({f"{name}.{k}": value for k, value in part.items()} for part in (self.copied, self.adapted))
         return Transferred(copied, adapted)
 
 
 def is_r3d(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict is that of an R3D: its first block has two 3x3x3 kernels."""
+    """Return whether a state dict is that of an R3D: its first block has two 3x3x3 kernels."""
     kernels = [state.get(f"layer1.0.{conv}.0.weight") for conv in ("conv1", "conv2")]
     return all(kernel is not None and kernel.shape[2:] == (3, 3, 3) for kernel in kernels)
 
 
 def accepts_r3d(model: nn.Module) -> bool:
-    """Whether a network is an MSF-R3D, of any placement and number of splits."""
+    """Return whether a network is an MSF-R3D, of any placement and number of splits."""
     return isinstance(model, ResNet3D) and isinstance(model.layer1[0], MSFBlock)
 
 
 def msf_blocks(model: nn.Module) -> dict[str, MSFBlock]:
-    """The MSF blocks of a network by their names, in order."""
+    """Return the MSF blocks of a network by their names, in order."""
     return {name: module for name, module in model.named_modules() if isinstance(module, MSFBlock)}
 
 
 def r3d_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The keys and shapes of the R3D whose weights `transfer_r3d` needs for `model`, without its last layer."""
+    """Return the keys and shapes of the R3D whose weights `transfer_r3d` needs for `model`, without its last layer."""
     own = model.state_dict()
     shapes = {f"stem.{key}": tuple(own[f"stem.{key}"].shape) for key in ("0.weight", *(f"1.{key}" for key in NORM))}
     c_in = len(own["stem.1.bias"])
@@ -138,11 +138,11 @@ def r3d_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def transfer_r3d(model: nn.Module, r3d: Mapping[str, Tensor]) -> Transferred:
-    """The weights of an MSF-R3D from those of a trained R3D.
+    """Return the weights of an MSF-R3D from those of a trained R3D.
 
     Args:
-        model: the MSF-R3D; it is not changed.
-        r3d: a state dict with the keys and shapes of `r3d_shapes(model)`.
+        model: The MSF-R3D; it is not changed.
+        r3d: A state dict with the keys and shapes of `r3d_shapes(model)`.
 
     Returns:
         Weights by the keys of `model`. Keys of it that have no counterpart in R3D are not among them.
@@ -166,7 +166,7 @@ def transfer_r3d(model: nn.Module, r3d: Mapping[str, Tensor]) -> Transferred:
 
 
 def _first(module: nn.Module, dense: ConvNorm, x: Moments) -> Transferred:
-    """The first convolution and its norm, which stays as it was trained: X is what it was in R3D."""
+    """Return the first convolution and its norm, which stays as it was trained: X is what it was in R3D."""
     convolution, norm_input = _convolution(module, dense, x)
     affine = {"1.weight": dense.weight, "1.bias": dense.bias}
     running = _running("1", norm_input) if norm_input else {}
@@ -175,7 +175,7 @@ def _first(module: nn.Module, dense: ConvNorm, x: Moments) -> Transferred:
 
 
 def _second(module: nn.Module, dense: ConvNorm, x: Moments) -> Transferred:
-    """The second convolution and its norm, with which X + Y has the mean and variance that Y alone had in R3D.
+    """Return the second convolution and its norm, with which X + Y has the mean and variance that Y alone had in R3D.
 
     The channels that MSL passes unchanged are X itself, so there the standard deviations add up; elsewhere X and Y
     count as uncorrelated, and the variances do.
@@ -201,7 +201,7 @@ def _shortcut(dense: ConvNorm, strided: Moments, pooled: Moments) -> Transferred
 
 
 def _convolution(module: nn.Module, dense: ConvNorm, inputs: Moments) -> tuple[Transferred, Moments | None]:
-    """The weights of what replaces a 3x3x3 convolution, and the moments of its output, or None where not known.
+    """Return the weights of what replaces a 3x3x3 convolution, and the moments of its output, or None where not known.
 
     Where that is several convolutions in sequence, the first gets the middle of the dense kernel, and the others, which
     have no counterpart in R3D, stay randomly initialized.
@@ -217,7 +217,7 @@ def _convolution(module: nn.Module, dense: ConvNorm, inputs: Moments) -> tuple[T
 
 
 def _msl(msl: MSL, dense: ConvNorm, inputs: Moments) -> tuple[Transferred, Moments]:
-    """The kernels of MSL, each a square slice of the dense kernel.
+    """Return the kernels of MSL, each a square slice of the dense kernel.
 
     The channels of a slice are those of the branch's split and, before them, as many as the previous branch handed on.
     So the outputs that a branch keeps have the channel numbers of the dense kernel's, and a channel that was handed on
@@ -244,16 +244,16 @@ def _msl(msl: MSL, dense: ConvNorm, inputs: Moments) -> tuple[Transferred, Momen
 
 
 def _output_var(kernel: Tensor, inputs: Moments) -> Tensor:
-    """The variance of each output channel for uncorrelated inputs: C_out."""
+    """Return the variance of each output channel for uncorrelated inputs: C_out."""
     return kernel.pow(2).sum((2, 3, 4)) @ inputs.var
 
 
 def _rescaled(part: Tensor, inputs: Moments, var: Tensor) -> Tensor:
-    """A slice of a dense kernel, each output channel scaled to the variance that it had with all inputs."""
+    """Return a slice of a dense kernel, each output channel scaled to the variance that it had with all inputs."""
     scale = (var / _output_var(part, inputs).clamp_min(1e-12)).sqrt()
     return part * scale[:, None, None, None, None]
 
 
 def _running(norm: str, moments: Moments) -> State:
-    """Running statistics by their keys."""
+    """Return the running statistics by their keys."""
     return {f"{norm}.running_mean": moments.mean, f"{norm}.running_var": moments.var}

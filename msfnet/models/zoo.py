@@ -9,7 +9,7 @@ Besides those that its docstring explains, it takes:
 - `width_mult`: multiplier on all channels.
 - `in_chans`, `num_frames`, `img_size`: C, T and H = W of a clip, in frames and pixels.
 
-They raise ValueError for values that cannot be; `models.registry.create_model` turns it into a UserError.
+They raise ValueError for invalid values; `models.registry.create_model` turns it into a UserError.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ PLACEMENTS: dict[str, Callable[[int], tuple[ConvMaker, ConvMaker]]] = {
 
 
 def attention_maker(attention: str | AttentionMaker, reduction: int) -> AttentionMaker:
-    """The maker of a named attention, or the given one.
+    """Return the maker of a named attention, or the given one.
 
     Raises:
-        ValueError: for an unknown name, and for a reduction that is not above 0.
+        ValueError: For an unknown name, and for a reduction that is not above 0.
     """
     if callable(attention):
         return attention
@@ -126,9 +126,9 @@ def r3d_18(
     """R3D-18 (Tran et al., 2018), the paper's baseline: two 3x3x3 convolutions per block.
 
     Args:
-        conv: maker of both convolutions of a block.
-        drop_path_rate: stochastic depth rate of the last block.
-        zero_init_residual: initialize the last norm of every residual branch to zero.
+        conv: Maker of both convolutions of a block.
+        drop_path_rate: Stochastic depth rate of the last block.
+        zero_init_residual: Initialize the last norm of every residual branch to zero.
     """
     model = ResNet3D(
         num_classes,
@@ -158,10 +158,10 @@ def r2plus1d_18(
     """R(2+1)D-18 (Tran et al., 2018), with torchvision's widths.
 
     Args:
-        middle_per_conv: compute the middle width for every convolution instead of once per block, as in an older public
+        middle_per_conv: Compute the middle width for every convolution instead of once per block, as in an older public
             variant, which has the 33.23 M parameters of Table 5.
-        drop_path_rate: stochastic depth rate of the last block.
-        zero_init_residual: initialize the last norm of every residual branch to zero.
+        drop_path_rate: Stochastic depth rate of the last block.
+        zero_init_residual: Initialize the last norm of every residual branch to zero.
     """
 
     def block(c_in: int, c_out: int, stride: int, drop_rate: float) -> BasicBlock:
@@ -202,10 +202,10 @@ def msf_r3d_18(
 
     Args:
         num_splits: S of Table 2.
-        placement: where MSL is in a block, (a) to (d) of Table 1.
-        convs: makers of the first and the second convolution of a block, in place of those of `placement`.
-        drop_path_rate: stochastic depth rate of the last block.
-        zero_init_residual: initialize the last norm of every residual branch to zero.
+        placement: Where MSL is in a block, (a) to (d) of Table 1.
+        convs: Makers of the first and the second convolution of a block, in place of those of `placement`.
+        drop_path_rate: Stochastic depth rate of the last block.
+        zero_init_residual: Initialize the last norm of every residual branch to zero.
     """
     if placement not in PLACEMENTS:
         raise ValueError(f"unknown placement {placement!r}; {nearest(str(placement), PLACEMENTS)}")
@@ -236,7 +236,7 @@ def c3d(
     """C3D (Tran et al., 2015).
 
     Args:
-        pair: maker of the pairs of convolutions in stages three to five: (c_in, c_out) -> module.
+        pair: Maker of the pairs of convolutions in stages three to five: (c_in, c_out) -> module.
     """
     model = C3D(
         num_classes,
@@ -263,8 +263,8 @@ def msf_c3d(
     """MSF-C3D (section 4.4): C3D with an MSF block of stride 1 in place of each pair of convolutions.
 
     Args:
-        num_splits: number of splits S of MSL.
-        conv: maker of the first convolution of a block.
+        num_splits: Number of splits S of MSL.
+        conv: Maker of the first convolution of a block.
     """
 
     def pair(c_in: int, c_out: int) -> MSFBlock:

@@ -25,7 +25,7 @@ def write_video(path: Path, frames: Frames, fps: int, *, codec: str = "libx264",
     Args:
         path: The file, whose suffix decides the container. It appears when it is complete.
         frames: T H W 3 uint8, RGB.
-        fps: Frame rate, per second.
+        fps: Frames per second.
         codec: Encoder of FFmpeg; `ffv1` with the pixel format `bgr0` is lossless.
         pixel_format: Pixel format of FFmpeg.
     """

@@ -65,7 +65,7 @@ class Appearance:
 
     size: float
     thickness: float
-    center: float  # of its range of places, as a fraction of the width of the frame
+    center: float  # middle of its range of places, as a fraction of the width of the frame
     color: Floats  # 3
     shirt: Floats  # 3
 
@@ -76,7 +76,7 @@ class Appearance:
 
 
 def _distance(x: Floats, y: Floats, start: Point, end: Point) -> Floats:
-    """The distance of every pixel to a moving line segment: pixels H W, ends T -> T H W."""
+    """Return the distance of every pixel to a moving line segment: pixels H W, ends T -> T H W."""
     (x0, y0), (x1, y1) = ([c[:, None, None] for c in point] for point in (start, end))
     dx, dy = x1 - x0, y1 - y0
     along = ((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy + 1e-9)
@@ -85,12 +85,12 @@ def _distance(x: Floats, y: Floats, start: Point, end: Point) -> Floats:
 
 
 def _bend(length: float, distance: Floats) -> Floats:
-    """How far the joint in the middle of a limb is from the line between its ends, which are `distance` apart: T."""
+    """Return the distance of a limb's joint from the line between its ends, which are `distance` apart: T."""
     return np.sqrt(np.maximum((length / 2) ** 2 - (distance / 2) ** 2, 0))
 
 
 def skeleton(positions: Floats, look: Appearance) -> dict[str, tuple[Point, Point]]:
-    """The two ends of each limb, by its name, in heights of the frame with y pointing down."""
+    """Return the two ends of each limb, by its name, in heights of the frame with y pointing down."""
     limbs_open, place, height = positions
     aspect = WIDTH_PX / HEIGHT_PX
     x = look.center * aspect + (place - 0.5) * 0.55
@@ -127,7 +127,7 @@ def _uniform(rng: np.random.Generator, low: float, high: float, size: int) -> Fl
 
 
 def draw_background(rng: np.random.Generator) -> Floats:
-    """A drifting pattern with shapes that move in random directions: T H W 3 from 0 to 1."""
+    """Return a drifting pattern with shapes that move in random directions: T H W 3 from 0 to 1."""
     x, y = _grid()
     time = np.arange(FRAMES, dtype=np.float32)[:, None, None] / np.float32(FRAMES)
     wave, (drift, phase) = _uniform(rng, -14, 14, 2), _uniform(rng, -6, 6, 2)

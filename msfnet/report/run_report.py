@@ -16,7 +16,7 @@ REMEDIES = {
     "augment": "use less augmentation, or train on a GPU",
     "h2d": "use fewer frames or a smaller crop",
 }
-ACCEPTABLE_SHARE = 0.03  # of the step time, which data may take before the page recommends a remedy
+ACCEPTABLE_SHARE = 0.03  # share of the step time that data may take before the page recommends a remedy
 
 
 def write_run_report(

@@ -1,4 +1,4 @@
-"""Refuses a run that could not be trained, before anything is written."""
+"""Checks that a run can be trained, before anything is written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_run(data: Dataset, recipe: Recipe, device: torch.device) -> None:
         device: Where the network is trained.
 
     Raises:
-        UserError: What cannot be trained, and how to mend it.
+        UserError: What cannot be trained, and how to fix it.
     """
     trained = {item.label for item in data.in_split("train")}
     if len(trained) < 2:

@@ -91,11 +91,11 @@ class Engine:
         self.fabric.backward(loss)
 
     def precision_state(self) -> dict[str, Any]:
-        """Return what the precision remembers from step to step: the loss scale of fp16."""
+        """Return the state of mixed precision: the loss scale of fp16."""
         return dict(self.fabric.strategy.precision.state_dict())
 
     def load_precision_state(self, state: dict[str, Any]) -> None:
-        """Take back what `precision_state` returned."""
+        """Restore what `precision_state` returned."""
         self.fabric.strategy.precision.load_state_dict(state)
 
 

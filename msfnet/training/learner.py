@@ -1,6 +1,6 @@
 """A network in training: one optimizer step, one validation batch, and the state that a run resumes from.
 
-It knows no order of batches, no files and no signals.
+This module is independent of the order of batches, of files and of signals.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class _Step:
     """A step that was queued on the device: its results can be read while the next one computes."""
 
     results: Tensor  # 2 P float64 on the CPU: mean loss and number of correct predictions of each micro-batch
-    sizes: list[int]  # of the micro-batches
-    copied: torch.cuda.Event | None  # after which `results` is there, where it comes from a GPU
+    sizes: list[int]  # clips of each micro-batch
+    copied: torch.cuda.Event | None  # completes when `results` has been copied from a GPU
 
 
 class Learner:
@@ -93,10 +93,10 @@ class Learner:
         self.timer.reset()
 
     def note(self, batch: Batch) -> tuple[int, str] | None:
-        """Record what reading a training batch has shown.
+        """Record the problems of a training batch.
 
         Returns:
-            Number and reason of a video that ends the run, where the recipe wants unreadable ones to.
+            Number and reason of an unreadable video, if the recipe ends the run for it.
         """
         self.problems.unreadable |= batch.unreadable
         self.problems.warnings |= batch.warnings
@@ -237,7 +237,7 @@ class Learner:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take back what `state` returned.
+        """Restore what `state` returned.
 
         After a run with another number of processes, training continues with batch statistics of the first one.
         """

@@ -26,12 +26,12 @@ from msfnet.training.optim import lr_factor
 from msfnet.training.signals import SignalHandler
 from msfnet.types import Interrupted, UserError
 
-LogNumbers = Callable[[Mapping[str, float], int], None]  # gets numbers, and how many steps were taken before
-FORMAT = 1  # of a checkpoint
+LogNumbers = Callable[[Mapping[str, float], int], None]  # called with numbers and how many steps were taken before
+FORMAT = 1  # version of the checkpoint format
 
 
 class UnreadableVideoError(Exception):
-    """A video cannot be read, in a run whose recipe ends then; `index` is its number in its split."""
+    """A video cannot be read, and the recipe ends the run then; `index` is its number in its split."""
 
     def __init__(self, split: str, index: int, reason: str) -> None:
         super().__init__(reason)
@@ -77,7 +77,7 @@ class Loop:
         self.epoch, self.step = 0, 0
         self._last: _LastStep | None = None  # a step whose loss has not been read
         self._agreed = False  # whether all processes have stopped between the same two steps
-        self._seconds = 0.0  # of the epoch, before this process began or resumed it
+        self._seconds = 0.0  # seconds of the epoch before this process began or resumed it
         self._begun = self._saved = time.monotonic()
 
     def resume(self) -> None:
@@ -90,7 +90,7 @@ class Loop:
         """Train to the end of the last epoch.
 
         Args:
-            log_numbers: Gets the numbers of every step and of every epoch.
+            log_numbers: Called with the numbers of every step and of every epoch.
 
         Raises:
             Interrupted: A signal arrived; the state is saved.
@@ -176,7 +176,7 @@ class Loop:
             raise UnreadableVideoError("train", *next(filter(None, distributed.gather(unreadable))))
         self._agreed = any(deaths) or any(signals)
         if any(deaths):
-            raise death or WorkerDiedError("a process that reads videos for another process of the run died")
+            raise death or WorkerDiedError("a worker process that reads videos for another process of the run died")
         if any(signals):
             raise Interrupted(int(max(signals)))
         if any(dues):
@@ -223,10 +223,10 @@ class Loop:
 
 @dataclass(frozen=True)
 class _LastStep:
-    """What there is to say of a step once its loss has been read."""
+    """What is reported of a step once its loss has been read."""
 
-    indices: list[int]  # of this process's videos
-    n_clips: int  # in all processes
+    indices: list[int]  # numbers of this process's videos
+    n_clips: int  # clips of all processes
     lr: float
 
 

@@ -36,7 +36,7 @@ def make_loss(train: Train, class_counts: Sequence[int]) -> Loss:
 
 
 def class_weights(class_counts: Sequence[int]) -> Tensor:
-    """Return the weights w_k = N / (K n_k), by which every class counts alike; their mean over all videos is 1.
+    """Return the weights w_k = N / (K n_k), which balance the classes; their mean over all videos is 1.
 
     This is inverse frequency (King and Zeng, 2001, "Logistic regression in rare events data"), the limit of the
     effective number of samples (Cui et al., 2019) as beta approaches one. Classes of equal size weigh exactly 1.

@@ -120,7 +120,7 @@ def freeze(model: nn.Module, frozen: Sequence[str]) -> None:
 
 
 def _stay_in_eval(norm: nn.Module, inputs: object) -> None:
-    """Training mode is set for the whole network, again after each validation."""
+    """Undo training mode, which is set for the whole network, again after each validation."""
     norm.training = False
 
 
@@ -174,7 +174,7 @@ class WeightAverage:
         return {"steps": self.steps, "average": self.average}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.steps = state["steps"]
         self.average = {key: value.clone() for key, value in state["average"].items()}
 

@@ -1,4 +1,4 @@
-"""Turns SIGTERM and SIGINT into a request that training grants between two steps, where it can be resumed."""
+"""Defers SIGTERM and SIGINT until training is between two steps, where it can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SignalHandler:
         self._deferring = False
 
     def handle(self, signal_number: int, frame: FrameType | None) -> None:
-        """Take a signal, as `signal.signal` calls it."""
+        """Handle a signal; `signal.signal` calls this."""
         if self.received == signal_number == signal.SIGINT:  # a second Ctrl-C ends the run without saving its state
             raise KeyboardInterrupt
         self.received = signal_number
@@ -46,7 +46,7 @@ class SignalHandler:
 
 @contextmanager
 def handle_signals() -> Iterator[SignalHandler]:
-    """Handle signals within the block. Python delivers them to the main thread: in another one nothing is handled."""
+    """Handle signals within the block; outside the main thread, to which Python delivers them, this does nothing."""
     handler = SignalHandler()
     if threading.current_thread() is not threading.main_thread():
         yield handler

@@ -17,8 +17,8 @@ class Sums:
 
     loss: float = 0.0
     correct: float = 0.0
-    n_clips: int = 0  # that the network was given
-    n_unreadable: int = 0  # that count as wrong predictions, and have no loss
+    n_clips: int = 0  # clips that the network was given
+    n_unreadable: int = 0  # clips that count as wrong predictions and have no loss
 
     def add(self, loss: float, correct: float, n_clips: int) -> None:
         """Add the sums over a batch."""
@@ -66,10 +66,10 @@ def peak_memory(device: torch.device) -> dict[str, float]:
     """Return `peak_memory_mib`, the most memory that this process has held so far.
 
     Args:
-        device: A GPU, whose memory is meant; for a CPU it is the resident memory of the process.
+        device: For a GPU, its allocated memory is measured; for the CPU, the resident memory of the process.
 
     Returns:
-        A column of metrics.csv; none on Windows, which does not tell.
+        A column of metrics.csv; none on Windows, which does not report it.
     """
     if device.type == "cuda":
         return {"peak_memory_mib": torch.cuda.max_memory_allocated(device) / 2**20}

@@ -1,6 +1,6 @@
 """What all readers of official annotation files share: one annotation, the folder being read, and the label map.
 
-Knows how labels are written, not the formats of the files.
+It handles the spelling of labels, not the formats of the files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Annotation:
         split: `train`, `val` or `test`.
         where: File and line, for messages.
         folder: The folder that the official layout keeps the video in; empty if there is none.
-        group: Videos of one group have one source; None if its name or nothing says.
+        group: Videos of one group have one source; None if it is unknown.
         other_names: Other names that the file may have, the most likely first.
     """
 
@@ -79,11 +79,11 @@ class AnnotationFolder:
         self._rows = DuplicateRows()
 
     def files(self, pattern: str) -> list[Path]:
-        """The files whose names match a regular expression, sorted."""
+        """Return the files whose names match a regular expression, sorted."""
         return matching_files(self.path, pattern)
 
     def label_map_file(self, pattern: str) -> Path | None:
-        """The one label map whose name matches, or None; a UserError if there are several."""
+        """Return the one label map whose name matches, or None; a UserError if there are several."""
         paths = self.files(pattern)
         if len(paths) > 1:
             names = " and ".join(path.name for path in paths[:2])
@@ -107,13 +107,13 @@ class AnnotationFolder:
 
 
 def matching_files(folder: Path, pattern: str) -> list[Path]:
-    """The files of a folder whose names match a regular expression, whatever their case, sorted."""
+    """Return the files of a folder whose names match a regular expression, ignoring case, sorted."""
     files = (p for p in sorted(folder.iterdir()) if not is_hidden(p.name) and p.is_file())
     return [p for p in files if re.fullmatch(pattern, p.name, re.IGNORECASE)]
 
 
 def tables_with_columns(folder: Path, *columns: str) -> list[Path]:
-    """The CSV files of a folder with these columns in their first lines."""
+    """Return the CSV files of a folder with these columns in their first lines."""
     return [path for path in matching_files(folder, r".*\.csv") if set(columns) <= set(read_columns(path))]
 
 
@@ -159,7 +159,7 @@ def read_label_map(folder: AnnotationFolder) -> LabelMap:
 
 
 def unique_labels(lines: Iterable[tuple[str, str]]) -> list[str]:
-    """The labels of (where, label) lines, in order; a UserError if one comes twice."""
+    """Return the labels of (where, label) lines, in order; a UserError if one comes twice."""
     labels: dict[str, str] = {}
     for where, label in lines:
         if label in labels:
@@ -169,7 +169,7 @@ def unique_labels(lines: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def ordered_label_map(folder: AnnotationFolder, labels: list[str], path: Path | None) -> LabelMap:
-    """The label map; a note is made if class numbers, which follow the sorted labels, differ from those of the file."""
+    """Return the label map; note if class numbers, which follow the sorted labels, differ from those of the file."""
     if path and labels != sorted(labels):
         folder.notes.append(f"{path.name} is not sorted: class numbers follow the sorted labels instead")
     return LabelMap(labels, path)

@@ -14,7 +14,7 @@ COLUMNS = ("youtube_id", "time_start", "time_end")
 
 
 def has_kinetics(folder: Path) -> bool:
-    """Whether the folder has annotation files of Kinetics."""
+    """Return whether the folder has annotation files of Kinetics."""
     return bool(tables_with_columns(folder, *COLUMNS))
 
 

@@ -1,6 +1,6 @@
-"""What names tell: the source of a clip, the split of an annotation file, the label that a folder stands for.
+"""Parses names: the group of a clip, the split of an annotation file, the label that a folder stands for.
 
-Knows the naming schemes of UCF101, HMDB51 and Kinetics. Text in, text out; opens nothing.
+It handles the naming schemes of UCF101, HMDB51 and Kinetics. Pure functions of text; no file is opened.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KINETICS = re.compile(r"([\w-]{11})_\d{6}_\d{6}", re.ASCII)
 
 
 def video_name(path: Path) -> str:
-    """The name without the suffix of a video. Other dots belong to the name: frame folders have no suffix."""
+    """Return the name without the suffix of a video. Other dots belong to the name: frame folders have no suffix."""
     return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
 
 
@@ -43,7 +43,7 @@ def simplify(text: str) -> str:
 
 
 def group_of(path: Path, label: str) -> str | None:
-    """The group of a clip by its name, None if the name follows no known scheme.
+    """Return the group of a clip by its name, None if the name follows no known scheme.
 
     Args:
         path: The clip.
@@ -62,13 +62,13 @@ def source_of(path: str) -> str:
 
 
 def ucf101_group(path: Path) -> str | None:
-    """The group in a name of UCF101 (v_Archery_g01_c02 -> g01): its clips show one person or scene."""
+    """Return the group in a name of UCF101 (v_Archery_g01_c02 -> g01): its clips show one person or scene."""
     match = _UCF101.fullmatch(video_name(path))
     return f"g{match[1]}" if match else None
 
 
 def hmdb51_group(path: Path, label: str) -> str | None:
-    """The source in a name of HMDB51 (Glory_fall_floor_f_cm_np1_fr_med_0 of class fall_floor -> Glory)."""
+    """Return the source in a name of HMDB51 (Glory_fall_floor_f_cm_np1_fr_med_0 of class fall_floor -> Glory)."""
     match = _HMDB51.fullmatch(video_name(path))
     if not match or not match[1].endswith(f"_{label}"):
         return None
@@ -76,7 +76,7 @@ def hmdb51_group(path: Path, label: str) -> str | None:
 
 
 def kinetics_group(path: Path) -> str | None:
-    """The YouTube id in a name of Kinetics (0wR5jVB-WPk_000417_000427 -> 0wR5jVB-WPk)."""
+    """Return the YouTube id in a name of Kinetics (0wR5jVB-WPk_000417_000427 -> 0wR5jVB-WPk)."""
     match = _KINETICS.fullmatch(video_name(path))
     return match[1] if match else None
 
@@ -85,7 +85,7 @@ def kinetics_group(path: Path) -> str | None:
 
 
 def parse_split(text: str, where: str) -> str | None:
-    """The split that a value stands for; None for an empty one, and a UserError for any other."""
+    """Return the split that a value stands for; None for an empty one, and a UserError for any other."""
     name = text.strip().lower()
     if name and name not in SPLIT_NAMES:
         raise UserError(f"{where}: expected split train, val or test, found {text!r}")
@@ -93,6 +93,6 @@ def parse_split(text: str, where: str) -> str | None:
 
 
 def split_of_file_name(stem: str) -> str | None:
-    """The split in the name of an annotation file, such as kinetics-400_validate or jester-v1-train."""
+    """Return the split in the name of an annotation file, such as kinetics-400_validate or jester-v1-train."""
     words = [word for word in re.split(r"[^a-z]+", stem.lower()) if word in SPLIT_NAMES]
     return SPLIT_NAMES[words[0]] if words else None

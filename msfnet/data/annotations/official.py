@@ -1,6 +1,6 @@
 """Official annotation files: recognize the format of a folder, read it, and find the videos that it names.
 
-Knows where people keep the videos of a dataset, but not what is in the files.
+It handles the usual locations of a dataset's videos, not the content of its annotation files.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def read_official(root: Path, annotations: Path, split: int) -> VideoFiles:
 
 
 class _Videos:
-    """The videos below a folder, found by the names that annotations give them, whatever their suffix and folder."""
+    """The videos below a folder, found by their names in the annotations, with any suffix and in any folder."""
 
     def __init__(self, root: Path, annotations: Sequence[Annotation]) -> None:
         self.root = root
@@ -121,7 +121,7 @@ class _Videos:
             self.by_name.setdefault(compose_accents(video_name(path)), []).append(path)
 
     def find(self, annotation: Annotation) -> Path | None:
-        """The best placed video under the first of the annotation's names that has one."""
+        """Return the best placed video under the first of the annotation's names that has one."""
         for name in (annotation.name, *annotation.other_names):
             paths = self.by_name.get(compose_accents(name), [])
             ranked = [(rank, path) for path in paths if (rank := self._rank(annotation, path))]
@@ -130,7 +130,7 @@ class _Videos:
         return None
 
     def _rank(self, annotation: Annotation, path: Path) -> tuple[int, bool] | None:
-        """How far a video is from where it is expected; None in the folder of another label: it is another video."""
+        """Return how far a video is from its expected folder; None for one in the folder of another label."""
         folder, own = compose_accents(path.parent.name), compose_accents(annotation.folder or annotation.label)
         in_split = any(SPLIT_FOLDERS.get(part.lower()) == annotation.split for part in path.parts)
         if folder == own:

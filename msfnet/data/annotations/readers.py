@@ -122,7 +122,7 @@ def _read_classes(root: Path, split: str | None) -> Iterator[VideoItem]:
 
 
 def _note_outside(folder: Path) -> str | None:
-    """A note about videos beside the class folders."""
+    """Return a note about videos beside the class folders."""
     outside = sorted(p.name for p in folder.iterdir() if is_video(p) and p.is_file())
     if not outside:
         return None
@@ -183,7 +183,7 @@ def _label(row: Row) -> str:
 
 
 def _existing(folder: Path, listed: str) -> Path | None:
-    """The video of a manifest row: under its name as written, without outer spaces, or with \\ of Windows as /."""
+    """Return the video of a manifest row: by its name as written, stripped of spaces, or with Windows's \\ as /."""
     for name in (listed, listed.strip(), listed.strip().replace("\\", "/")):
         if (folder / name).is_file() or is_frame_folder(folder / name):
             return folder / name

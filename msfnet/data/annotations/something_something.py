@@ -26,7 +26,7 @@ _ID_LINE = re.compile(r"\d+\s*(;.*)?", re.ASCII)
 
 
 def _with_split(paths: list[Path]) -> list[tuple[Path, str]]:
-    """The files whose names tell a split, with that split."""
+    """Return the files whose names tell a split, with that split."""
     return [(path, split) for path in paths if (split := split_of_file_name(path.stem))]
 
 
@@ -34,7 +34,7 @@ def _with_split(paths: list[Path]) -> list[tuple[Path, str]]:
 
 
 def has_json(folder: Path) -> bool:
-    """Whether a JSON file holds an array. Kinetics comes with files of the same names that hold an object."""
+    """Return whether a JSON file holds an array. Kinetics comes with files of the same names that hold an object."""
     for path in matching_files(folder, _JSON_FILE):
         with path.open("rb") as file:
             if file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
@@ -84,7 +84,7 @@ def _json_labels(folder: AnnotationFolder) -> LabelMap:
 
 
 def _json_videos(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where each video is, and its values."""
+    """Yield the place of each video in the file, for messages, and its values."""
     videos = read_json(path)
     if not isinstance(videos, list):
         raise UserError(f"{path}: expected an array of videos with id and template, found {type(videos).__name__}")
@@ -98,7 +98,7 @@ def _json_videos(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def has_csv(folder: Path) -> bool:
-    """Whether the folder has CSV files by id."""
+    """Return whether the folder has CSV files by id."""
     return bool(_csv_files(folder))
 
 
@@ -114,7 +114,7 @@ def _has_no_header(path: Path) -> bool:
 
 
 def _id_records(path: Path, lengths: tuple[int, ...]) -> Iterator[tuple[str, list[str]]]:
-    """Where each line is, and its values, as many as one of `lengths`."""
+    """Yield the place of each line, for messages, and its values, whose number is in `lengths`."""
     for where, values in read_records(path, ";"):
         if len(values) not in lengths or not values[0].strip():
             raise UserError(f"{where}: expected id;label, found {';'.join(values)!r}")
@@ -139,7 +139,7 @@ def read_csv_files(folder: AnnotationFolder) -> None:
 
 
 def _ids_and_labels(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Where each line is, its id and its label, which is empty if there is none."""
+    """Yield the place of each line, for messages, its id and its label, which is empty if there is none."""
     if _has_no_header(path):
         for where, values in _id_records(path, (1, 2)):
             yield where, values[0].strip(), values[1].strip() if len(values) == 2 else ""

@@ -1,6 +1,6 @@
 """Text, CSV and JSON files: UTF-8 with or without a byte order mark, any line ends, three delimiters.
 
-Knows lines and columns, not what they mean. What cannot be read is a UserError that names the file and the line.
+This module is independent of what columns mean. What cannot be read is a UserError that names the file and the line.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class DuplicateRows:
         self._rows: dict[str, tuple[str, str | None, str]] = {}  # video -> label, split, where
 
     def is_duplicate(self, video: str, label: str, split: str | None, where: str) -> bool:
-        """Whether an earlier row has the same label and split.
+        """Return whether an earlier row has the same label and split.
 
         Args:
             video: What identifies the video.
@@ -125,7 +125,7 @@ def _describe(label: str, split: str | None) -> str:
 
 
 def _header(path: Path) -> tuple[str, tuple[str, ...]]:
-    """The delimiter that splits the first line of a file into the most columns, and these columns."""
+    """Return the delimiter that splits the first line of a file into the most columns, and these columns."""
     with path.open("rb") as file:
         line = _LINE_END.split(_decode(file.readline(), path))[0]
     cut = {delimiter: next(csv.reader([line], delimiter=delimiter), []) for delimiter in DELIMITERS}

@@ -16,7 +16,7 @@ _CLASS_LINE = re.compile(r"(?:.*/)?(?P<label>[^/]+)/(?P<name>[^/]+?)(?:[ \t]+(?P
 def _read_class_lines(
     folder: AnnotationFolder, path: Path, split: str, labels: LabelMap, numbers: dict[str, int]
 ) -> None:
-    """Lines `Class/name.avi 1` with the number of the class, which the test files of UCF101 leave out."""
+    """Return the lines `Class/name.avi 1` with the number of the class, which the test files of UCF101 leave out."""
     if not path.is_file():
         raise UserError(f"expected the annotation file {path}, found no such file; is --split right?")
     for where, line in read_lines(path):
@@ -30,7 +30,7 @@ def _read_class_lines(
 
 
 def has_ucf101(folder: Path) -> bool:
-    """Whether the folder has annotation files of UCF101."""
+    """Return whether the folder has annotation files of UCF101."""
     return bool(matching_files(folder, r"trainlist\d+\.txt"))
 
 
@@ -55,7 +55,7 @@ def _class_numbers(path: Path) -> dict[str, int]:
 
 
 def has_hmdb51(folder: Path) -> bool:
-    """Whether the folder has one annotation file per split, as libraries publish those of HMDB51."""
+    """Return whether the folder has one annotation file per split, as libraries publish those of HMDB51."""
     return bool(matching_files(folder, r".*_split_\d+\.txt"))
 
 
@@ -72,7 +72,7 @@ def read_hmdb51(folder: AnnotationFolder) -> None:
 
 
 def has_original_hmdb51(folder: Path) -> bool:
-    """Whether the folder has one annotation file per class and split, as the authors publish those of HMDB51."""
+    """Return whether the folder has one annotation file per class and split, as the authors publish those of HMDB51."""
     return bool(matching_files(folder, r".+_test_split\d+\.txt"))
 
 

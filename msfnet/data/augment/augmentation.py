@@ -1,4 +1,4 @@
-"""What is random about the pixels of training clips, done in batches on the device that trains.
+"""Random augmentation of training clips, in batches on the device that trains.
 
 Each choice is one per clip, never per frame (section 4.2). It depends on the generator that is passed in and on nothing
 else: it is the same on every device, and other keys of the recipe do not change it.
@@ -28,7 +28,7 @@ YIQ = (LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
 
 class Augmentation:
-    """What is done to a batch of training clips: the user's transform, crop, flip, RandAugment, color, mixup, CutMix.
+    """Augments a batch of training clips: the user's transform, crop, flip, RandAugment, color, mixup, CutMix.
 
     Args:
         recipe: Its tables `[augment]` and `[clip]` apply.
@@ -62,7 +62,7 @@ class Augmentation:
             The network's input N C T size size, and class probabilities N K.
 
         Raises:
-            UserError: The user's transform returned something else than uint8 clips.
+            UserError: The user's transform returned something other than uint8 clips.
         """
         n_clips = len(clips) if places is None else self.train.batch_size
         draws = torch.rand(9 + 2 * self.augment.randaugment[0], n_clips, generator=generator)
@@ -81,7 +81,7 @@ class Augmentation:
             return mix(x, targets, self.augment.mixup, self.augment.cutmix, generator)
 
     def _transformed(self, clips: Tensor) -> Tensor:
-        """The clips after the user's transform, which may change the size of frames but nothing else of the shape."""
+        """Return the clips after the user's transform, which may change the frame size but no other dimension."""
         if self.transform is None:
             return clips
         changed = self.transform(clips)
@@ -107,7 +107,7 @@ class Augmentation:
     def _recolor(self, clips: Tensor, draws: Tensor) -> Tensor:
         """Jitter contrast, brightness, saturation and hue, and normalize: N T H W 3 -> float N 3 T H W.
 
-        Levels are not clipped at black and white: all of it is one linear map of a clip's colors.
+        Values are not clipped at black and white: the jitter is one affine map of a clip's colors.
         """
         augment, x = self.augment, clips.float()
         strengths = torch.tensor([augment.contrast, augment.brightness, augment.saturation, augment.hue])
@@ -163,7 +163,7 @@ def chroma_map(saturation: Tensor, angle: Tensor) -> Tensor:
 
 
 def _means(x: Tensor) -> Tensor:
-    """The mean of each clip's channels: N T H W 3 -> N 3."""
+    """Return the mean of each clip's channels: N T H W 3 -> N 3."""
     n, frames, height, width, _ = x.shape
     by_column = x.reshape(n, frames * height, width * 3).mean(1)  # whole rows at a time, as in `scale_channels`
     return by_column.view(n, width, 3).mean(1)

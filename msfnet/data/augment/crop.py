@@ -20,8 +20,8 @@ def draw_windows(draws: Tensor, frame_px: tuple[int, int], size_px: int, scale: 
         frame_px: (height, width) of the frames.
         size_px: Side of the window with a `scale` of 1.
         scale: Below 1 the side is anything from this fraction of the frame's shorter side to all of it.
-        aspect: Above 1 the window is up to so many times wider than high or higher than wide, of the same area where
-            the frame has room.
+        aspect: Largest ratio of the window's longer side to its shorter one; the area stays the same where the frame
+            has room.
 
     Returns:
         Top, left, height and width of each window in px: integers N 4.
@@ -42,8 +42,8 @@ def draw_windows(draws: Tensor, frame_px: tuple[int, int], size_px: int, scale: 
 def crop(clips: Tensor, windows: Tensor, size_px: int) -> Tensor:
     """Crop clips to their windows and resize them, bilinear and antialiased; a window of the size is copied exactly.
 
-    torch resizes bytes on a CPU, thirty times as fast as by matrices of floats, even clip by clip. On other devices it
-    cannot, and one matrix multiplication serves the whole batch.
+    On a CPU, torch resizes uint8 clips one by one, thirty times as fast as float matrix products. On other devices,
+    which cannot resize uint8, matrix products resize the whole batch at once.
 
     Args:
         clips: uint8 N T H W 3.
@@ -61,7 +61,7 @@ def crop(clips: Tensor, windows: Tensor, size_px: int) -> Tensor:
 
 
 def crop_by_resize(clips: Tensor, windows: Tensor, size_px: int) -> Tensor:
-    """Do what `crop` does by torch's resize of bytes, clip by clip: on CPUs only."""
+    """Implement `crop` with torch's uint8 resize, clip by clip; for CPUs only."""
     cropped = torch.empty(*clips.shape[:2], size_px, size_px, 3, dtype=torch.uint8)
     for i, (top, left, height, width) in enumerate(windows.tolist()):
         cropped[i] = _resize(clips[i, :, top : top + height, left : left + width], size_px)
@@ -69,7 +69,7 @@ def crop_by_resize(clips: Tensor, windows: Tensor, size_px: int) -> Tensor:
 
 
 def crop_by_matrices(clips: Tensor, windows: Tensor, size_px: int) -> Tensor:
-    """Do what `crop` does by two matrices for each clip: one filters its columns of pixels, the other its rows."""
+    """Implement `crop` with two matrices for each clip: one filters its columns of pixels, the other its rows."""
     height, width = clips.shape[2:4]
     top, left, window_height, window_width = windows.to(clips.device).float().unbind(1)
     down = _filters(top, window_height, height, size_px)[:, None, None]  # N 1 1 size H
@@ -79,7 +79,7 @@ def crop_by_matrices(clips: Tensor, windows: Tensor, size_px: int) -> Tensor:
 
 
 def _filters(start: Tensor, length: Tensor, full: int, size: int) -> Tensor:
-    """The weight of each of `full` pixels in each of `size` that a window is resampled to: N N -> N size full.
+    """Return the weight of each of `full` pixels in each of `size` that a window is resampled to: N N -> N size full.
 
     It is a triangle around the center of each new pixel. Its half width is one old pixel, or one new pixel where those
     are wider: what `F.interpolate` computes with `antialias=True`.

@@ -78,6 +78,6 @@ def paste(x: Tensor, partners: Tensor, box: Box) -> tuple[Tensor, float]:
 
 
 def _beta(alpha: float, generator: torch.Generator) -> float:
-    """A number from Beta(alpha, alpha). torch's own takes no generator."""
+    """Return a number from Beta(alpha, alpha). torch's own takes no generator."""
     seed = int(torch.randint(2**31, (1,), generator=generator))
     return float(np.random.default_rng(seed).beta(alpha, alpha))

@@ -25,7 +25,7 @@ from msfnet.report import Section, plot_frames, write_page
 from msfnet.types import Frames, UserError, VideoItem
 
 BATCH, SHOWN = 8, 2  # clips that are mixed, and that are shown
-DRAWS, FRAMES = 3, 6  # of each clip that is shown
+DRAWS, FRAMES = 3, 6  # random draws and frames shown of each clip
 GAP_PX = 8
 
 
@@ -61,7 +61,7 @@ EFFECTS = (
     Effect("augment.hue", "Hues are rotated; grays stay the same.", 0.0, 0.1),
     Effect(
         "augment.randaugment",
-        "So many of the operations below, at that magnitude, are drawn for each clip.",
+        "This number of the operations below, at this magnitude, is drawn for each clip.",
         (0, 9.0),
         (2, 9.0),
     ),
@@ -113,7 +113,7 @@ def _together(examples: Examples, recipe: Recipe, classes: Sequence[str]) -> Sec
 
 
 def _one_effect(effect: Effect, examples: Examples, recipe: Recipe, classes: Sequence[str]) -> Section:
-    """One key alone, with the value of the recipe or, where that turns it off, with a usual one."""
+    """Return one key alone, with the value of the recipe or, where that turns it off, with a usual one."""
     value = _value(recipe, effect.key)
     on = not _is_off(effect, value)
     value = value if on else effect.usual
@@ -128,7 +128,7 @@ def _one_effect(effect: Effect, examples: Examples, recipe: Recipe, classes: Seq
 
 
 def _operations(examples: Examples, recipe: Recipe) -> Section:
-    """Each operation of RandAugment in one direction."""
+    """Return each operation of RandAugment in one direction."""
     magnitude = recipe.augment.randaugment[1]
     clips = _centered(examples, recipe.clip.crop_size).frames
     strength = torch.full((len(clips),), magnitude / MAX_MAGNITUDE)
@@ -140,9 +140,9 @@ def _operations(examples: Examples, recipe: Recipe) -> Section:
 
 
 def _read_examples(data: Dataset, recipe: Recipe) -> Examples:
-    """The first videos that can be read, of as many classes as there are; classes of flip pairs come first."""
+    """Return the first videos that can be read, of as many classes as there are; classes of flip pairs come first."""
     paired = [label for pair in recipe.augment.flip_pairs for label in pair]
-    position: Counter[str] = Counter()  # of the next video in its class
+    position: Counter[str] = Counter()  # index of the next video in its class
     order = []
     for item in data.in_split("train") or data.items:
         order.append((position[item.label], item.label not in paired, item.label, item))
@@ -170,7 +170,7 @@ def _centered(examples: Examples, size_px: int) -> Examples:
 
 
 def _draw(examples: Examples, recipe: Recipe, classes: Sequence[str]) -> tuple[dict[str, Frames], dict[str, str]]:
-    """The clips before and after each draw, N T H W 3, and the targets of each draw in words."""
+    """Return the clips before and after each draw, N T H W 3, and the targets of each draw in words."""
     in_color = recipe.model_copy(update={"clip": recipe.clip.model_copy(update={"input": "rgb"})})
     augmentation = Augmentation(in_color, classes)
     strips = {"before": _centered(examples, recipe.clip.crop_size).frames.numpy()}
@@ -184,7 +184,7 @@ def _draw(examples: Examples, recipe: Recipe, classes: Sequence[str]) -> tuple[d
 
 
 def _to_frames(x: Tensor, recipe: Recipe) -> Frames:
-    """Back from the network's input to pictures: float N 3 T H W -> uint8 N T H W 3."""
+    """Convert the network's input back to frames: float N 3 T H W -> uint8 N T H W 3."""
     mean, std = torch.tensor(recipe.clip.mean), torch.tensor(recipe.clip.std)
     levels = 255 * (x.permute(0, 2, 3, 4, 1) * std + mean)
     return levels.round().clamp(0, 255).to(torch.uint8).numpy()
@@ -196,7 +196,7 @@ def _target_text(target: Tensor, classes: Sequence[str]) -> str:
 
 
 def _picture(strips: Mapping[str, Frames]) -> Figure:
-    """A row for each entry N T H W 3: frames of the clips that are shown, side by side."""
+    """Return a row for each entry N T H W 3: frames of the clips that are shown, side by side."""
     return plot_frames({name: _row(clips[:SHOWN]) for name, clips in strips.items()})
 
 
@@ -220,12 +220,12 @@ def _is_off(effect: Effect, value: Any) -> bool:
 
 
 def _alone(recipe: Recipe, key: str, value: Any) -> Recipe:
-    """The recipe with only one of the effects on."""
+    """Return the recipe with only one of the effects on."""
     values = {effect.key: effect.off for effect in EFFECTS} | {key: value}
     update = {name.removeprefix("augment."): setting for name, setting in values.items()}
     return recipe.model_copy(update={"augment": recipe.augment.model_copy(update=update)})
 
 
 def _to_text(value: Any) -> str:
-    """A value as it is written in a recipe."""
+    """Return a value as it is written in a recipe."""
     return str(list(value) if isinstance(value, tuple) else value).lower()

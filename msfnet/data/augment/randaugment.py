@@ -191,7 +191,7 @@ def _levels(clips: Tensor) -> Tensor:
 
 
 def _cells(clips: Tensor) -> Tensor:
-    """The position of each value in flattened tables N 3 256: N T H W 3."""
+    """Return the position of each value in flattened tables N 3 256: N T H W 3."""
     firsts = 256 * torch.arange(len(clips) * 3, device=clips.device, dtype=torch.int32)
     return clips + firsts.view(-1, 1, 1, 1, 3)
 

@@ -1,4 +1,4 @@
-"""The identity of a video by the bytes of its file, whatever its name. A folder of images counts as one file."""
+"""The identity of a video by the bytes of its file, independent of its name. A folder of images counts as one file."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a cache folder holds in numbers: shared by processes, read and changed only under the folder's lock.
+"""The counters of a cache folder: shared by processes, read and changed only under the folder's lock.
 
-A process that is killed releases the lock; what it leaves in the numbers is corrected when the next run adds up the
+A process that is killed releases the lock; counters that it left wrong are corrected when the next run adds up the
 sizes of the files.
 """
 
@@ -18,9 +18,9 @@ from pathlib import Path
 from filelock import FileLock
 
 COUNTERS, LOCK = "counters.json", ".lock"
-COUNTERS_BYTES = 256  # of the file, more than its content takes
-STALE_SECONDS = 3600  # a temporary file that old was left by a process that was killed
-POLL_SECONDS = 0.001  # locks are held for less than a write takes
+COUNTERS_BYTES = 256  # size of the file, more than its content takes
+STALE_SECONDS = 3600  # a temporary file of this age was left by a process that was killed
+POLL_SECONDS = 0.001  # a lock is held for less time than a write takes
 _CACHE_FILE = re.compile(r"(\.part-\d+-)?[0-9a-f]{40}\.(frames|path)")
 
 
@@ -35,7 +35,7 @@ class Counters:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[Counters]:
-    """The folder's counters, which no other process reads or changes within the block.
+    """Lock the folder and yield its counters, which no other process reads or changes within the block.
 
     Raises:
         OSError: The folder cannot be written, or its file system has no locks.
@@ -56,7 +56,7 @@ def locked(folder: Path) -> Iterator[Counters]:
 
 
 def read_counters(folder: Path) -> Counters | None:
-    """The counters as they are in the file; None where there is none, or its writer was killed."""
+    """Return the counters as they are in the file; None where there is none, or its writer was killed."""
     try:
         return Counters(**json.loads((folder / COUNTERS).read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
@@ -64,14 +64,14 @@ def read_counters(folder: Path) -> Counters | None:
 
 
 def _write(path: Path, counters: Counters) -> None:
-    """Overwrite the file in place, always at the same size: to empty it first takes file systems ten times as long."""
+    """Overwrite the file in place, always at the same size: truncating it first takes ten times as long."""
     with path.open("r+b" if path.exists() else "wb") as file:
         file.write(json.dumps(asdict(counters)).encode().ljust(COUNTERS_BYTES))
         file.truncate()
 
 
 def cache_files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The entries and records in a folder, temporary files included."""
+    """Yield the entries and records in a folder, temporary files included."""
     with os.scandir(folder) as found:
         for file in found:
             if _CACHE_FILE.fullmatch(file.name):
@@ -80,7 +80,7 @@ def cache_files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file is still being written, or was when its writer was killed."""
+    """Return whether a file is still being written, or was when its writer was killed."""
     return path.name.startswith(".part-")
 
 

@@ -1,7 +1,7 @@
-"""A folder of named bytes, bounded in size and shared by processes: the least recently used are evicted.
+"""A cache of named bytes in a folder, bounded in size, shared by processes, with least-recently-used eviction.
 
-It knows no frames and no videos. A file is written under a temporary name and renamed, so that nobody reads half of
-it. Its modification time is that of its last use.
+This module is independent of videos. A file is written under a temporary name and renamed, so that no process reads
+half of it. Its modification time is that of its last use.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class _NoRoomError(Exception):
 class DiskCache:
     """Files in `folder` within a budget. From a folder that cannot be written files are still read.
 
-    A run starts when its cache is made; copies in other processes belong to the same run. What the run has used is not
-    evicted.
+    A run starts when its cache is created; copies in other processes belong to the same run. What the run has used is
+    not evicted.
 
     Args:
-        folder: Made if it does not exist.
+        folder: Created if it does not exist.
         budget_bytes: Upper bound on the size of all files.
 
     Attributes:
@@ -82,12 +82,12 @@ class DiskCache:
                 self._at_start = replace(counters)
             with locked(folder):
                 os.utime(folder / COUNTERS)
-                self.started_ns = (folder / COUNTERS).stat().st_mtime_ns  # by the clock that dates the other files
+                self.started_ns = (folder / COUNTERS).stat().st_mtime_ns  # by the file system's clock
         except OSError as error:
             self._stop_writing(error)
 
     def get(self, name: str) -> Hit | None:
-        """The file of that name, None where there is none. It does not count as used: see `touch`."""
+        """Return the file of that name, None where there is none. It does not count as used: see `touch`."""
         try:
             with (self.folder / name).open("rb") as file:
                 used_in_run = os.fstat(file.fileno()).st_mtime_ns > self.started_ns
@@ -110,7 +110,7 @@ class DiskCache:
             counters.damaged += 1
 
     def has_room(self, size_bytes: int) -> bool:
-        """Whether a file of this size would be kept now."""
+        """Return whether a file of this size would be kept now."""
         if self.write_error or size_bytes > self.budget_bytes:
             return False
         try:
@@ -189,7 +189,7 @@ class DiskCache:
             counters.unwritten += 1
 
     def problems(self) -> list[str]:
-        """What went wrong with the folder since the run started, in any of its processes, a line each."""
+        """Return what went wrong with the folder since the run started, in any of its processes, a line each."""
         lines = []
         try:
             with locked(self.folder) as counters:
@@ -203,7 +203,7 @@ class DiskCache:
 
 
 def usage(folder: Path) -> Usage:
-    """What the cache keeps in a folder, which need not exist."""
+    """Return what the cache keeps in a folder, which need not exist."""
     if not folder.is_dir():
         return Usage(0, 0, None, 0)
     found = list(cache_files(folder))

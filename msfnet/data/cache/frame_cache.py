@@ -23,9 +23,9 @@ from msfnet.data.video.decode import count_frames, gather_clip
 from msfnet.data.video.decoders import DECODERS
 from msfnet.types import Clip, FrameFormat, Frames, FrameSampler, VideoError
 
-DECODE_VERSION = 1  # to be raised when decoding or resizing gives other frames than before: old entries are then unused
-MAX_ENTRY_BYTES = 64 * 2**20  # of raw frames; a longer video is decoded each time: a clip needs few of its frames
-JPEG_RATIO = 1 / 6  # JPEG bytes by raw bytes: on real clips 1/6 at 86 x 64 px, 1/9 at 171 x 128 px
+DECODE_VERSION = 1  # increase it when decoding or resizing gives other frames: old entries are then unused
+MAX_ENTRY_BYTES = 64 * 2**20  # raw frames; a larger video is decoded each time, since a clip needs few of its frames
+JPEG_RATIO = 1 / 6  # JPEG bytes divided by raw bytes: on real clips 1/6 at 86 x 64 px, 1/9 at 171 x 128 px
 SAMPLED_VIDEOS = 32
 
 
@@ -49,15 +49,15 @@ class _Record:
 class FrameCache:
     """Reads clips as `decode.read_clips` does, decoding a video at most once while there is room for its frames.
 
-    A run starts when its cache is made; copies in worker processes belong to it. A run checks the size and date of a
+    A run starts when its cache is created; copies in worker processes belong to it. A run checks the size and date of a
     video once, and from then on trusts its record: the file may even be gone. A video that cannot be read is tried once
-    a run.
+    per run.
 
     Args:
         folder: Where entries are kept.
         frame_format: The format of the frames.
         budget_bytes: Upper bound on the size of the folder.
-        codec: "raw" or "jpeg". With "jpeg" frames are always those that JPEG gives back, also the first time.
+        codec: "raw" or "jpeg". With "jpeg", frames are always decoded from JPEG, also the first time.
         decoder: A key of DECODERS.
     """
 
@@ -82,7 +82,7 @@ class FrameCache:
         return clip if clip is not None else self._decode(name, path, sampler)
 
     def _find(self, name: str, sampler: FrameSampler) -> Clip | None:
-        """The clip from its entry; None if it has none or a damaged one. VideoError if it failed before in this run."""
+        """Return the clip from its entry, or None without an intact one; VideoError if it failed before in this run."""
         hit = self.disk.get(name)
         if hit is None:
             return None
@@ -100,14 +100,14 @@ class FrameCache:
         return clip
 
     def _decode(self, name: str, path: Path, sampler: FrameSampler) -> Clip:
-        """The clip from the video, which is kept if there is room."""
+        """Return the clip from the video, which is kept if there is room."""
         try:
             if name in self._not_kept or not self._has_room(path):
                 self._not_kept.add(name)
                 return DECODERS[self.decoder].read_clips(path, sampler, self.frame_format)
             video = DECODERS[self.decoder].read_video(path, self.frame_format)
         except VideoError as error:
-            if not isinstance(error.__cause__, OSError):  # that may pass; what is in the file will not
+            if not isinstance(error.__cause__, OSError):  # an OSError may be temporary; the content of the file is not
                 self._keep(name, path, np.empty((0, *self.frame_format.resize[::-1], 3), np.uint8), error=str(error))
             raise
         entry = self._keep(name, path, video.frames[0], warning=video.warning)
@@ -116,7 +116,7 @@ class FrameCache:
     def _keep(
         self, name: str, path: Path, frames: Frames, *, warning: str | None = None, error: str | None = None
     ) -> bytes:
-        """The packed frames, written under `name` unless there is no room or the file has changed meanwhile."""
+        """Return the packed frames, written under `name` unless there is no room or the file has changed meanwhile."""
         entry = b"".join(pack_frames(frames, "raw" if error else self.codec, warning=warning, error=error))
         if not (self._is_unchanged(path) and self.disk.put(name, entry)):
             self._not_kept.add(name)
@@ -128,7 +128,7 @@ class FrameCache:
         return raw_bytes <= MAX_ENTRY_BYTES and self.disk.has_room(int(expected_bytes))
 
     def problems(self) -> list[str]:
-        """What went wrong with the folder since the run started, in any of its processes, a line each."""
+        """Return what went wrong with the folder since the run started, in any of its processes, a line each."""
         return [f"cache: {problem}" for problem in self.disk.problems()]
 
     # The content of a path
@@ -142,7 +142,7 @@ class FrameCache:
         return f"{content.short_digest(repr(identity))}.frames"
 
     def _content(self, path: Path) -> str:
-        """The digest of a file, from its record if this run has seen it or the file is still the same."""
+        """Return the digest of a file, from its record if this run has seen it or the file is still the same."""
         name = _record_name(path)
         record, seen = self._record(name)
         if record and seen:
@@ -158,7 +158,7 @@ class FrameCache:
         return record.content
 
     def _record(self, name: str) -> tuple[_Record | None, bool]:
-        """A record, None where there is none or a damaged one, and whether this run has seen its file."""
+        """Return a record, None where there is none or a damaged one, and whether this run has seen its file."""
         hit = self.disk.get(name)
         if hit is None:
             return None, False
@@ -169,7 +169,7 @@ class FrameCache:
                 return None, False
 
     def _is_unchanged(self, path: Path) -> bool:
-        """Whether the file that was decoded is the one whose content names the entry."""
+        """Return whether the file that was decoded is the one whose content names the entry."""
         record, _ = self._record(_record_name(path))
         try:
             return record is not None and record.stamp == content.stamp(path)
@@ -182,7 +182,7 @@ def _record_name(path: Path) -> str:
 
 
 def _clip(entry: Buffer, header: Header, sampler: FrameSampler) -> Clip:
-    """The frames that `sampler` chooses of an entry; VideoError for the entry of a video that cannot be read."""
+    """Return the frames that `sampler` chooses of an entry; VideoError for the entry of a video that cannot be read."""
     if header.error:
         raise VideoError(header.error)
     video_frames = header.shape[0]
@@ -194,7 +194,7 @@ def _clip(entry: Buffer, header: Header, sampler: FrameSampler) -> Clip:
 
 
 def choose_codec(asked: str, raw_bytes: int, budget_bytes: int) -> str:
-    """Return the codec for `data.cache_codec` of a recipe: "auto" is "raw" where all videos fit the budget so."""
+    """Return the codec for `data.cache_codec` of a recipe: "auto" is "raw" if all raw frames fit the budget."""
     if asked != "auto":
         return asked
     return "raw" if raw_bytes <= budget_bytes else "jpeg"
@@ -224,7 +224,7 @@ def _raw_bytes_or_none(path: Path, frame_format: FrameFormat) -> int:
 
 
 def describe(n_videos: int, raw_bytes: int, codec: str, budget_bytes: int) -> str:
-    """Say in one line how much of the budget the videos will take."""
+    """Return one line that says how much of the budget the videos will take."""
     gib = 2**30
     line = f"cache: {n_videos:,} videos, about {raw_bytes / gib:.1f} GiB raw"
     if codec == "jpeg":

@@ -1,4 +1,4 @@
-"""Frames to JPEG images and back, each image on its own.
+"""Encodes frames as JPEG images and decodes them, one image per frame.
 
 Color is kept at full resolution (4:4:4): on real clips that is closer to the frames, in fewer bytes, than 4:2:0.
 """

@@ -1,4 +1,4 @@
-"""Frames of one video to the bytes of an entry and back: what the cache and the shards hold of a decoded video.
+"""Packs the frames of one video into the bytes of an entry, which the cache and the shards store, and unpacks them.
 
 An entry is a header, then the frames. The header has the shape, the codec, the offset and checksum of each frame, notes
 on the video, and a checksum of its own; every read is verified. Bytes only: no file, no key, no budget.

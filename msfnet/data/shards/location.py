@@ -1,4 +1,4 @@
-"""Where shards are: a folder or a URL, and how the bytes of a file there are read. Knows nothing of their content."""
+"""Where shards are: a folder or a URL, and how the bytes of a file there are read, whatever their content."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.request import url2pathname, urlopen
 from msfnet.types import UserError
 
 S3_COMMAND = "aws s3 cp {url} -"  # MSFNET_S3_COMMAND names another
-STALL_SECONDS = 60  # a web server that sends nothing for so long is gone
+STALL_SECONDS = 60  # a web server that sends nothing for this long counts as unreachable
 
 
 class Stream(Protocol):
@@ -24,7 +24,7 @@ class Stream(Protocol):
         """Return the next bytes, fewer only at the end."""
 
     def close(self) -> None:
-        """Give up the rest."""
+        """Close the stream, also before its end."""
 
 
 def local_folder(source: str) -> Path | None:

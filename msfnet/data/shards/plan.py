@@ -56,7 +56,7 @@ class ShardPass:
 
     Args:
         shard: Number of the shard.
-        samples: Numbers of the samples that are read, within the shard, rising.
+        samples: Numbers of the samples that are read, within the shard, ascending.
         places: Their places in the sequence of the route.
     """
 

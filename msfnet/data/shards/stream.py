@@ -1,7 +1,7 @@
 """Clips streamed from shards: samples in the planned order, and their batches.
 
 A sample whose bytes are not those that were written becomes a sample with an error. A shard whose transfer is
-interrupted is read again from there, a few times. No network and no video file is known here.
+interrupted is read again from there, a few times. This module is independent of networks and video files.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ShardLoader:
 
     Args:
         shards: The dataset.
-        preprocessing: What the network is fed.
+        preprocessing: The network's preprocessing.
         num_workers: Processes that read shards; with 0 this process reads them.
 
     Raises:
@@ -105,7 +105,7 @@ def make_shard_batches(videos: TrainShards | EvalShards, num_workers: int) -> Ba
 
 
 def _part_of_process(batch_size: int) -> dict[str, int]:
-    """This process's part of batches of so many clips over all processes."""
+    """This process's part of batches of this many clips over all processes."""
     ranks = distributed.world_size()
     return {"batch": max(1, batch_size // ranks), "rank": distributed.rank(), "ranks": ranks}
 
@@ -191,7 +191,7 @@ class TrainShards(_ShardClips):
 
     Args:
         shards: The dataset.
-        preprocessing: What the network is fed.
+        preprocessing: The network's preprocessing.
         sampling: How a clip's frames are drawn: `clip.train_sampling` of a recipe.
         seed: Seed of the order and of the clips.
         batch: Clips of a batch in this process.
@@ -261,7 +261,7 @@ class EvalShards(_ShardClips):
 
     Args:
         shards: The dataset.
-        preprocessing: What the network is fed.
+        preprocessing: The network's preprocessing.
         items: The videos; samples are numbered by their places here.
         clips: Clips of each video.
         batch: Videos of a batch in this process.
@@ -288,8 +288,8 @@ class EvalShards(_ShardClips):
         self.reasons = list(shards.unreadable.values())
         self.labels += [shards.classes.index(item.label) for item in shards.unreadable]
         found = sorted((order[item], index) for index, item in enumerate(items))
-        self.numbers: Ints = np.array([number for number, _ in found], np.int64)  # of the samples, rising
-        self.indices = dict(found)  # their places in `items`
+        self.numbers: Ints = np.array([number for number, _ in found], np.int64)  # numbers of the samples, ascending
+        self.indices = dict(found)  # their positions in `items`
         self._done = torch.zeros(1, dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:

@@ -91,7 +91,7 @@ def write_shards(files: VideoFiles, recipe: Recipe, data: Path, out: Path, *, sh
     )
     out.mkdir(parents=True, exist_ok=True)
     shards = _read_unfinished(job)
-    for partial_file in out.glob(".part-*.tar"):  # of a process that was killed
+    for partial_file in out.glob(".part-*.tar"):  # left by a process that was killed
         partial_file.unlink()
     shards = _write_all(job, shards, max(1, recipe.data.num_workers))
     write_text(out / INDEX, json.dumps(shards.to_dict(), ensure_ascii=False))

@@ -1,1 +1,1 @@
-"""Video files, frame folders and arrays to clips of frames; knows no labels."""
+"""Reads clips of frames from video files, frame folders and arrays; independent of labels."""

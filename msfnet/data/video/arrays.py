@@ -16,7 +16,7 @@ def check_frames(frames: Frames, fps: float | None, frame_format: FrameFormat) -
 
     Args:
         frames: The array.
-        fps: Its frame rate, per second, if known.
+        fps: Frames per second of the array, if known.
         frame_format: The format that it would be read in.
 
     Raises:
@@ -38,7 +38,7 @@ def read_array(frames: Frames, fps: float | None, sampler: FrameSampler, frame_f
 
     Args:
         frames: uint8 T H W 3, RGB, at least one frame.
-        fps: Frame rate, per second; None is allowed only if `frame_format` reads every frame.
+        fps: Frames per second of the array; None is allowed only if `frame_format` reads every frame.
         sampler: Maps the number of frames of the array, at the frame rate of the format, to frame indices V T.
         frame_format: Size and frame rate that frames are read at.
 

@@ -1,6 +1,6 @@
-"""Video files by PyAV, which brings FFmpeg with it: open a file, read its packets, decode and convert frames.
+"""Video files with PyAV, which bundles FFmpeg: open a file, read its packets, decode and convert frames.
 
-Knows nothing of sampling. What FFmpeg reports about a bad file becomes a VideoError or a line in a list of errors.
+It does no sampling. What FFmpeg reports about a bad file becomes a VideoError or a line in a list of errors.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def open_video(source: VideoSource, threads: int = 1) -> Iterator[tuple[InputCon
 
 
 def _openable(source: VideoSource) -> str | BinaryIO:
-    """What PyAV opens. An empty file is refused here, since FFmpeg's message about it does not say so."""
+    """Return what PyAV opens. An empty file is refused here, since FFmpeg's message about it does not say so."""
     if isinstance(source, Path):
         empty = source.stat().st_size == 0
     else:
@@ -69,13 +69,13 @@ def _openable(source: VideoSource) -> str | BinaryIO:
 
 
 def stream_timing(stream: VideoStream) -> StreamTiming:
-    """The units of time that the header of a stream states."""
+    """Return the units of time that the header of a stream states."""
     rate = stream.average_rate
     return StreamTiming(float(stream.time_base or 0), float(1 / rate) if rate else 0.0)
 
 
 def demux(container: InputContainer, stream: VideoStream, errors: list[str]) -> Iterator[Packet[VideoStream]]:
-    """The packets of a stream, in decode order, up to where the file can be read; a truncated file adds to `errors`."""
+    """Yield the packets of a stream in decode order, as far as the file can be read; truncation adds to `errors`."""
     packets = container.demux(stream)
     while True:
         try:
@@ -90,7 +90,7 @@ def demux(container: InputContainer, stream: VideoStream, errors: list[str]) -> 
 
 
 def decode_packet(stream: VideoStream, packet: Packet[VideoStream] | None, errors: list[str]) -> list[VideoFrame]:
-    """The frames that the decoder returns after a packet (None: all that it still holds); damage adds to `errors`."""
+    """Return the frames that a packet completes (None flushes the decoder); damage adds to `errors`."""
     try:
         frames: list[VideoFrame] = stream.codec_context.decode(packet)
         return frames
@@ -100,7 +100,7 @@ def decode_packet(stream: VideoStream, packet: Packet[VideoStream] | None, error
 
 
 def decoded_frames(container: InputContainer, stream: VideoStream, errors: list[str]) -> Iterator[VideoFrame]:
-    """All frames that can be decoded, in presentation order; what is damaged is skipped and adds to `errors`."""
+    """Yield all frames that can be decoded, in presentation order; what is damaged is skipped and adds to `errors`."""
     for packet in chain(demux(container, stream, errors), [None]):
         for frame in decode_packet(stream, packet, errors):
             frame.time_base = stream.time_base
@@ -108,9 +108,9 @@ def decoded_frames(container: InputContainer, stream: VideoStream, errors: list[
 
 
 def describe_damage(n_frames: int, header_frames: int, errors: Sequence[str]) -> str | None:
-    """What is wrong with a file of which `n_frames` could be read, in one line; None for an undamaged file."""
+    """Return what is wrong with a file of which `n_frames` could be read, in one line; None for an undamaged file."""
     if header_frames > n_frames:
-        return f"the file is damaged: its header promises {header_frames} frames, {n_frames} could be read"
+        return f"the file is damaged: its header states {header_frames} frames, {n_frames} could be read"
     return f"the file is damaged: {errors[0]}" if errors else None
 
 

@@ -1,6 +1,6 @@
-"""Video files and frame folders to clips, by PyAV: only the packets that chosen frames need are decoded.
+"""Decodes clips of video files and frame folders with PyAV: only the packets that chosen frames need are decoded.
 
-Files without timestamps and damaged files are decoded completely, since their packets do not tell the frames.
+Files without timestamps and damaged files are decoded completely, since their packets do not determine the frames.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from msfnet.types import Clip, Floats, FrameFormat, Frames, FrameSampler, Indice
 def read_clips(source: VideoSource, sampler: FrameSampler, frame_format: FrameFormat, threads: int = 1) -> Clip:
     """Read the frames that a sampler chooses.
 
-    A variable frame rate is evened out first: see `timestamps.resample`. The sampler is called with the number of
+    A variable frame rate is first made constant: see `timestamps.resample`. The sampler is called with the number of
     frames that the packets state and, if fewer can be decoded, again with the true number.
 
     Args:
@@ -77,7 +77,7 @@ def count_frames(path: Path, fps: float = 0.0) -> int:
 
     Args:
         path: A video file or a folder with one image per frame.
-        fps: Frame rate to count at, per second; 0 counts the frames of the file.
+        fps: Frames per second that the video is resampled to; 0 counts the frames of the file.
 
     Returns:
         The number that the packets state. Of a damaged file, fewer frames may be decodable.
@@ -136,7 +136,7 @@ def select_frames(path: Path, sampler: FrameSampler, fps: float) -> FrameSelecti
     Args:
         path: A video file.
         sampler: Maps the number of frames of the video, at that frame rate, to frame indices V T.
-        fps: Frame rate that the video is read at, per second; 0 reads every frame.
+        fps: Frames per second that the video is resampled to; 0 reads every frame.
 
     Returns:
         The selection, or None for a damaged file or one without timestamps, whose frames only decoding can count.
@@ -183,7 +183,7 @@ def _select(index: PacketIndex, sampler: FrameSampler, fps: float, stream_index:
 
 
 def _read_chosen(source: VideoSource, sampler: FrameSampler, frame_format: FrameFormat, threads: int) -> Clip | None:
-    """The clip, with only the packets decoded that it needs; None if a chosen frame is not found that way."""
+    """Return the clip, with only the packets decoded that it needs; None if a chosen frame is not found that way."""
     with open_video(source, threads) as (container, stream):
         index = index_packets(container, stream)
         if not _is_reliable(index):
@@ -218,17 +218,17 @@ class _DecodedVideo:
     errors: list[str] = field(default_factory=list)
 
     def known_pts(self) -> list[int]:
-        """The timestamps, or none unless every frame has one and they increase."""
+        """Return the timestamps, or none unless every frame has one and they increase."""
         known = [pts for pts in self.pts if pts is not None]
         increasing = len(known) == len(self.pts) and all(a < b for a, b in pairwise(known))
         return known if increasing else []
 
     def resample(self, fps: float) -> Indices:
-        """Frame indices at a constant frame rate."""
+        """Return the frame indices at a constant frame rate."""
         return self.timing.resample(self.known_pts(), len(self.pts), fps)
 
     def damage(self) -> str | None:
-        """What is wrong with the file, None if nothing is."""
+        """Return what is wrong with the file, None if nothing is."""
         return describe_damage(len(self.pts), self.header_frames, self.errors)
 
 
@@ -249,7 +249,7 @@ def _decode_all(
 
 
 def _read_all(source: VideoSource, sampler: FrameSampler, frame_format: FrameFormat, threads: int) -> Clip:
-    """The clip of a file that is decoded twice: once to count its frames and once to convert the chosen ones."""
+    """Return the clip of a file that is decoded twice: once to count its frames and once to convert the chosen ones."""
     video = _decode_all(source, threads)
     resampled = video.resample(frame_format.fps)
     indices = resampled[sampler(len(resampled))]

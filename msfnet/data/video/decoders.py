@@ -37,7 +37,7 @@ class Reader(Protocol):
         """See `decode.read_clips`."""
 
     def problems(self) -> list[str]:
-        """What went wrong other than in single videos, a line each."""
+        """Return what went wrong other than in single videos, a line each."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _read_video_torchcodec(path: Path, frame_format: FrameFormat, device: str) -
 
 
 def _decode_torchcodec(path: Path, stream_index: int, numbers: Indices, resize: tuple[int, int], device: str) -> Frames:
-    """The frames with these numbers, rotated and resized: T H W 3."""
+    """Return the frames with these numbers, rotated and resized: T H W 3."""
     from torchcodec.decoders import VideoDecoder  # type: ignore[attr-defined]
 
     width, height = resize

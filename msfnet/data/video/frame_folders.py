@@ -1,6 +1,6 @@
 """Videos on disk: files with the suffix of a video, and frame folders, which hold one image per frame.
 
-Looks at names alone; opens no video and no image.
+Only names are examined; no video and no image is opened.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ VIDEO_SUFFIXES = frozenset({
     ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv", ".y4m",
 })  # fmt: skip
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-SYSTEM_FOLDERS = frozenset({"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN"})  # of archivers, NAS, Python, Windows
+SYSTEM_FOLDERS = frozenset({"__MACOSX", "__pycache__", "@eaDir", "$RECYCLE.BIN"})  # not the user's folders
 
 _FLOW = re.compile(r"flow_[xy]_?\d")  # optical flow, which some tools write beside the frames
 _DIGITS = re.compile(r"([0-9]+)")
 
 
 def is_video(path: Path) -> bool:
-    """Whether the name is that of a video file."""
+    """Return whether the name is that of a video file."""
     return path.suffix.lower() in VIDEO_SUFFIXES and not is_hidden(path.name)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is not one of the user's. A leading `__` does not tell: YouTube ids may have one."""
+    """Return whether a name is hidden or of the system. A leading `__` is no criterion: YouTube ids may have one."""
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 def is_frame_folder(path: Path) -> bool:
-    """Whether `path` is a folder that directly holds an image and no video, so that it is a video itself."""
+    """Return whether `path` is a folder that directly holds an image and no video, so that it is a video itself."""
     return path.is_dir() and _holds_frames(list(path.iterdir()))
 
 
@@ -78,6 +78,6 @@ def _is_frame(path: Path) -> bool:
 
 
 def _natural_key(path: Path) -> tuple[list[str | int], str]:
-    """A sort key that compares digits as numbers. Text and numbers alternate, so that keys are always comparable."""
+    """Return a sort key that compares digits as numbers. Text and numbers alternate, so all keys are comparable."""
     parts = _DIGITS.split(path.stem.lower())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], path.name

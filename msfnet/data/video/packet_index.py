@@ -1,4 +1,4 @@
-"""Decode few frames of a video: an index of its packets tells which of them the chosen frames need.
+"""An index of the packets of a video, by which chosen frames are decoded from few packets.
 
 Packets come in decode order and frames in presentation order; B-frames make the two differ.
 """
@@ -41,19 +41,19 @@ class PacketIndex:
     displayed: list[bool] = field(default_factory=list)  # other packets hold frames that are only referred to
     packets: list[Packet[VideoStream]] | None = field(default_factory=list)  # None: too large to keep
     errors: list[str] = field(default_factory=list)
-    pts: list[int] = field(default_factory=list)  # of displayed frames, sorted; empty if the file lacks timestamps
+    pts: list[int] = field(default_factory=list)  # timestamps of displayed frames, sorted; empty if the file lacks them
 
     def resample(self, fps: float) -> Indices:
-        """Frame indices at a constant frame rate."""
+        """Return the frame indices at a constant frame rate."""
         return self.timing.resample(self.pts, sum(self.displayed), fps)
 
     def damage(self) -> str | None:
-        """What is wrong with the file, None if nothing is."""
+        """Return what is wrong with the file, None if nothing is."""
         return describe_damage(len(self.packet_pts), self.header_frames, self.errors)
 
     @contextmanager
     def reread(self, source: VideoSource, threads: int) -> Iterator[tuple[VideoStream, Iterable[Packet[VideoStream]]]]:
-        """The packets once more, from memory or from the file, with the stream that decodes them."""
+        """Yield the packets again, from memory or from the file, with the stream that decodes them."""
         if self.packets:
             yield self.packets[0].stream, self.packets
         else:
@@ -61,7 +61,7 @@ class PacketIndex:
                 yield stream, demux(container, stream, [])
 
     def decode_ranges(self, chosen_pts: Collection[int]) -> list[tuple[int, int]]:
-        """The ranges of packets, first and last of each, that have to be decoded for the frames with these timestamps.
+        """Return the ranges (first, last) of packets to decode for the frames with these timestamps.
 
         A frame needs all packets from the last keyframe before it that is not displayed later than the frame itself:
         in an open GOP, a keyframe precedes B-frames that are displayed before it and refer to the previous GOP.
@@ -85,7 +85,7 @@ def index_packets(container: InputContainer, stream: VideoStream) -> PacketIndex
     codec = stream.codec_context.name
     for packet in demux(container, stream, index.errors):
         hidden = packet.is_discard or (codec == "vp8" and not bytes(packet)[0] & 0x10)  # the show_frame flag of VP8
-        placeholder = codec == "mpeg4" and packet.size < 8  # of a B-frame that is packed into another packet
+        placeholder = codec == "mpeg4" and packet.size < 8  # stands for a B-frame that is packed into another packet
         has_pts &= packet.pts is not None and not placeholder
         index.packet_pts.append(packet.pts or 0)
         index.keyframes.append(packet.is_keyframe)
@@ -104,7 +104,7 @@ def index_packets(container: InputContainer, stream: VideoStream) -> PacketIndex
 def decode_chosen(
     stream: VideoStream, packets: Iterable[Packet[VideoStream]], index: PacketIndex, chosen_pts: Collection[int]
 ) -> Iterator[VideoFrame]:
-    """The frames with these timestamps among others that they need; fewer where decoding cannot start at a keyframe."""
+    """Yield the frames with these timestamps and the frames they depend on; fewer if decoding cannot start there."""
     context, numbered = stream.codec_context, enumerate(packets)
     can_skip = context.name in SKIP_NONREF_CODECS
     for first, last in index.decode_ranges(chosen_pts):

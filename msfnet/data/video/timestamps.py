@@ -1,6 +1,6 @@
 """Presentation timestamps (PTS): which frame is displayed when, and resampling to a constant frame rate.
 
-Arithmetic on timestamps alone; knows no file and no decoder.
+Arithmetic on timestamps alone, independent of files and decoders.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def resample(pts: Sequence[int], fps: float = 0.0, tick_seconds: float = 0.0) ->
 
     Args:
         pts: Presentation timestamps of all n frames, in ticks and increasing.
-        fps: Frame rate to resample to, per second; 0 keeps the number of frames and evens out a variable frame rate.
+        fps: Frames per second to resample to; 0 keeps the number of frames and makes a variable frame rate constant.
         tick_seconds: Duration of one tick; where it is 0, which means unknown, `fps` does not apply.
 
     Returns:
@@ -71,7 +71,7 @@ class StreamTiming:
         return resample(range(n_frames), fps, self.frame_seconds)
 
     def seconds(self, pts: Sequence[int], indices: Indices) -> Floats | None:
-        """Presentation times of frames, counted from the first one; None for a file without times and frame rate."""
+        """Return presentation times from the first frame in seconds; None without timestamps and frame rate."""
         if pts and self.tick_seconds:
             ticks = np.asarray(pts, dtype=np.int64)
             return (ticks[indices] - ticks[0]) * self.tick_seconds
