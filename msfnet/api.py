@@ -315,7 +315,7 @@ def _register(model: nn.Module | Callable[..., nn.Module]) -> str:
 
 
 def _name(weights: str | Path | Run | Checkpoint) -> str:
-    """Return what a page calls weights."""
+    """Return the name of weights for a page."""
     if isinstance(weights, Run):
         return str(weights.folder)
     return str(weights) if isinstance(weights, str | Path) else weights.name

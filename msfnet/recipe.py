@@ -393,7 +393,7 @@ def differing_keys(recipes: Iterable[Recipe]) -> list[str]:
 
 
 def _flat(tables: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    """Flatten nested tables: {"a": {"b": 1}} -> {"a.b": 1}."""
     values: dict[str, Any] = {}
     for key, value in tables.items():
         values |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # Arrays that packages exchange. The aliases are strings so that the command line starts without importing numpy.
 Frames: TypeAlias = "npt.NDArray[np.uint8]"  # ... H W 3, RGB
-Indices: TypeAlias = "npt.NDArray[np.int64]"  # V T or T, frame numbers
-FrameSampler: TypeAlias = "Callable[[int], Indices]"  # number of frames of a video -> V T, frame numbers
+Indices: TypeAlias = "npt.NDArray[np.int64]"  # V T or T, frame indices
+FrameSampler: TypeAlias = "Callable[[int], Indices]"  # number of frames of a video -> V T, frame indices
 Floats: TypeAlias = "npt.NDArray[np.floating]"
 Ints: TypeAlias = "npt.NDArray[np.int64]"
 Bools: TypeAlias = "npt.NDArray[np.bool_]"

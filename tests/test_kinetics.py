@@ -79,7 +79,7 @@ def test_label_map_decides_how_labels_are_written(tmp_path):
     write_lines(tmp_path / "val.csv", [COLUMNS, "tying_knot_(not_on_a_tie),a,0,10,val", "Air Drumming,b,0,10,val"])
     read = read_annotations(tmp_path, 1)
     assert [e.label for e in read.annotations] == ["tying knot (not on a tie)", "air drumming"]
-    assert read.notes == ("label_map_k400.txt is not sorted: class numbers follow the sorted labels instead",)
+    assert read.notes == ("label_map_k400.txt is not sorted: class indices follow the sorted labels instead",)
     write_lines(tmp_path / "val.csv", [COLUMNS, "air drum,a,0,10,val"])
     with pytest.raises(
         UserError, match=r"val.csv, line 2: expected a label of label_map_k400.txt, found 'air drum'; did"

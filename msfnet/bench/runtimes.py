@@ -58,7 +58,7 @@ class Runtime:
 @dataclass(frozen=True)
 class _Compiler(Runtime):
     def missing(self) -> str | None:
-        """On a CPU, torch.compile generates C++ code."""
+        """Return what is missing; on a CPU, torch.compile needs a C++ compiler."""
         if torch.cuda.is_available() or any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
             return None
         return "needs a C++ compiler; install g++ or clang"
@@ -81,17 +81,17 @@ def with_autocast(forward: Forward, precision: str) -> Forward:
 
 
 def eager(model: nn.Module, shape: Shape, precision: str) -> Forward:
-    """PyTorch without changes to the network."""
+    """Run the network as it is in PyTorch."""
     return with_autocast(model, precision)
 
 
 def fused(model: nn.Module, shape: Shape, precision: str) -> Forward:
-    """PyTorch with the fused network that `predict` runs."""
+    """Run the fused network in PyTorch, as `predict` does."""
     return torch.inference_mode()(fuse(model, torch.bfloat16 if precision == "bf16" else torch.float32))
 
 
 def compiled(model: nn.Module, shape: Shape, precision: str) -> Forward:
-    """torch.compile, for inputs of one shape. The first call compiles."""
+    """Run the network with torch.compile, for inputs of one shape. The first call compiles."""
     return with_autocast(torch.compile(model, dynamic=False), precision)
 
 

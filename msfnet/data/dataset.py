@@ -50,7 +50,7 @@ class ClipLoader(Protocol):
         """
 
     def problems(self) -> list[str]:
-        """Return what went wrong other than in single videos, a line each."""
+        """Return the problems that are not of single videos, one line each."""
 
 
 class Dataset(Protocol):
@@ -62,7 +62,7 @@ class Dataset(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The labels that have a video: position is class number."""
+        """The labels that have a video: position is class index."""
 
     @property
     def source(self) -> str:
@@ -126,8 +126,8 @@ class VideoDataset(ABC):
 
         Args:
             item: The video.
-            sampler: Maps the number of frames of the video to the numbers V T of the frames to read.
-            frame_format: The frame rate that frames are wanted at (0: each frame of the video) and their size. Frames
+            sampler: Maps the number of frames of the video to the indices V T of the frames to read.
+            frame_format: The requested frame rate (0: each frame of the video) and size of the frames. Frames
                 of another size are scaled by the caller.
 
         Returns:
@@ -139,7 +139,7 @@ class VideoDataset(ABC):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The labels of the videos, sorted: position is class number."""
+        """The labels of the videos, sorted: position is class index."""
         return tuple(sorted({item.label for item in self.items}))
 
     @property

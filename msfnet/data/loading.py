@@ -46,12 +46,12 @@ class Batch:
 
     Args:
         clips: Frames N V T H W 3, or None where no video of the batch could be read.
-        labels: Class numbers N.
-        indices: The number of each video N in the list that the batches are of.
+        labels: Class indices N.
+        indices: The index of each video N in the list that the batches are of.
         places: The place of each clip N in the whole batch, before it lost the videos that could not be read.
-        unreadable: The reason of each video that could not be read, by its number.
-        warnings: What is wrong with each damaged video that was read in part, by its number.
-        padded: Numbers of the videos that are shorter than a clip; their last frame is repeated.
+        unreadable: The reason of each video that could not be read, by its index.
+        warnings: What is wrong with each damaged video that was read in part, by its index.
+        padded: Indices of the videos that are shorter than a clip; their last frame is repeated.
         worker_seconds: What finding, decoding and resizing the frames took, summed over the videos.
     """
 

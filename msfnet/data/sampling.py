@@ -12,7 +12,7 @@ import numpy as np
 
 from msfnet.types import Indices, Ints, Preprocessing
 
-# Number of frames of the video, number of frames of the clip, generator -> T, frame numbers
+# Number of frames of the video, number of frames of the clip, generator -> T, frame indices
 TrainClipSampler = Callable[[int, int, np.random.Generator], Indices]
 
 
@@ -155,12 +155,12 @@ def balanced_order(labels: Sequence[int], balance: float, rng: np.random.Generat
     epochs. Within a class, no video is drawn two times more often than another.
 
     Args:
-        labels: The class number of each video.
+        labels: The class index of each video.
         balance: 0 shows every video once, 1 every class equally often.
         rng: Draws which videos of a class are shown more often, and the order.
 
     Returns:
-        The numbers of the videos in the order of the epoch.
+        The indices of the videos in the order of the epoch.
     """
     classes, number = np.unique(np.asarray(labels), return_inverse=True)
     shares = np.bincount(number) ** (1 - balance)

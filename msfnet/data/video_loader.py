@@ -30,12 +30,12 @@ class VideoLoader:
 
     Args:
         train_items: The videos to train on.
-        classes: The labels in the order of their class numbers.
+        classes: The labels in the order of their class indices.
         read: Reads the frames that a sampler chooses of a video: V T H W 3.
         preprocessing: The network's preprocessing.
         num_workers: Processes that read videos; with 0 this process reads them.
         class_balance: How far rare classes are shown more often: 0 not at all, 1 as often as the others.
-        problems: Returns what went wrong other than in single videos, a line each.
+        problems: Returns the problems that are not of single videos, one line each.
     """
 
     def __init__(

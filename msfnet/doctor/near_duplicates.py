@@ -57,7 +57,7 @@ class GrayFrames:
 
 
 def _downsample(frames: Frames, side_px: int) -> Array:
-    """T 32 32 -> T side*side, the mean of each cell."""
+    """Average the pixels of each cell: T 32 32 -> T side*side."""
     cell = GRAY_PX // side_px
     cells = frames.reshape(len(frames), side_px, cell, side_px, cell)
     return cells.mean((2, 4), dtype=np.float32).reshape(len(frames), -1)
@@ -213,7 +213,7 @@ def compare(a: GrayFrames, b: GrayFrames) -> Comparison | None:
 
 
 def _nearest(options: Array, frames: Array) -> Array:
-    """Of several options n T D for frames T D, the one that is most similar to each frame: T D."""
+    """Return for each of the frames T D the most similar of its options n T D: T D."""
     middle = options[len(options) // 2]
     errors = ((options - middle.mean(0) - (frames - frames.mean(0))) ** 2).sum(2)  # n T
     chosen: Array = options[errors.argmin(0), np.arange(len(frames))]

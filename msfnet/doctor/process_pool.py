@@ -147,7 +147,7 @@ def _describe_exit(code: int | None) -> str:
 
 
 def _serve(connection: Connection, function: Callable[[Any, Heartbeat], Any]) -> None:
-    """Main function of a worker process: receive arguments and send results until the parent process has ended."""
+    """Run a worker process: receive arguments and send results until the parent process has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends its workers
     last_sent = 0.0
 

@@ -84,7 +84,7 @@ class ClaimResult:
         return "; ".join(_explain(key.partition(" ")[2], found) for key, found in self.differences.items())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `msfnet reproduce --json` prints of a claim."""
+        """Return the entry of a claim in the output of `msfnet reproduce --json`."""
         baselines = {
             key: {"paper_points": self.paper_points[key]} | (asdict(difference) if difference else {})
             for key, difference in self.differences.items()

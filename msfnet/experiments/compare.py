@@ -39,7 +39,7 @@ class SeedGroup:
         return metrics.mean_and_std(values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `msfnet compare --json` prints of a group."""
+        """Return the entry of a group in the output of `msfnet compare --json`."""
         statistics = {
             name: dict(zip(("mean", "std"), self.mean_and_std(name), strict=True)) for name in SEED_STATISTICS
         }
@@ -86,7 +86,7 @@ class PairedComparison:
         return f"{better.name} is significantly better"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `msfnet compare --json` prints of a pair."""
+        """Return the entry of a pair in the output of `msfnet compare --json`."""
         return {
             "first": str(self.first.folder),
             "second": str(self.second.folder),

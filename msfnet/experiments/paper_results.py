@@ -51,7 +51,7 @@ class RowResult:
         return metrics.mean_and_std(self.top1)[1] if len(self.runs) > 1 else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what results-PRESET.json has of a row."""
+        """Return the entry of a row in results-PRESET.json."""
         printed, trained = self.row.printed, self.runs[0].model if self.runs else None
         return {
             "table": self.row.table,

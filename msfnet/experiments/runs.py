@@ -78,7 +78,7 @@ class FinishedRun:
         return max((row["peak_memory_mib"] for row in self.history if "peak_memory_mib" in row), default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `msfnet compare --json` prints of a run."""
+        """Return the entry of a run in the output of `msfnet compare --json`."""
         return {
             "folder": str(self.folder),
             "seed": self.recipe.train.seed,

@@ -44,7 +44,7 @@ class RunScore:
     epoch: int
 
     def to_dict(self) -> dict[str, float | None]:
-        """Return what sweep.json has of a run."""
+        """Return the entry of a run in sweep.json."""
         return {"val_top1": self.top1, "val_loss": self.loss if math.isfinite(self.loss) else None, "epoch": self.epoch}
 
 
@@ -73,7 +73,7 @@ class TrialResult:
         return statistics.stdev(top1) if len(top1) > 1 else None
 
     def to_dict(self) -> dict[str, object]:
-        """Return what sweep.json has of a trial."""
+        """Return the entry of a trial in sweep.json."""
         runs = [{"folder": name} | score.to_dict() for name, score in self.scores.items()]
         return {
             "name": self.trial.name,
@@ -157,7 +157,7 @@ class Sweep:
         return {name: reason for result in self.trials for name, reason in result.failed.items()}
 
     def to_dict(self) -> dict[str, object]:
-        """Return what sweep.json has and `msfnet sweep --json` prints."""
+        """Return the content of sweep.json, which `msfnet sweep --json` prints."""
         scored = any(result.scores for result in self.trials)
         return {
             "folder": str(self.folder),

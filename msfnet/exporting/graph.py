@@ -87,7 +87,7 @@ def _trace_shapes(network: nn.Module, input_shape: tuple[int, ...]) -> Shapes:
 
 
 def _shorten_kernel(pool: nn.MaxPool3d, input_shape: torch.Size) -> None:
-    """Make a pool's kernel no longer than what it pools, as OpenVINO wants it."""
+    """Make a pool's kernel no longer than what it pools, as OpenVINO requires."""
     kernel, padding = (v if isinstance(v, tuple) else (v,) * 3 for v in (pool.kernel_size, pool.padding))
     lengths = [length + 2 * pad for length, pad in zip(input_shape[2:], padding, strict=True)]
     depth, height, width = (min(size, length) for size, length in zip(kernel, lengths, strict=True))

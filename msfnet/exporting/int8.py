@@ -57,7 +57,7 @@ def quantized(model: Any, name: str, calibration: Tensor, input_name: str, first
 
 
 def _ranges() -> Any:
-    """From the minimum over all clips to the maximum of their quantiles; after a ReLU, from 0."""
+    """Return ranges from the minimum over all clips to the maximum of their quantiles; after a ReLU, from 0."""
     ranges = library("nncf.quantization.range_estimator")
     collect, of, over = ranges.StatisticsCollectorParameters, ranges.StatisticsType, ranges.AggregatorType
     return ranges.RangeEstimatorParameters(

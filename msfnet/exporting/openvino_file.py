@@ -37,8 +37,8 @@ def write(path: Path, weights: Checkpoint, precision: str, calibration: Tensor |
         calibration: Clips N C T H W that int8 is calibrated on, else None.
 
     Raises:
-        UserError: A library is not installed, the network cannot be converted, or bf16 is wanted on a processor without
-            it, which could not check the file.
+        UserError: A library is not installed, the network cannot be converted, or bf16 is requested on a processor
+            without it, which could not check the file.
     """
     openvino = library("openvino")
     if precision == "bf16" and not _computes_bf16(openvino.Core()):

@@ -41,7 +41,7 @@ OUTPUT = (TRANSFORMS.output @ _UNPAIR).round(decimals=14).tolist()
 
 
 def to_phases(x: Tensor) -> list[Tensor]:
-    """N C T H W -> four phases N C T/4 H W. T divides by four."""
+    """Divide frames into phases: N C T H W -> four N C T/4 H W. T must be divisible by four."""
     return [x[:, :, phase::TILE] for phase in range(TILE)]
 
 
@@ -69,7 +69,7 @@ class PolyphaseConv(nn.Module):
 
 
 def transform_input(phases: Sequence[Tensor]) -> list[Tensor]:
-    """B^T d of all tiles: four phases -> six sums of phases. Frames outside the clip are zero."""
+    """Compute B^T d of all tiles: four phases -> six sums of phases. Frames outside the clip are zero."""
     before, after = None, None  # frames of the neighbors of each tile
     if phases[0].shape[2] > 1:
         zero = torch.zeros_like(phases[0][:, :, :1])
@@ -80,7 +80,7 @@ def transform_input(phases: Sequence[Tensor]) -> list[Tensor]:
 
 
 def transform_output(products: list[Tensor]) -> list[Tensor]:
-    """A^T of the six products: the four phases of the output."""
+    """Apply A^T to the six products, which gives the four phases of the output."""
     terms = _butterfly(products)
     return [_weighted_sum(row, terms) for row in OUTPUT]
 
@@ -90,7 +90,7 @@ def _butterfly(x: list[Tensor]) -> list[Tensor]:
 
 
 def _weighted_sum(weights: Sequence[float], terms: Sequence[Tensor | None]) -> Tensor:
-    """With no operation for weights of 0 and 1, nor for terms that are None, which are zero."""
+    """Sum weighted terms, without operations for weights of 0 and 1 or for terms of None, which are zero."""
     pairs = [(weight, term) for weight, term in zip(weights, terms, strict=True) if weight and term is not None]
     first, *others = [term if weight == 1 else weight * term for weight, term in pairs]
     for term in others:

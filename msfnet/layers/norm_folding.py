@@ -62,7 +62,7 @@ def _steps(sequence: nn.Module) -> list[Step]:
 
 
 def _fold(conv: nn.Module, norm: nn.BatchNorm3d) -> None:
-    """In double precision, rounded once."""
+    """Fold a norm into a convolution in double precision, rounded once."""
     assert isinstance(conv, nn.Conv3d)
     assert norm.running_mean is not None
     assert norm.running_var is not None

@@ -103,7 +103,7 @@ class ConvNormReLU(nn.Sequential):
 
 
 def norm_relu(norm: nn.Module, z: Tensor) -> Tensor:
-    """relu(norm(z)) of the pre-activations `z`; norms other than `nn.BatchNorm3d` are not recomputed."""
+    """Return relu(norm(z)) of the pre-activations `z`; norms other than `nn.BatchNorm3d` are not recomputed."""
     y = norm(z)
     registry = _registry()
     if registry is None or type(norm) is not nn.BatchNorm3d:
@@ -131,7 +131,7 @@ def concat_channels(parts: list[Tensor]) -> Tensor:
 
 
 def _concat(parts: Sequence[Tensor]) -> Tensor:
-    """torch.cat along the channels, several times faster where parts are slices of channels-last tensors."""
+    """Do torch.cat along the channels, several times faster if parts are slices of channels-last tensors."""
     n, _, *positions = parts[0].shape
     layout = torch.channels_last_3d if parts[0].stride(1) == 1 else torch.contiguous_format
     widths = [part.shape[1] for part in parts]

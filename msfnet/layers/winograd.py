@@ -180,7 +180,7 @@ def flat_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @lru_cache
 def input_transform(frames: int, dtype: torch.dtype) -> Tensor:
-    """B^T of all tiles of a clip: (6 x tiles, frames), tiles fastest."""
+    """Return B^T of all tiles of a clip: (6 x tiles, frames), where the tile index varies fastest."""
     tiles = -(-frames // TILE)
     padded = torch.zeros(PRODUCTS, tiles, tiles * TILE + 2, dtype=torch.float64)
     for tile in range(tiles):
@@ -189,7 +189,7 @@ def input_transform(frames: int, dtype: torch.dtype) -> Tensor:
 
 
 def transform_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """G g, rounded once: c_out C 3 3 3 -> 6 c_out C 3 3, channels last."""
+    """Compute G g, rounded once: c_out C 3 3 3 -> 6 c_out C 3 3, channels last."""
     taps = torch.einsum("kt,ocths->kohsc", CPU_TRANSFORMS.weight.to(weight.dtype), weight)
     return taps.to(dtype).permute(0, 1, 4, 2, 3)
 
@@ -267,7 +267,7 @@ def _chunks(clips: Tensor) -> Iterator[slice]:
 
 
 def _transform_input(clips: Tensor) -> Tensor:
-    """B^T d: N T H W C -> 6 (tiles N) C H W, channels last."""
+    """Compute B^T d: N T H W C -> 6 (tiles N) C H W, channels last."""
     n, frames, *positions = clips.shape
     matrix = input_transform(frames, clips.dtype)
     result = clips.new_empty(len(matrix), n, positions[0] * positions[1] * positions[2])

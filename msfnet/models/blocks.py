@@ -23,7 +23,7 @@ AttentionMaker = Callable[[int], nn.Module]
 
 
 def scaled(channels: int, width_mult: float) -> int:
-    """`channels` times the width multiplier, rounded, at least one."""
+    """Return `channels` times the width multiplier, rounded, at least one."""
     return max(1, round(channels * width_mult))
 
 
@@ -36,7 +36,7 @@ def conv3x3x3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv3d:
 
 
 def fast_conv3x3x3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv3d:
-    """`conv3x3x3`, with half the multiplications on CPUs where the stride is 1 (`layers.winograd`)."""
+    """Return `conv3x3x3` with half the multiplications on CPUs if the stride is 1 (`layers.winograd`)."""
     return Conv3x3x3(c_in, c_out) if stride == 1 else conv3x3x3(c_in, c_out, stride)
 
 

@@ -21,12 +21,12 @@ MIN_SIZE_PX = 16  # four halvings leave one pixel for the fifth pooling
 
 
 def conv_relu(c_in: int, c_out: int) -> nn.Sequential:
-    """Convolution 3x3x3 with bias, ReLU: N c_in T H W -> N c_out T H W."""
+    """Return a 3x3x3 convolution with bias and a ReLU: N c_in T H W -> N c_out T H W."""
     return nn.Sequential(nn.Conv3d(c_in, c_out, 3, padding=1), nn.ReLU(inplace=True))
 
 
 def conv_pair(c_in: int, c_out: int) -> nn.Sequential:
-    """Two consecutive convolutions, as in stages three to five of C3D."""
+    """Return two consecutive convolutions, as in stages three to five of C3D."""
     return nn.Sequential(conv_relu(c_in, c_out), conv_relu(c_out, c_out))
 
 

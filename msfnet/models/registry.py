@@ -296,7 +296,7 @@ class ModelSummary:
 
 
 def input_shape(name: str, model: nn.Module, kwargs: Mapping[str, Any]) -> tuple[int, int, int, int]:
-    """C T H W of the clips a network is meant for: what it says itself, else what its arguments say.
+    """Return C T H W of the clips that a network is meant for: by its attribute, else by its arguments.
 
     Args:
         name: Name of the network.

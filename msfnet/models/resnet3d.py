@@ -21,7 +21,7 @@ StemMaker = Callable[[int, int], nn.Sequential]
 
 
 def stem3x7x7(c_in: int, c_out: int) -> nn.Sequential:
-    """Convolution 3x7x7 with stride (1, 2, 2), norm, ReLU: N c_in T H W -> N c_out T H/2 W/2."""
+    """Return a 3x7x7 convolution of stride (1, 2, 2), norm, ReLU: N c_in T H W -> N c_out T H/2 W/2."""
     return nn.Sequential(
         nn.Conv3d(c_in, c_out, (3, 7, 7), (1, 2, 2), padding=(1, 3, 3), bias=False),
         nn.BatchNorm3d(c_out),
@@ -30,7 +30,7 @@ def stem3x7x7(c_in: int, c_out: int) -> nn.Sequential:
 
 
 def recomputed_stem3x7x7(c_in: int, c_out: int) -> nn.Sequential:
-    """`stem3x7x7` whose norm and ReLU are recomputed in the backward pass (`layers.recomputation`)."""
+    """Return `stem3x7x7` whose norm and ReLU are recomputed in the backward pass (`layers.recomputation`)."""
     return ConvNormReLU(stem3x7x7(c_in, c_out)[0], c_out)
 
 

@@ -45,16 +45,16 @@ class Moments:
         return Moments(self.mean[channels], self.var[channels])
 
     def __add__(self, other: Moments) -> Moments:
-        """Return those of the sum of two uncorrelated values."""
+        """Return the moments of the sum of two uncorrelated values."""
         return Moments(self.mean + other.mean, self.var + other.var)
 
     @staticmethod
     def concat(*parts: Moments) -> Moments:
-        """Return those of concatenated channels."""
+        """Return the moments of concatenated channels."""
         return Moments(torch.cat([part.mean for part in parts]), torch.cat([part.var for part in parts]))
 
     def relu(self) -> Moments:
-        """Return those of relu(z) for normally distributed z: the moments of the rectified normal distribution."""
+        """Return the moments of relu(z) for normally distributed z: the rectified normal distribution."""
         std = self.var.clamp_min(1e-12).sqrt()
         z = self.mean / std
         positive, density = torch.special.ndtr(z), torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
@@ -63,7 +63,7 @@ class Moments:
         return Moments(mean, (square - mean**2).clamp_min(0))
 
     def max_pool(self) -> Moments:
-        """Return those of the largest of 2x2x2 values z, normally distributed and equally correlated."""
+        """Return the moments of the maximum of 2x2x2 values z, normally distributed and equally correlated."""
         mean, var = MAX_OF_8
         std = ((1 - CORRELATION) * self.var).sqrt()
         return Moments(self.mean + mean * std, (CORRELATION + (1 - CORRELATION) * var) * self.var)
@@ -192,7 +192,7 @@ def _second(module: nn.Module, dense: ConvNorm, x: Moments) -> Transferred:
 
 
 def _shortcut(dense: ConvNorm, strided: Moments, pooled: Moments) -> Transferred:
-    """Path B: R3D's kernel fits, but its input is the maximum of eight values instead of one of them."""
+    """Return path B: R3D's kernel fits, but its input is the maximum of eight values instead of one."""
     kernel = dense.kernel.sum((2, 3, 4))  # C_out C_in
     mean = dense.norm_input.mean + kernel @ (pooled.mean - strided.mean)
     ratio = _output_var(dense.kernel, pooled) / _output_var(dense.kernel, strided).clamp_min(1e-12)
@@ -219,8 +219,8 @@ def _convolution(module: nn.Module, dense: ConvNorm, inputs: Moments) -> tuple[T
 def _msl(msl: MSL, dense: ConvNorm, inputs: Moments) -> tuple[Transferred, Moments]:
     """Return the kernels of MSL, each a square slice of the dense kernel.
 
-    The channels of a slice are those of the branch's split and, before them, as many as the previous branch handed on.
-    So the outputs that a branch keeps have the channel numbers of the dense kernel's, and a channel that was handed on
+    The channels of a slice are those of the branch's split and, before them, as many as the previous branch passed on.
+    So the outputs that a branch keeps have the channel numbers of the dense kernel's, and a channel that was passed on
     is treated as the one of its own number.
     """
     adapted: State = {}
@@ -230,7 +230,7 @@ def _msl(msl: MSL, dense: ConvNorm, inputs: Moments) -> tuple[Transferred, Momen
     for i, size in enumerate(msl.sizes[1:]):
         end, width = start + size, size + len(carry.mean)
         rows = slice(end - width, end)
-        columns = [*range(start, end), *range(end - width, start)]  # the split first, what was handed on after it
+        columns = [*range(start, end), *range(end - width, start)]  # the split first, what was passed on after it
         branch_inputs = Moments.concat(inputs[start:end], carry)
         kernel = _rescaled(dense.kernel[rows, columns], branch_inputs, dense_var[rows])
         mean = kernel.sum((2, 3, 4)) @ branch_inputs.mean

@@ -35,7 +35,7 @@ CYCLES = {"fast": 3.0, "slow": 1.0}
 
 
 def triangle_wave(time: Floats, cycles: float, phase: float) -> Floats:
-    """From 0 to 1 and back, `cycles` times while `time` goes from 0 to 1."""
+    """Return a wave from 0 to 1 and back, `cycles` times while `time` goes from 0 to 1."""
     position = (cycles * time + phase) % 1.0
     return 1 - np.abs(2 * position - 1)
 
@@ -117,7 +117,7 @@ def skeleton(positions: Floats, look: Appearance) -> dict[str, tuple[Point, Poin
 
 
 def _grid() -> tuple[Floats, Floats]:
-    """x and y of every pixel in heights of the frame: H W each."""
+    """Return x and y of every pixel in heights of the frame: H W each."""
     y, x = np.mgrid[0:HEIGHT_PX, 0:WIDTH_PX].astype(np.float32) / np.float32(HEIGHT_PX)
     return x, y
 

@@ -45,7 +45,7 @@ def check_run(data: Dataset, recipe: Recipe, device: torch.device) -> None:
 
 
 def _check_precision(recipe: Recipe, model: nn.Module) -> None:
-    """PyTorch trains in fp16 on no CPU, and in bf16 only where no kernel is longer than the clip."""
+    """Refuse fp16 on CPUs, and bf16 on CPUs where a kernel is longer than the clip."""
     precision = recipe.train.precision
     if precision == "16-mixed":
         raise UserError("expected train.precision 32-true or bf16-mixed without a GPU, found 16-mixed")
@@ -57,7 +57,7 @@ def _check_precision(recipe: Recipe, model: nn.Module) -> None:
 
 
 def _check_batch_size(train: Train) -> None:
-    """Batch statistics need two clips in every process and every micro-batch."""
+    """Refuse batches without two clips per process and micro-batch, which batch statistics need."""
     least = 2 * distributed.world_size() * train.micro_batches
     if train.batch_size < least:
         raise UserError(

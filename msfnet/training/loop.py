@@ -31,7 +31,7 @@ FORMAT = 1  # version of the checkpoint format
 
 
 class UnreadableVideoError(Exception):
-    """A video cannot be read, and the recipe ends the run then; `index` is its number in its split."""
+    """A video cannot be read, and the recipe ends the run then; `index` is its position in its split."""
 
     def __init__(self, split: str, index: int, reason: str) -> None:
         super().__init__(reason)
@@ -39,7 +39,7 @@ class UnreadableVideoError(Exception):
 
 
 class DivergedError(Exception):
-    """The loss of a step is NaN or infinite; `indices` are the numbers of its training videos."""
+    """The loss of a step is NaN or infinite; `indices` are those of its training videos."""
 
     def __init__(self, loss: float, epoch: int, step: int, indices: list[int]) -> None:
         super().__init__(f"the loss is {loss} at batch {step} of epoch {epoch}")
@@ -225,7 +225,7 @@ class Loop:
 class _LastStep:
     """What is reported of a step once its loss has been read."""
 
-    indices: list[int]  # numbers of this process's videos
+    indices: list[int]  # of this process's videos, in their split
     n_clips: int  # clips of all processes
     lr: float
 

@@ -169,7 +169,7 @@ def unique_labels(lines: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def ordered_label_map(folder: AnnotationFolder, labels: list[str], path: Path | None) -> LabelMap:
-    """Return the label map; note if class numbers, which follow the sorted labels, differ from those of the file."""
+    """Return the label map; note if class indices, which follow the sorted labels, differ from those of the file."""
     if path and labels != sorted(labels):
-        folder.notes.append(f"{path.name} is not sorted: class numbers follow the sorted labels instead")
+        folder.notes.append(f"{path.name} is not sorted: class indices follow the sorted labels instead")
     return LabelMap(labels, path)

@@ -71,7 +71,7 @@ def read_json_files(folder: AnnotationFolder) -> None:
 
 
 def _json_labels(folder: AnnotationFolder) -> LabelMap:
-    """From labels.json: {label: number, ...}."""
+    """Read labels.json: {label: number, ...}."""
     path = folder.label_map_file(_JSON_LABELS)
     if path is None:
         return LabelMap()
@@ -103,7 +103,7 @@ def has_csv(folder: Path) -> bool:
 
 
 def _csv_files(folder: Path) -> list[Path]:
-    """Files with a header that has video_id or id, or without one and `id;label` from the first line on."""
+    """Return the files with a header that has video_id or id, or without one and `id;label` from the first line on."""
     tables = tables_with_columns(folder, "video_id") + tables_with_columns(folder, "id")
     others = [path for path in matching_files(folder, r".*\.csv") if _has_no_header(path)]
     return [path for path, _ in _with_split(sorted({*tables, *others}))]

@@ -32,7 +32,7 @@ class Augmentation:
 
     Args:
         recipe: Its tables `[augment]` and `[clip]` apply.
-        classes: The labels in the order of their class numbers.
+        classes: The labels in the order of their class indices.
         transform: Applied first, to uint8 clips N T H W 3 on the device that trains; returns clips of the same type,
             frames and count. Randomness from torch's global generators is seeded for each step, so that a run can be
             resumed.
@@ -53,7 +53,7 @@ class Augmentation:
 
         Args:
             clips: uint8 N F H W 3.
-            labels: Class numbers N.
+            labels: Class indices N.
             generator: Generator on the CPU.
             places: The places N of the clips in the whole batch, where they are a part of it. What is drawn for a place
                 does not depend on which other clips are here; only partners for mixing are among these.
@@ -127,7 +127,7 @@ def mirrored_classes(pairs: Sequence[tuple[str, str]], classes: Sequence[str]) -
 
     Args:
         pairs: Pairs of labels that mirroring swaps, such as left and right; all other classes map to themselves.
-        classes: The labels in the order of their class numbers.
+        classes: The labels in the order of their class indices.
 
     Raises:
         UserError: A label of `pairs` is not among the classes, or is in two pairs.

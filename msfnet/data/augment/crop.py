@@ -93,7 +93,7 @@ def _filters(start: Tensor, length: Tensor, full: int, size: int) -> Tensor:
 
 
 def _resize(clip: Tensor, size_px: int) -> Tensor:
-    """uint8 T H W 3 -> uint8 T size size 3, bilinear and antialiased."""
+    """Resize a clip, bilinear and antialiased: uint8 T H W 3 -> uint8 T size size 3."""
     if clip.shape[1] == clip.shape[2] == size_px:
         return clip
     channels_first = clip.permute(0, 3, 1, 2)  # T H W 3 -> T 3 H W

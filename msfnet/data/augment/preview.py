@@ -55,9 +55,9 @@ EFFECTS = (
     ),
     Effect("augment.ratio", "A window wider than high, or higher than wide, is stretched to a square.", 1.0, 1.78),
     Effect("augment.hflip", "Half of the clips are mirrored.", False, True),
-    Effect("augment.contrast", "The distance of levels to the clip's mean is scaled.", 0.0, 0.4),
-    Effect("augment.brightness", "Levels are scaled.", 0.0, 0.4),
-    Effect("augment.saturation", "The distance of colors to gray is scaled.", 0.0, 0.8),
+    Effect("augment.contrast", "Pixel values are scaled about the mean of the clip.", 0.0, 0.4),
+    Effect("augment.brightness", "Pixel values are scaled.", 0.0, 0.4),
+    Effect("augment.saturation", "Colors are scaled toward gray or away from it.", 0.0, 0.8),
     Effect("augment.hue", "Hues are rotated; grays stay the same.", 0.0, 0.1),
     Effect(
         "augment.randaugment",
@@ -103,7 +103,7 @@ def write_augmentation_page(data: Dataset, recipe: Recipe, path: Path) -> None:
 
 
 def _together(examples: Examples, recipe: Recipe, classes: Sequence[str]) -> Section:
-    """Everything that the recipe turns on, together."""
+    """Return a section for everything that the recipe turns on, together."""
     strips, _ = _draw(examples, recipe, classes)
     names = " and ".join(f"{item.path.name} ({item.label})" for item in examples.items[:SHOWN])
     lead = f"{names}, {FRAMES} frames of each: first the center crop, as in evaluation, then as training may see them."
@@ -113,7 +113,7 @@ def _together(examples: Examples, recipe: Recipe, classes: Sequence[str]) -> Sec
 
 
 def _one_effect(effect: Effect, examples: Examples, recipe: Recipe, classes: Sequence[str]) -> Section:
-    """Return one key alone, with the value of the recipe or, where that turns it off, with a usual one."""
+    """Return a section for one key alone, with its value in the recipe or, if that turns it off, a usual one."""
     value = _value(recipe, effect.key)
     on = not _is_off(effect, value)
     value = value if on else effect.usual
@@ -128,7 +128,7 @@ def _one_effect(effect: Effect, examples: Examples, recipe: Recipe, classes: Seq
 
 
 def _operations(examples: Examples, recipe: Recipe) -> Section:
-    """Return each operation of RandAugment in one direction."""
+    """Return a section for the operations of RandAugment, each in one direction."""
     magnitude = recipe.augment.randaugment[1]
     clips = _centered(examples, recipe.clip.crop_size).frames
     strength = torch.full((len(clips),), magnitude / MAX_MAGNITUDE)
@@ -201,7 +201,7 @@ def _picture(strips: Mapping[str, Frames]) -> Figure:
 
 
 def _row(clips: Frames) -> Frames:
-    """N T H W 3 -> 1 H W 3, with a white gap between clips."""
+    """Join clips in a row with a white gap between them: N T H W 3 -> 1 H W 3."""
     gap = np.full((clips.shape[2], GAP_PX, 3), 255, np.uint8)
     parts = [part for clip in clips for part in (gap, *clip)][1:]
     row: Frames = np.concatenate(parts, axis=1)[None]

@@ -96,7 +96,7 @@ def brightness(clips: Tensor, strengths: Tensor) -> Tensor:
 
 
 def contrast(clips: Tensor, strengths: Tensor) -> Tensor:
-    """Scale the distance of levels to the mean luma."""
+    """Scale levels about the mean luma."""
     mean = _luma(clips.float().mean((1, 2, 3)))[..., None]  # N 1 1
     return _lookup(clips, mean + (_levels(clips) - mean) * _factors(strengths)[:, None, None])
 
@@ -173,12 +173,12 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def _factors(strengths: Tensor) -> Tensor:
-    """Strengths to factors: from 0.1 (hardly anything of the original) over 1 (the original) to 1.9."""
+    """Map strengths from -1 to 1 to factors from 0.1 (hardly anything of the original) over 1 (the original) to 1.9."""
     return 1 + 0.9 * strengths
 
 
 def _luma(x: Tensor) -> Tensor:
-    """... 3 -> ... 1"""
+    """Return the luma of RGB values: ... 3 -> ... 1."""
     return (x * x.new_tensor(LUMA)).sum(-1, keepdim=True)
 
 

@@ -170,7 +170,7 @@ class DiskCache:
                     counters.used_bytes -= stat.st_size
 
     def _evictable(self) -> list[tuple[Path, int]]:
-        """Files that were not used since the run started with their sizes, the least recently used last.
+        """Return the files not used since the run started, with their sizes, the least recently used last.
 
         Listed once: as a run continues they only become fewer.
         """
@@ -189,7 +189,7 @@ class DiskCache:
             counters.unwritten += 1
 
     def problems(self) -> list[str]:
-        """Return what went wrong with the folder since the run started, in any of its processes, a line each."""
+        """Return the problems with the folder since the run started, in any of its processes, one line each."""
         lines = []
         try:
             with locked(self.folder) as counters:

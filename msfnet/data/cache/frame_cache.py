@@ -128,13 +128,13 @@ class FrameCache:
         return raw_bytes <= MAX_ENTRY_BYTES and self.disk.has_room(int(expected_bytes))
 
     def problems(self) -> list[str]:
-        """Return what went wrong with the folder since the run started, in any of its processes, a line each."""
+        """Return the problems with the folder since the run started, in any of its processes, one line each."""
         return [f"cache: {problem}" for problem in self.disk.problems()]
 
     # The content of a path
 
     def _entry_name(self, path: Path) -> str:
-        """Raises VideoError for a file that does not exist and that this run has not seen."""
+        """Return the name of a video's entry; VideoError for a missing file that this run has not seen."""
         try:
             identity = (self._content(path), *self.frame_format.key, self.codec, self.decoder, DECODE_VERSION)
         except OSError as error:

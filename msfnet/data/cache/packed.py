@@ -128,7 +128,7 @@ def unpack_frames(buffer: Buffer, indices: Indices, header: Header | None = None
 
     Args:
         buffer: The entry.
-        indices: Numbers of frames V T, or of any other shape.
+        indices: Frame indices V T, or of any other shape.
         header: The header of the entry, where it has been read already.
 
     Returns:

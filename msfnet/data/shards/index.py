@@ -49,7 +49,7 @@ class Shards:
     Args:
         source: The folder or URL that the shards are in.
         fingerprint: A digest of the videos and the settings that the shards were written from.
-        classes: The labels: position is class number.
+        classes: The labels: position is class index.
         frame_format: The format of the frames.
         splits: The archives of each split.
         unreadable: Videos that are in no archive because they could not be read, each with the reason.

@@ -101,7 +101,7 @@ class _CommandOutput:
         return data
 
     def close(self) -> None:
-        """Also before the end: the command then fails to write, which is no error."""
+        """Close the output, also before its end: the command then fails to write, which is no error."""
         self.stdout.close()
         self.process.wait()
 

@@ -38,7 +38,7 @@ class Route:
     """What a worker reads and yields.
 
     Args:
-        sequence: Numbers of samples in the order in which they are read.
+        sequence: Indices of samples in the order in which they are read.
         order: Places in `sequence` in the order in which they are yielded.
     """
 
@@ -46,7 +46,7 @@ class Route:
     order: Ints
 
     def samples(self) -> Ints:
-        """Return the numbers of samples in the order in which they are yielded."""
+        """Return the indices of samples in the order in which they are yielded."""
         return self.sequence[self.order]
 
 
@@ -56,7 +56,7 @@ class ShardPass:
 
     Args:
         shard: Number of the shard.
-        samples: Numbers of the samples that are read, within the shard, ascending.
+        samples: Indices of the samples that are read, within the shard, ascending.
         places: Their places in the sequence of the route.
     """
 
@@ -155,7 +155,7 @@ def _worker_part(length: int, batch: int, number: int, workers: int) -> tuple[in
 
 
 def _resumed(worker: Worker, batch: int, done: int, length: int) -> tuple[int, int]:
-    """Whose part a worker reads after `done` samples of its rank, and how many samples of it have been yielded."""
+    """Return whose part a worker reads after `done` samples of its rank, and how many of it have been yielded."""
     if done % batch and done != length:
         raise ValueError(f"expected to resume after whole batches of {batch} samples, found {done}")
     n_batches = -(-done // batch)

@@ -87,7 +87,7 @@ class ShardLoader:
         return make_shard_batches(videos, self.num_workers)
 
     def problems(self) -> list[str]:
-        """None: what is wrong with shards is an error, or the reason of a video."""
+        """Return no problems: those of shards are errors or reasons of single videos."""
         return []
 
 
@@ -105,7 +105,7 @@ def make_shard_batches(videos: TrainShards | EvalShards, num_workers: int) -> Ba
 
 
 def _part_of_process(batch_size: int) -> dict[str, int]:
-    """This process's part of batches of this many clips over all processes."""
+    """Return this process's part of batches of this many clips over all processes."""
     ranks = distributed.world_size()
     return {"batch": max(1, batch_size // ranks), "rank": distributed.rank(), "ranks": ranks}
 
@@ -288,7 +288,7 @@ class EvalShards(_ShardClips):
         self.reasons = list(shards.unreadable.values())
         self.labels += [shards.classes.index(item.label) for item in shards.unreadable]
         found = sorted((order[item], index) for index, item in enumerate(items))
-        self.numbers: Ints = np.array([number for number, _ in found], np.int64)  # numbers of the samples, ascending
+        self.numbers: Ints = np.array([number for number, _ in found], np.int64)  # indices of the samples, ascending
         self.indices = dict(found)  # their positions in `items`
         self._done = torch.zeros(1, dtype=torch.int64).share_memory_()
 

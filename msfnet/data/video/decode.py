@@ -118,7 +118,7 @@ class FrameSelection:
     """The frames that a sampler chooses of a video file, for another decoder than PyAV.
 
     Attributes:
-        indices: V T, numbers of frames of the file in presentation order.
+        indices: V T, indices of frames of the file in presentation order.
         video_frames: Number of frames of the video, at the frame rate that it is read at.
         times: V T, presentation times in seconds; see `Clip`.
         stream_index: Number of the video stream in the file.
@@ -228,7 +228,7 @@ class _DecodedVideo:
         return self.timing.resample(self.known_pts(), len(self.pts), fps)
 
     def damage(self) -> str | None:
-        """Return what is wrong with the file, None if nothing is."""
+        """Return the damage of the file in one line; None for an undamaged file."""
         return describe_damage(len(self.pts), self.header_frames, self.errors)
 
 

@@ -37,7 +37,7 @@ class Reader(Protocol):
         """See `decode.read_clips`."""
 
     def problems(self) -> list[str]:
-        """Return what went wrong other than in single videos, a line each."""
+        """Return the problems that are not of single videos, one line each."""
 
 
 @dataclass(frozen=True)

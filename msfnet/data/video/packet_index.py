@@ -48,7 +48,7 @@ class PacketIndex:
         return self.timing.resample(self.pts, sum(self.displayed), fps)
 
     def damage(self) -> str | None:
-        """Return what is wrong with the file, None if nothing is."""
+        """Return the damage of the file in one line; None for an undamaged file."""
         return describe_damage(len(self.packet_pts), self.header_frames, self.errors)
 
     @contextmanager
