@@ -14,9 +14,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from msfnet.experiments.paper import read_paper
+from msfnet.layers.attention import SE
 from msfnet.layers.fsam import FAM, FSAM, SAM, TOP16, FrequencyPool, channel_summary
 from msfnet.layers.msl import MSL
-from msfnet.layers.se import SE
 from msfnet.models.registry import count_parameters, create_model, summarize
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
