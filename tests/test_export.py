@@ -171,7 +171,7 @@ def test_a_network_that_cannot_be_traced_is_one_line(tmp_path, to):
         ("--to onx --out x.onnx", "did you mean onnx"),
         ("--to onnx --out x.xml", "expected a file .onnx to write for onnx, found x.xml"),
         ("--to onnx --out x.onnx --precision fp16", "expected a precision of fp32, bf16 or int8, found 'fp16'"),
-        ("--to onnx --out x.onnx --precision bf16", "almost nothing in bf16"),
+        ("--to onnx --out x.onnx --precision bf16", "almost no bf16 operations"),
         ("--to torch --out x.pt2 --precision int8", "no 3D convolution in int8"),
         ("--to openvino --out x.xml --precision int8", "expected data (--data DATA), found none"),
         ("--to torch --out x.pt2 --data nowhere", "found nothing at nowhere"),
