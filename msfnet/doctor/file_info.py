@@ -104,7 +104,7 @@ def inspect_video(path: Path, heartbeat: Heartbeat) -> VideoInfo:
 
     Args:
         path: A file or a folder of images.
-        heartbeat: Is called for every frame.
+        heartbeat: Called for every frame.
 
     Returns:
         The description; with an `error` if no frame can be decoded.
@@ -125,7 +125,7 @@ def compare_videos(paths: tuple[Path, Path], heartbeat: Heartbeat) -> Comparison
 
     Args:
         paths: Two files or folders of images.
-        heartbeat: Is called for every frame.
+        heartbeat: Called for every frame.
 
     Returns:
         The comparison, or None if the videos are too short to tell.
