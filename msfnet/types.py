@@ -52,6 +52,11 @@ class VideoError(Exception):
     """One video cannot be read: the reason, in one line. Callers add the path and continue with other videos."""
 
 
+def one_line(error: BaseException) -> str:
+    """Return the message of an error in one line, or the name of its class if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return a clause for an error message that suggests names similar to an unknown one, or lists all."""
     names = sorted(names)

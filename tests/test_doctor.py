@@ -141,9 +141,9 @@ def test_json_describes_every_file(examined, planted):
     first = found["files"][0]
     assert first["path"] == str(planted / "run1.mp4")
     assert (first["label"], first["split"], first["group"]) == ("run", "train", "g1")
-    wanted = {"codec", "width_px", "height_px", "fps", "constant_fps", "frames", "claimed_frames", "rotation_degrees"}
+    wanted = {"codec", "width_px", "height_px", "fps", "constant_fps", "frames", "header_frames", "rotation_degrees"}
     assert wanted | {"duration_seconds", "error", "warning", "size_bytes"} <= first.keys()
-    assert (first["codec"], first["fps"], first["frames"], first["claimed_frames"]) == ("h264", 12, 24, 24)
+    assert (first["codec"], first["fps"], first["frames"], first["header_frames"]) == ("h264", 12, 24, 24)
     assert found["cost"]["epochs"] == 40
     assert found["cost"]["train_seconds"] > 0
 

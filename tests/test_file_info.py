@@ -26,7 +26,7 @@ def test_info_of_a_written_video(tmp_path):
     info = inspect(tmp_path / "a.mp4")
     assert (info.error, info.warning) == (None, None)
     assert (info.codec, info.pixel_format, info.width_px, info.height_px) == ("h264", "yuv420p", 64, 48)
-    assert (info.fps, info.constant_fps, info.frames, info.claimed_frames) == (10, True, 30, 30)
+    assert (info.fps, info.constant_fps, info.frames, info.header_frames) == (10, True, 30, 30)
     assert (info.duration_seconds, info.rotation_degrees) == (3, 0)
     assert info.size_bytes == (tmp_path / "a.mp4").stat().st_size
     assert not info.black
@@ -150,7 +150,7 @@ def test_hostile_files(real_data):
             assert info.error == expected
         else:
             rate = pytest.approx(expected[2], rel=0.005)
-            assert (info.frames, info.claimed_frames, info.fps, info.constant_fps, info.rotation_degrees) == (
+            assert (info.frames, info.header_frames, info.fps, info.constant_fps, info.rotation_degrees) == (
                 *expected[:2],
                 rate,
                 *expected[3:],

@@ -23,7 +23,7 @@ def make_learner(*overrides, transform=None):
 def batch_of(n):
     generator = torch.Generator().manual_seed(0)
     clips = torch.randint(0, 256, (n, 1, 4, 32, 43, 3), dtype=torch.uint8, generator=generator)
-    return Batch(clips, torch.arange(n) % 2, indices=list(range(n)), places=list(range(n)))
+    return Batch(clips, torch.arange(n) % 2, indices=list(range(n)), positions=list(range(n)))
 
 
 def losses_of(learner, batch, steps):

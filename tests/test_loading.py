@@ -59,7 +59,7 @@ def test_collate_separates_what_was_read():
     )
     assert batch.clips.shape == (2, 2, 4, 8, 8, 3)
     assert batch.labels.tolist() == [1, 0]
-    assert (batch.indices, batch.places) == ([7, 5], [0, 2])
+    assert (batch.indices, batch.positions) == ([7, 5], [0, 2])
     assert (batch.unreadable, batch.warnings, batch.padded) == ({3: "no video"}, {5: "damaged"}, [7])
     assert batch.worker_seconds == 0.75
 
@@ -67,7 +67,7 @@ def test_collate_separates_what_was_read():
 def test_collate_of_unreadable_videos_has_no_clips():
     batch = collate([Sample(0, 1, None, "no video"), Sample(1, 1, None, "empty")])
     assert batch.clips is None
-    assert (len(batch.labels), batch.indices, batch.places) == (0, [], [])
+    assert (len(batch.labels), batch.indices, batch.positions) == (0, [], [])
     assert batch.unreadable == {0: "no video", 1: "empty"}
 
 

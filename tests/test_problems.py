@@ -43,7 +43,7 @@ def problems_of(items, changes=None, near_duplicates=(), missing=()):
         ({"motion_luma": 1.6}, []),
         ({"motion_luma": 0.0, "frames": 3}, ["short"]),
         ({"warning": "half", "frames": 2}, ["damaged", "short"]),
-        ({"claimed_frames": 7}, []),
+        ({"header_frames": 7}, []),
     ],
 )
 def test_problems_of_one_file(changes, kinds):

@@ -120,6 +120,6 @@ def test_shard_passes_read_what_the_route_yields(sizes, workers, window, data):
     for found_pass in shard_passes(route, sizes):
         assert list(found_pass.samples) == sorted(set(found_pass.samples))
         assert all(0 <= sample < sizes[found_pass.shard] for sample in found_pass.samples)
-        found |= dict(zip(found_pass.places, (starts[found_pass.shard] + found_pass.samples).tolist(), strict=True))
+        found |= dict(zip(found_pass.positions, (starts[found_pass.shard] + found_pass.samples).tolist(), strict=True))
     assert [found[place] for place in route.order.tolist()] == route.samples().tolist()
     assert len(found) == len(route.order)

@@ -89,7 +89,7 @@ def test_loader_makes_batches_of_its_training_videos():
     assert len(batches) == 2
     assert sorted(i for batch in batches.epoch(3) for i in batch.indices) == [0, 1, 2]
     (batch,) = loader.eval_batches(ITEMS[2:5], clips=1, batch_size=8).epoch()
-    assert (batch.indices, batch.labels.tolist(), batch.places) == ([0, 2], [0, 0], [0, 2])
+    assert (batch.indices, batch.labels.tolist(), batch.positions) == ([0, 2], [0, 0], [0, 2])
     assert batch.unreadable == {1: "no video"}
     assert loader.problems() == []
 

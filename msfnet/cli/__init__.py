@@ -16,7 +16,7 @@ from cyclopts import CycloptsError, Group, Parameter
 from msfnet.cli import datasets, networks, training  # these modules register their commands with the app
 from msfnet.cli.app import app, log, log_to_stderr
 from msfnet.training.signals import handle_signals
-from msfnet.types import UserError
+from msfnet.types import UserError, one_line
 
 __all__ = ["app", "datasets", "main", "networks", "training"]
 
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _report(error: Exception) -> int:
     """Print an error as one line and return the exit code."""
-    message = " ".join(str(error).split())
+    message = one_line(error)
     if isinstance(error, UserError | CycloptsError):
         log.error("msfnet: %s", message)
         return REQUEST_ERROR

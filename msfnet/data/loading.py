@@ -48,7 +48,7 @@ class Batch:
         clips: Frames N V T H W 3, or None where no video of the batch could be read.
         labels: Class indices N.
         indices: The index of each video N in the list that the batches are of.
-        places: The place of each clip N in the whole batch, before it lost the videos that could not be read.
+        positions: The position of each clip N in the whole batch, before it lost the videos that could not be read.
         unreadable: The reason of each video that could not be read, by its index.
         warnings: What is wrong with each damaged video that was read in part, by its index.
         padded: Indices of the videos that are shorter than a clip; their last frame is repeated.
@@ -58,7 +58,7 @@ class Batch:
     clips: Tensor | None
     labels: Tensor
     indices: list[int]
-    places: list[int]
+    positions: list[int]
     unreadable: dict[int, str] = field(default_factory=dict)
     warnings: dict[int, str] = field(default_factory=dict)
     padded: list[int] = field(default_factory=list)
@@ -73,8 +73,8 @@ class Batch:
 def collate(samples: Sequence[Sample | UserError]) -> Batch | UserError:
     """Stack the samples that were read into a batch; an error that ends the run takes the batch's place."""
     read: list[Sample] = []
-    frames, places, unreadable = [], [], {}
-    for place, sample in enumerate(samples):
+    frames, positions, unreadable = [], [], {}
+    for position, sample in enumerate(samples):
         if isinstance(sample, UserError):
             return sample
         if sample.frames is None:
@@ -82,12 +82,12 @@ def collate(samples: Sequence[Sample | UserError]) -> Batch | UserError:
             continue
         read.append(sample)
         frames.append(sample.frames)
-        places.append(place)
+        positions.append(position)
     return Batch(
         clips=torch.stack(frames) if frames else None,
         labels=torch.tensor([sample.label for sample in read], dtype=torch.int64),
         indices=[sample.index for sample in read],
-        places=places,
+        positions=positions,
         unreadable=unreadable,
         warnings={sample.index: sample.warning for sample in read if sample.warning},
         padded=[sample.index for sample in read if sample.padded],

@@ -45,7 +45,7 @@ class VideoInfo:
         width_px, height_px: Size of the frames as stored, before they are rotated.
         fps: Mean frame rate in frames per second.
         constant_fps: Whether all intervals between frames are the same, up to rounding.
-        claimed_frames: Number of frames by the header; 0 if it has none.
+        header_frames: Number of frames by the header; 0 if it has none.
         frames: Number of frames that were decoded.
         rotation_degrees: Rotation that the file asks players for.
         duration_seconds: Duration of the decoded frames.
@@ -67,7 +67,7 @@ class VideoInfo:
     height_px: int = 0
     fps: float = 0.0
     constant_fps: bool = True
-    claimed_frames: int = 0
+    header_frames: int = 0
     frames: int = 0
     rotation_degrees: int = 0
     duration_seconds: float = 0.0
@@ -182,20 +182,20 @@ def _decode(path: Path, info: VideoInfo, heartbeat: Heartbeat) -> VideoInfo:
             statistics.add(frame)
         if not statistics.times:
             raise VideoError("no frame can be decoded" + (f": {damage[0]}" if damage else ""))
-        claimed_frames = stream.frames if stream else 0
+        header_frames = stream.frames if stream else 0
         header_fps = float(stream.average_rate or 0) if stream else 0.0
         tick_seconds = float(stream.time_base or 0) if stream else 0.0
         codec = stream.codec_context.name if stream else IMAGES
         claimed_seconds = _claimed_seconds(stream) if stream else 0.0
     fps, constant = _frame_rate(np.array(statistics.times), header_fps, tick_seconds)
     duration = len(statistics.times) / fps if fps else 0.0
-    warning = describe_damage(len(statistics.times), claimed_frames, damage)
+    warning = describe_damage(len(statistics.times), header_frames, damage)
     if not warning and claimed_seconds > 1.05 * duration + 0.25:
         warning = f"the file is damaged: its header states {claimed_seconds:.2f} seconds, {duration:.2f} could be read"
     return replace(
         _describe_frames(info, statistics),
         codec=codec,
-        claimed_frames=claimed_frames,
+        header_frames=header_frames,
         fps=round(fps, 3),
         constant_fps=constant,
         duration_seconds=round(duration, 3),

@@ -168,9 +168,9 @@ def _frame_rate(file: VideoInfo) -> str:
 
 
 def _matches_header(file: VideoInfo) -> str:
-    if not file.claimed_frames:
+    if not file.header_frames:
         return "not in the header"
-    return "yes" if file.claimed_frames == file.frames else "no"
+    return "yes" if file.header_frames == file.frames else "no"
 
 
 def _file_section(examination: Examination) -> Section:
@@ -203,7 +203,7 @@ def _file_cells(file: VideoInfo) -> tuple[str, ...]:
         f"{file.width_px}x{file.height_px}",
         _frame_rate(file),
         str(file.frames),
-        str(file.claimed_frames or ""),
+        str(file.header_frames or ""),
         f"{file.rotation_degrees}°" if file.rotation_degrees else "",
         f"{file.duration_seconds:.2f}",
     )

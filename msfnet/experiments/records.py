@@ -20,7 +20,7 @@ from msfnet.models.registry import ModelSummary
 from msfnet.recipe import Recipe
 from msfnet.report import EpochRows
 from msfnet.run_folder import Run
-from msfnet.types import UserError
+from msfnet.types import UserError, one_line
 
 ENVIRONMENT_KEYS = ("msfnet", "commit", "torch", "processor", "cpus", "threads", "gpus")
 HISTORY_COLUMNS = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1", "seconds")
@@ -136,7 +136,7 @@ def read_records(file: Path) -> list[RunRecord]:
     except OSError as error:
         raise UserError(f"expected a file results-PRESET.runs.json, found none at {file} ({error.strerror})") from error
     except (KeyError, TypeError, ValueError) as error:  # UserError of a recipe and damaged JSON included
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(
             f"expected the runs that msfnet reproduce wrote in {file}, found something else ({reason})"
         ) from error

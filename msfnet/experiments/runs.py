@@ -20,7 +20,7 @@ from msfnet.models.registry import ModelSummary, summarize
 from msfnet.recipe import Recipe, load_recipe
 from msfnet.report import EpochRows
 from msfnet.run_folder import RECIPE, SCORES, WEIGHTS, require_run
-from msfnet.types import EvalResult, UserError
+from msfnet.types import EvalResult, UserError, one_line
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def read_runs(patterns: Sequence[str]) -> tuple[list[FinishedRun], dict[str, str
         try:
             runs.append(read_finished_run(folder, name))
         except UserError as error:
-            skipped[str(folder)] = " ".join(str(error).split())
+            skipped[str(folder)] = one_line(error)
     if not runs:
         first = next(iter(skipped.items()), None)
         found = f"{first[0]}: {first[1]}" if first else "no folder"

@@ -19,7 +19,7 @@ from msfnet.atomic_io import write_text
 from msfnet.data.dataset import Dataset
 from msfnet.experiments.trials import PlannedRun
 from msfnet.run_folder import FINISHED, LOG, WEIGHTS, can_resume
-from msfnet.types import UserError
+from msfnet.types import UserError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +92,10 @@ def train_run(
             unreadable = _train_or_resume(data, run, folder, score_test)
         except UserError as error:
             log.error("failed: %s", error)
-            return RunStatus(run.name, " ".join(str(error).split()))
+            return RunStatus(run.name, one_line(error))
         except Exception as error:
             log.exception("failed")
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             return RunStatus(run.name, f"{type(error).__name__}: {reason[:200]} (traceback in {run.name}/{LOG})")
     write_text(folder / FINISHED, json.dumps({"unreadable": unreadable}, indent=2, ensure_ascii=False))
     return RunStatus(run.name, None, unreadable)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from typing import Any
 
-from msfnet.types import UserError
+from msfnet.types import UserError, one_line
 
 
 def library(name: str) -> Any:
@@ -50,7 +50,7 @@ def converting(name: str, library_name: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # converters share no exception class
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)[:300]
         raise UserError(
             f"{library_name} cannot convert the network {name}: {type(error).__name__}: {reason}"
         ) from error

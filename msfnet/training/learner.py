@@ -92,7 +92,7 @@ class Learner:
         self.train_sums = Sums()
         self.timer.reset()
 
-    def note(self, batch: Batch) -> tuple[int, str] | None:
+    def record_problems(self, batch: Batch) -> tuple[int, str] | None:
         """Record the problems of a training batch.
 
         Returns:
@@ -173,9 +173,9 @@ class Learner:
         with self.timer.measure("h2d"):
             clips = batch.clips[:, 0].to(self.engine.device, non_blocking=True)
             labels = batch.labels.to(self.engine.device, non_blocking=True)
-        places = [distributed.rank() + distributed.world_size() * place for place in batch.places]
+        positions = [distributed.rank() + distributed.world_size() * position for position in batch.positions]
         with self.timer.measure("augment"):
-            return self.augmentation(clips, labels, generator, places)
+            return self.augmentation(clips, labels, generator, positions)
 
     # Validation
 

@@ -160,7 +160,7 @@ class Loop:
         Returns:
             How many clips each process has in the next step.
         """
-        unreadable = self.learner.note(batch) if batch else None
+        unreadable = self.learner.record_problems(batch) if batch else None
         due = time.monotonic() - self._saved > 60 * self.learner.settings.checkpoint_minutes
         rows = distributed.gather_numbers(
             self.learner.finish_step(),

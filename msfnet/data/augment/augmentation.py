@@ -47,7 +47,7 @@ class Augmentation:
         self.mirrored = torch.tensor(mirrored_classes(recipe.augment.flip_pairs, classes))
 
     def __call__(
-        self, clips: Tensor, labels: Tensor, generator: torch.Generator, places: Sequence[int] | None = None
+        self, clips: Tensor, labels: Tensor, generator: torch.Generator, positions: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Augment a batch.
 
@@ -55,8 +55,8 @@ class Augmentation:
             clips: uint8 N F H W 3.
             labels: Class indices N.
             generator: Generator on the CPU.
-            places: The places N of the clips in the whole batch, where they are a part of it. What is drawn for a place
-                does not depend on which other clips are here; only partners for mixing are among these.
+            positions: The positions N of the clips in the whole batch, where they are a part of it. What is drawn for a
+                position does not depend on which other clips are here; only partners for mixing are among these.
 
         Returns:
             The network's input N C T size size, and class probabilities N K.
@@ -64,9 +64,9 @@ class Augmentation:
         Raises:
             UserError: The user's transform returned something other than uint8 clips.
         """
-        n_clips = len(clips) if places is None else self.train.batch_size
+        n_clips = len(clips) if positions is None else self.train.batch_size
         draws = torch.rand(9 + 2 * self.augment.randaugment[0], n_clips, generator=generator)
-        draws = draws if places is None else draws[:, list(places)]
+        draws = draws if positions is None else draws[:, list(positions)]
         of_crop, of_flip, of_color = draws[[0, 1, 2, 5]], draws[3], draws[[4, 6, 7, 8]]
         with torch.autocast(clips.device.type, enabled=False):
             clips = self._transformed(clips)

@@ -186,8 +186,8 @@ def _clip(entry: Buffer, header: Header, sampler: FrameSampler) -> Clip:
     if header.error:
         raise VideoError(header.error)
     video_frames = header.shape[0]
-    wanted, places = np.unique(sampler(video_frames), return_inverse=True)
-    return gather_clip(unpack_frames(entry, wanted, header), places, video_frames, warning=header.warning)
+    wanted, positions = np.unique(sampler(video_frames), return_inverse=True)
+    return gather_clip(unpack_frames(entry, wanted, header), positions, video_frames, warning=header.warning)
 
 
 # Raw or JPEG

@@ -11,7 +11,7 @@ from urllib.error import URLError
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname, urlopen
 
-from msfnet.types import UserError
+from msfnet.types import UserError, one_line
 
 S3_COMMAND = "aws s3 cp {url} -"  # MSFNET_S3_COMMAND names another
 STALL_SECONDS = 60  # a web server that sends nothing for this long counts as unreachable
@@ -110,4 +110,4 @@ def error_line(error: Exception) -> str:
     """Return what went wrong, in one line."""
     if isinstance(error, URLError) and not isinstance(error.reason, str):
         return f"{error.reason}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)

@@ -57,12 +57,12 @@ class ShardPass:
     Args:
         shard: Number of the shard.
         samples: Indices of the samples that are read, within the shard, ascending.
-        places: Their places in the sequence of the route.
+        positions: Their positions in the sequence of the route.
     """
 
     shard: int
     samples: tuple[int, ...]
-    places: tuple[int, ...]
+    positions: tuple[int, ...]
 
 
 def samples_per_rank(n_samples: int, ranks: int) -> int:
@@ -96,9 +96,9 @@ def train_route(
     start, stop = _worker_part(length, batch, role, worker.workers)
     first = worker.rank * length + start
     sequence = _epoch_sequence(sizes, seed, epoch)
-    places = np.arange(first, first + stop - start) % max(1, len(sequence))
+    positions = np.arange(first, first + stop - start) % max(1, len(sequence))
     order = shuffle_in_window(stop - start, window, np.random.default_rng((seed, epoch, first, 1)))
-    return Route(sequence[places], order[skipped:])
+    return Route(sequence[positions], order[skipped:])
 
 
 def eval_route(n_samples: int, worker: Worker, *, batch: int, done: int = 0) -> Route:
@@ -110,7 +110,7 @@ def eval_route(n_samples: int, worker: Worker, *, batch: int, done: int = 0) -> 
 
 
 def shuffle_in_window(n: int, window: int, rng: np.random.Generator) -> Ints:
-    """Draw an order N of n places in which each moves by less than `window`.
+    """Draw an order N of n positions in which each moves by less than `window`.
 
     So a worker holds fewer than `window` samples, and one that resumes reads fewer than that again.
     """
@@ -119,8 +119,8 @@ def shuffle_in_window(n: int, window: int, rng: np.random.Generator) -> Ints:
 
 def shard_passes(route: Route, sizes: Sequence[int]) -> Iterator[ShardPass]:
     """Yield the passes over shards, in the order of the sequence, that read the samples of a route."""
-    places = np.sort(route.order)
-    samples = route.sequence[places]
+    positions = np.sort(route.order)
+    samples = route.sequence[positions]
     ends = np.cumsum(sizes)
     shards = np.searchsorted(ends, samples, side="right")
     restarts = np.flatnonzero(np.diff(samples) <= 0) + 1  # the sequence goes back: to another shard, or the same again
@@ -129,7 +129,7 @@ def shard_passes(route: Route, sizes: Sequence[int]) -> Iterator[ShardPass]:
         if len(part):
             shard = int(shards[part[0]])
             within = samples[part] - (ends[shard] - sizes[shard])
-            yield ShardPass(shard, tuple(within.tolist()), tuple(places[part].tolist()))
+            yield ShardPass(shard, tuple(within.tolist()), tuple(positions[part].tolist()))
 
 
 def _epoch_sequence(sizes: Sequence[int], seed: int, epoch: int) -> Ints:

@@ -144,14 +144,14 @@ class _ShardClips(IterableDataset["Sample | UserError"]):
     ) -> Iterator[Sample | UserError]:
         """Yield the samples of a route in its order; an error that ends the run is yielded as the last value."""
         passes = shard_passes(route, sizes)
-        arriving = (pair for one in passes for pair in zip(one.places, read(one), strict=True))
+        arriving = (pair for one in passes for pair in zip(one.positions, read(one), strict=True))
         waiting: dict[int, Sample] = {}
         try:
-            for place in route.order.tolist():
-                while place not in waiting:
+            for position in route.order.tolist():
+                while position not in waiting:
                     arrived, sample = next(arriving)
                     waiting[arrived] = sample
-                yield waiting.pop(place)
+                yield waiting.pop(position)
         except UserError as error:
             yield error
 
@@ -262,7 +262,7 @@ class EvalShards(_ShardClips):
     Args:
         shards: The dataset.
         preprocessing: The network's preprocessing.
-        items: The videos; samples are numbered by their places here.
+        items: The videos; samples are numbered by their positions here.
         clips: Clips of each video.
         batch: Videos of a batch in this process.
         rank: The number of this process.
