@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 import shlex
 from collections import defaultdict
@@ -20,6 +21,8 @@ from typing import Any
 
 from msfnet.atomic_io import write_text
 from msfnet.types import EvalResult, UserError, VideoItem
+
+log = logging.getLogger(__name__)
 
 RECIPE = "recipe.toml"  # the recipe with every key
 SPLIT = "split.csv"  # a row for each video, see `RecordedVideo`
@@ -250,7 +253,9 @@ def recorded_splits(
     """Return the splits in which a run used each of some videos, wherever these have been moved since.
 
     A video is recognized by its content, under any name, and by the place where the run read it. Where the content is
-    not known, as in shards, it is recognized by its path below the dataset.
+    not known, as in shards, it is recognized by its path below the dataset. So are all videos if none is recognized
+    otherwise and most have such a path: a dataset that was moved and encoded again must not pass for unseen videos. A
+    warning says so.
 
     Args:
         folder: The run folder. Without a split.csv, it used none of them.
@@ -273,15 +278,21 @@ def recorded_splits(
             by_place[normalized(Path(root) / video.path)].add(video.split)
         by_path[video.path].add(video.split)
 
+    def at_path(item: VideoItem) -> set[str]:
+        parts = item.path.parts
+        return set().union(*(by_path.get("/".join(parts[i:]), set()) for i in range(len(parts))))
+
     def splits(item: VideoItem) -> frozenset[str]:
         content = _content(item.path, fingerprint)
         found = by_content.get(content, set()) | by_place.get(normalized(item.path), set())
-        if not (content and by_content):
-            parts = item.path.parts
-            found = found.union(*(by_path.get("/".join(parts[i:]), set()) for i in range(len(parts))))
-        return frozenset(found)
+        return frozenset(found if content and by_content else found | at_path(item))
 
-    return [splits(item) for item in items]
+    found = [splits(item) for item in items]
+    encoded_again = [] if any(found) else [frozenset(at_path(item)) for item in items]
+    if 2 * sum(map(bool, encoded_again)) <= len(items):
+        return found
+    log.warning(f"most videos have the paths, but not the content, of videos of {folder}: taken as encoded again")
+    return encoded_again
 
 
 def normalized(path: Path) -> Path:

@@ -185,8 +185,16 @@ def test_videos_are_recognized_in_the_place_where_they_were(used):
 
 
 def test_another_video_under_the_same_name_is_not_recognized(used):
-    """As in new footage of a camera that numbers its files."""
-    assert splits_of(used, {"/new/Jump/a.mp4": "content of another"}) == [""]
+    """As in new footage that happens to have some names of the old."""
+    contents = {"/new/Jump/a.mp4": "content of another", "/new/Jump/k.mp4": "other", "/new/Run/l.mp4": "new"}
+    assert splits_of(used, contents) == ["", "", ""]
+
+
+def test_videos_that_were_encoded_again_are_recognized(used, caplog):
+    """A moved dataset with other bytes under the same paths must not pass for unseen videos."""
+    contents = {f"/new/{path}": f"again {path}" for path in ("Jump/a.mp4", "Jump/b.mp4", "Run/c.mp4", "Run/new.mp4")}
+    assert splits_of(used, contents) == ["train", "val", "test", ""]
+    assert "most videos have the paths, but not the content" in caplog.text
 
 
 def test_videos_without_files_are_recognized_by_path(used, tmp_path):
