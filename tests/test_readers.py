@@ -187,7 +187,7 @@ def test_wrong_manifests(tmp_path, text, message):
     touch(tmp_path, "a.mp4")
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(UserError, match=message):
-        read_dataset(tmp_path / "m.csv", split=2)
+        read_dataset(tmp_path / "m.csv", split=2 if "split1" in text else 1)
 
 
 def test_manifest_in_another_encoding(tmp_path):
@@ -201,3 +201,12 @@ def test_description_is_one_line():
     assert dataset.describe() == (
         "0 videos of 0 classes from manifest (); 1 listed videos are missing (first: gone.mp4); first note; second note"
     )
+
+
+def test_a_numbered_split_where_there_is_none_is_refused(tmp_path):
+    touch(tmp_path, "Run/a.mp4", "Jump/b.mp4")
+    (tmp_path / "m.csv").write_text("path,label,split\nRun/a.mp4,Run,train\n")
+    with pytest.raises(UserError, match=r"expected --split 1, for the class folders of .* found --split 2"):
+        read_dataset(tmp_path, split=2)
+    with pytest.raises(UserError, match=r"expected --split 1, for the columns of .*m\.csv have no numbered splits"):
+        read_dataset(tmp_path / "m.csv", split=2)

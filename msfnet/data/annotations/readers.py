@@ -39,6 +39,7 @@ def read_dataset(data: Path | str, annotations: Path | str | None = None, split:
     if is_shards(str(data)):
         if annotations is not None:
             raise UserError(f"expected a folder of videos with --annotations, found the shards {data}")
+        _expect_one_split(split, f"the shards {data}")
         return read_shards(str(data))
     return read_video_files(Path(data), annotations, split)
 
@@ -72,12 +73,19 @@ def read_video_files(data: Path, annotations: Path | str | None = None, split: i
     elif (data / MANIFEST).is_file():
         files = read_manifest(data / MANIFEST, split)
     else:
+        _expect_one_split(split, f"the class folders of {data}")
         files = _read_folders(data)
     if not files.items:
         missing = [f"all {len(files.missing)} listed videos are missing"] if files.missing else []
         found = "; ".join(("found none", *missing, *files.notes))
         raise UserError(f"expected videos under {data}, {found}; is this the right folder?")
     return files
+
+
+def _expect_one_split(split: int, what: str) -> None:
+    """Raise UserError for the number of a split where splits are not numbered."""
+    if split != 1:
+        raise UserError(f"expected --split 1, for {what} have no numbered splits, found --split {split}")
 
 
 # Class folders
@@ -170,6 +178,8 @@ def _split_column(path: Path, split: int) -> str:
     numbered = [column for column in columns if re.fullmatch(r"split\d+", column)]
     if numbered and f"split{split}" not in numbered:
         raise UserError(f"{path}: expected a split among {', '.join(numbered)}, found --split {split}")
+    if not numbered:
+        _expect_one_split(split, f"the columns of {path}")
     return f"split{split}" if numbered else "split"
 
 
