@@ -1,13 +1,15 @@
 """Pretrained weights: what fits is loaded, what does not is reported or refused."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import logged
 from torch import nn
 
-from msfnet.models.pretrained import load_pretrained, published_url, read_state
+from msfnet.models.pretrained import KINETICS400_URLS, load_pretrained, published_url, read_state
 from msfnet.models.registry import create_model
 from msfnet.models.weight_transfer import r3d_shapes
 from msfnet.run_folder import BUNDLED
@@ -86,6 +88,25 @@ def test_torchvisions_kinetics_weights_have_the_keys_needed():
     assert published_url("msf_r3d_18_fsam") == published_url("r3d_18") != published_url("r2plus1d_18")
     with pytest.raises(UserError, match="kinetics400 exists for r3d_18, msf_r3d_18, r2plus1d_18, found c3d"):
         published_url("c3d")
+
+
+def test_downloading_prints_nothing_to_stdout(tmp_path, monkeypatch, capsys):
+    """Results go to standard output, where torch.hub announces its downloads."""
+    state = {"weight": torch.arange(3.0)}
+    torch.save(state, tmp_path / "published.pth")
+    digest = hashlib.sha256((tmp_path / "published.pth").read_bytes()).hexdigest()[:8]
+    published = (tmp_path / "published.pth").rename(tmp_path / f"weights-{digest}.pth")
+    monkeypatch.setitem(KINETICS400_URLS, "r3d_18", published.as_uri())
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    lines = []
+    with logged(lines.append):
+        found = read_state("kinetics400", "r3d_18")
+    assert torch.equal(found["weight"], state["weight"])
+    assert list((tmp_path / "hub").rglob("*.pth"))
+    out, errors = capsys.readouterr()
+    assert out == ""
+    assert "%" not in errors  # no progress bar
+    assert any(published.as_uri() in line for line in lines)
 
 
 @pytest.mark.slow

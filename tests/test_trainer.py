@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 from dataclasses import replace
 
 import pytest
@@ -15,8 +16,9 @@ from msfnet.models.pretrained import load_pretrained
 from msfnet.models.registry import create_model
 from msfnet.recipe import load_recipe
 from msfnet.run_folder import CHECKPOINT, REPORT, TIMED_PARTS, Run, can_resume
+from msfnet.training.loop import load_checkpoint, save_checkpoint
 from msfnet.training.trainer import new_run_folder, resume, train
-from msfnet.types import UserError
+from msfnet.types import Interrupted, UserError
 
 
 def tiny(*overrides):
@@ -219,6 +221,53 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(video_folder, tmp_path):
     assert Run(parts).result.videos == Run(whole).result.videos
 
 
+@pytest.mark.parametrize(
+    ("epoch", "step", "n_val", "expected"),
+    [
+        (1, 0, 1, "resuming from epoch 2, batch 1 of 2"),
+        (1, 1, 1, "resuming from epoch 2, batch 2 of 2"),
+        (1, 2, 1, "resuming from epoch 2: its 2 batches are done, validation follows"),
+        (1, 2, 0, "resuming from epoch 2: its 2 batches are done"),
+    ],
+)
+def test_a_resumed_run_says_where_it_continues(video_folder, tmp_path, epoch, step, n_val, expected):
+    items = read_dataset(video_folder).items
+    chosen = [*items[:3], *items[-3:], *items[3 : 3 + n_val]]
+    data = read_dataset(video_folder).with_items(
+        replace(item, split="train" if i < 6 else "val", group=None) for i, item in enumerate(chosen)
+    )
+    folder, lines = tmp_path / "run", []
+    train(data, tiny("train.batch_size=3", "train.epochs=2", "data.val_fraction=0"), folder)
+    save_checkpoint(folder / CHECKPOINT, load_checkpoint(folder / CHECKPOINT) | {"epoch": epoch, "step": step})
+    with logged(lines.append):
+        resume(folder)
+    assert [line for line in lines if line.startswith("resuming")] == [expected]
+    assert len([line for line in lines if line.startswith("training ")]) == 1
+
+
+@pytest.mark.parametrize(("score_test", "more"), [(True, "; scoring it again"), (False, "")])
+def test_a_finished_run_is_not_trained_again(tiny_run, tmp_path, score_test, more):
+    folder, lines = shutil.copytree(tiny_run, tmp_path / "run"), []
+    before = Run(folder).history
+    with logged(lines.append):
+        run = resume(folder, score_test=score_test)
+    assert f"the run is finished: 2 epochs{more}" in lines
+    assert not [line for line in lines if line.startswith(("training ", "resuming ", "epoch "))]
+    assert any(line.startswith("test: ") for line in lines) == score_test
+    assert run.history == before
+
+
+def test_an_interrupted_run_says_once_how_to_resume(video_folder, tmp_path):
+    def interrupt_after_one(line):
+        if line.startswith("epoch   1/2"):
+            raise Interrupted(signal.SIGINT)
+
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted) as stop, logged(interrupt_after_one):
+        train(read_dataset(video_folder), tiny(), folder)
+    assert stop.value.__notes__ == [f"resume with msfnet train --resume {folder}"]
+
+
 def test_a_folder_without_a_checkpoint_is_not_resumed(tmp_path):
     with pytest.raises(UserError, match=f"expected a run to resume in {tmp_path}, found no checkpoint"):
         resume(tmp_path)
@@ -287,8 +336,11 @@ def test_a_run_without_a_readable_video_is_an_error(tmp_path):
         (tmp_path / "data" / label).mkdir(parents=True)
         for i in range(3):
             (tmp_path / "data" / label / f"{i}.mp4").write_bytes(b"no video")
-    with pytest.raises(UserError, match="expected training videos that can be read, found none among"):
+    lines = []
+    message = "expected training videos that can be read, found none among"
+    with pytest.raises(UserError, match=message), logged(lines.append):
         train(read_dataset(tmp_path / "data"), tiny("data.val_fraction=0"), tmp_path / "run")
+    assert not [line for line in lines if line.startswith("epoch ")]  # there is no loss to tell
 
 
 # What is refused before anything is written
@@ -315,6 +367,17 @@ def test_what_cannot_be_trained_is_refused(video_folder, tmp_path, overrides, me
         train(read_dataset(video_folder), tiny(*overrides), tmp_path / "run", device="cpu")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("out", ["afile", "afile/run"])
+def test_a_file_in_place_of_the_run_folder_is_refused(video_folder, tmp_path, out):
+    file, lines = tmp_path / "afile", []
+    file.write_text("kept")
+    with pytest.raises(UserError) as error, logged(lines.append):
+        train(read_dataset(video_folder), tiny(), tmp_path / out)
+    assert str(error.value) == f"expected a folder to write the run to, found the file {file}; name another --out"
+    assert file.read_text() == "kept"
+    assert lines == []
 
 
 def test_pretrained_weights_that_do_not_exist_are_refused(video_folder, tmp_path):

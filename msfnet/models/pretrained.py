@@ -6,8 +6,11 @@ used, and everything else is an error.
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ from msfnet.models.resnet3d import ResNet3D
 from msfnet.models.weight_transfer import State, Transferred, accepts_r3d, is_r3d, r3d_shapes, transfer_r3d
 from msfnet.run_folder import resolve_weights
 from msfnet.types import UserError
+
+log = logging.getLogger(__name__)
 
 # torchvision's published weights (Kinetics-400), downloaded only when they are asked for: network -> file.
 R3D18_URL = "https://download.pytorch.org/models/r3d_18-b3b3357e.pth"
@@ -200,8 +205,12 @@ def published_url(name: str) -> str:
 
 def _published(name: str) -> State:
     url = published_url(name)
+    log.info("pretrained weights of kinetics400: %s, or its copy in %s", url, torch.hub.get_dir())
     try:
-        state: State = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True, check_hash=True)
+        with redirect_stdout(sys.stderr):  # torch.hub prints there, but standard output is for results
+            state: State = torch.hub.load_state_dict_from_url(
+                url, map_location="cpu", weights_only=True, check_hash=True, progress=False
+            )
     except OSError as error:
         raise UserError(
             f"pretrained=kinetics400: cannot download {url} ({error}); download it elsewhere and give the file's path"

@@ -46,13 +46,14 @@ class History:
             save_weights(self.folder / WEIGHTS, replace(self.checkpoint, notes=notes))
         self.rows.append(row)
         write_history(self.folder, self.rows)
-        self._log(row)
+        if "train_loss" in row:  # else no clip of the epoch could be read, and there is no loss to tell
+            self._log(row)
 
     def _log(self, row: EpochRow) -> None:
         n_done = len(self.rows)
         epoch_seconds = (time.monotonic() - self._started) / (n_done - self._n_resumed)
-        line = f"epoch {n_done:3d}/{self.epochs}  loss {row.get('train_loss', float('nan')):.3f}"
-        line += f"  train top-1 {row.get('train_top1', 0):6.1%}"
+        line = f"epoch {n_done:3d}/{self.epochs}  loss {row['train_loss']:.3f}"
+        line += f"  train top-1 {row['train_top1']:6.1%}"
         if "val_top1" in row:
             line += f"  val top-1 {row['val_top1']:6.1%}"
         left_minutes = epoch_seconds * (self.epochs - n_done) / 60

@@ -31,6 +31,13 @@ from msfnet.types import UserError, VideoItem
 READERS = 16  # threads that read the ends of files, most of the time waiting for a disk or a network
 
 
+def check_out(folder: Path) -> None:
+    """Raise UserError if a file is where the run folder, or a folder above it, would be created."""
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"expected a folder to write the run to, found the file {path}; name another --out")
+
+
 def start_folder(folder: Path, recipe: Recipe, data: Dataset, transform: Transform | None = None) -> None:
     """Write what is known before training: recipe.toml, split.csv and environment.json.
 

@@ -41,7 +41,7 @@ from msfnet.training.learner import Learner
 from msfnet.training.loggers import run_loggers
 from msfnet.training.loop import DivergedError, Loop, UnreadableVideoError
 from msfnet.training.report import write_report
-from msfnet.training.run_data import find_dataset, start_folder
+from msfnet.training.run_data import check_out, find_dataset, start_folder
 from msfnet.training.signals import SignalHandler, handle_signals
 from msfnet.training.statistics import VideoProblems
 from msfnet.types import EvalResult, UserError
@@ -84,11 +84,13 @@ def train(
         The run, whose attributes are read from its folder.
 
     Raises:
-        UserError: The folder holds a run, another process writes to it, or the recipe cannot be trained on the data.
+        UserError: The folder is a file or holds a run, another process writes to it, or the recipe cannot be trained
+            on the data.
         Interrupted: A signal arrived. The state is saved for `resume`.
     """
     engine = Engine(recipe.train, device)
     folder = distributed.gather(folder)[0]
+    distributed.on_first(partial(check_out, folder))
     data = data.resolve_splits(recipe.data, recipe.train.seed)
     log.info(data.describe())
     check_run(data, recipe, engine.device)
@@ -184,7 +186,7 @@ def _run(
     score_test: bool,
 ) -> Run:
     with handle_signals() as signals:
-        train_items, n_val = data.in_split("train"), len(data.in_split("val"))
+        train_items, test_items = data.in_split("train"), data.in_split("test") if score_test else ()
         torch.manual_seed(recipe.train.seed)
         kwargs = recipe.model_kwargs()
         model = create_model(recipe.model.name, len(data.classes), **kwargs)
@@ -202,12 +204,10 @@ def _run(
             trained_on=TrainedOn(data.source, len(train_items), len(data.classes)),
         )
         history = History(folder, checkpoint, recipe.train.epochs)
-        selection = f"best epoch by {n_val} validation videos" if n_val else "last epoch"
-        log.info(f"training {recipe.model.name} on {len(train_items)} videos, keeping the {selection}: {folder}")
-        _fit(learner, data, batches, history, signals, resumed=resumed)
+        _fit(learner, data, batches, history, signals, resumed=resumed, scored=bool(test_items))
         unreadable = _report_problems(learner.problems, data)
         best = load_weights(folder)
-        result = _score(best, data, batches.loader, recipe, engine) if score_test and data.in_split("test") else None
+        result = _score(best, data, batches.loader, recipe, engine) if test_items else None
         unreadable |= result.unreadable if result else {}
         for line in batches.loader.problems():
             log.warning(line)
@@ -222,9 +222,16 @@ def _load_pretrained(model: nn.Module, recipe: Recipe) -> None:
 
 
 def _fit(
-    learner: Learner, data: Dataset, batches: _Batches, history: History, signals: SignalHandler, *, resumed: bool
+    learner: Learner,
+    data: Dataset,
+    batches: _Batches,
+    history: History,
+    signals: SignalHandler,
+    *,
+    resumed: bool,
+    scored: bool,
 ) -> None:
-    """Train to the last epoch. What ends the run becomes a line for the user."""
+    """Train to the last epoch. What ends the run becomes a line for the user; `scored` tells what follows."""
     train_items, folder = data.in_split("train"), history.folder
     learner.problems.unreadable |= {
         i: data.unreadable[item] for i, item in enumerate(train_items) if item in data.unreadable
@@ -233,7 +240,16 @@ def _fit(
     if resumed:
         loop.resume()
         history.resume(loop.epoch)
-        log.info(f"resuming from epoch {loop.epoch + 1}, batch {loop.step + 1} of {len(batches.train)}")
+    if loop.epoch < loop.epochs:
+        n_val = len(data.in_split("val"))
+        selection = f"best epoch by {n_val} validation videos" if n_val else "last epoch"
+        log.info(
+            f"training {learner.recipe.model.name} on {len(train_items)} videos, keeping the {selection}: {folder}"
+        )
+        if resumed:
+            log.info(f"resuming from epoch {loop.epoch + 1}{_position(loop)}")
+    else:
+        log.info(f"the run is finished: {loop.epochs} epochs{'; scoring it again' if scored else ''}")
     try:
         with run_loggers(learner.recipe, folder) as log_numbers:
             loop.run(log_numbers)
@@ -250,6 +266,14 @@ def _fit(
             f"expected training videos that can be read, found none among {len(train_items)}; see msfnet "
             "doctor for the reasons"
         )
+
+
+def _position(loop: Loop) -> str:
+    """Return what comes next in the epoch of a resumed run."""
+    n_batches = len(loop.train_batches)
+    if loop.step < n_batches:
+        return f", batch {loop.step + 1} of {n_batches}"
+    return f": its {n_batches} batches are done" + (", validation follows" if loop.val_batches else "")
 
 
 def _report_problems(problems: VideoProblems, data: Dataset) -> dict[str, str]:
