@@ -32,7 +32,14 @@ READERS = 16  # threads that read the ends of files, most of the time waiting fo
 
 
 def check_out(folder: Path) -> None:
-    """Raise UserError if a file is where the run folder, or a folder above it, would be created."""
+    """Refuse a run folder that cannot be created because a file has its path, or that of a folder above it.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        UserError: There is such a file.
+    """
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
             raise UserError(f"expected a folder to write the run to, found the file {path}; name another --out")
