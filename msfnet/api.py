@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from msfnet.recipe import Overrides, Recipe, change, load_recipe
 from msfnet.run_folder import Run
-from msfnet.types import Clip, EvalResult, FrameFormat, Prediction, UserError, Views
+from msfnet.types import Clip, EvalResult, FrameFormat, Prediction, UserError, VideoError, Views
 
 if TYPE_CHECKING:
     import torch
@@ -246,7 +246,7 @@ def read_clips(
         A clip with `frames` (uint8 RGB, V T H W 3), their `times` in seconds (V T) and a `warning` for a damaged file.
 
     Raises:
-        VideoError: No frame of the video can be decoded.
+        VideoError: No frame of the video can be decoded. The message starts with the path.
         UserError: An argument is out of range.
     """
     from msfnet.data.sampling import dense_clips, uniform_clips
@@ -259,18 +259,21 @@ def read_clips(
         )
     if fps is not None and not 0.01 <= fps <= 1000:
         raise UserError(f"expected fps of 0.01 to 1000, or None for every frame of the file, found {fps:g}")
-    path = Path(path)
-    if size is None or isinstance(size, int):
-        width, height = decode.frame_size(path)
-        scale = 1 if size is None else size / min(width, height)
-        size = round(width * scale), round(height * scale)
-    if min(size) < 1:
-        raise UserError(f"expected a size of 1 pixel or more, found {size[0]}x{size[1]}")
     if frame_interval is None:
         plan = partial(uniform_clips, frames=num_frames, clips=num_clips)
     else:
         plan = partial(dense_clips, frames=num_frames, clips=num_clips, interval_frames=frame_interval)
-    return decode.read_clips(path, plan, FrameFormat(size, fps or 0.0))
+    path = Path(path)
+    try:
+        if size is None or isinstance(size, int):
+            width, height = decode.frame_size(path)
+            scale = 1 if size is None else size / min(width, height)
+            size = round(width * scale), round(height * scale)
+        if min(size) < 1:
+            raise UserError(f"expected a size of 1 pixel or more, found {size[0]}x{size[1]}")
+        return decode.read_clips(path, plan, FrameFormat(size, fps or 0.0))
+    except VideoError as error:
+        raise VideoError(f"{path}: {error}") from error
 
 
 def _dataset(
@@ -283,6 +286,8 @@ def _dataset(
 
     if isinstance(data, str | Path):
         data = read_dataset(data, Path(annotations) if annotations else None, split)
+    elif not hasattr(data, "in_split"):  # isinstance of a protocol would read every property, and so the files
+        raise UserError(f"expected data as a path, a URL or a Dataset, found {type(data).__name__}")
     if groups is None:
         return data
     if not isinstance(data, VideoDataset):
@@ -308,9 +313,14 @@ def _register(model: nn.Module | Callable[..., nn.Module]) -> str:
     if isinstance(model, nn.Module):
         name = type(model).__name__
         register_model(name, lambda num_classes: copy.deepcopy(model))
-    else:
+    elif callable(model) and hasattr(model, "__name__"):
         name = model.__name__
         register_model(name, model)
+    else:
+        raise UserError(
+            "expected model as a name, an nn.Module, or a named function or class that takes the number of classes, "
+            f"found {type(model).__name__}"
+        )
     return name
 
 

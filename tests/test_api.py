@@ -100,6 +100,18 @@ def test_train_mistakes(video_folder, tmp_path, options, message):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": 3}, "expected data as a path, a URL or a Dataset, found int"),
+        ({"data": "nowhere", "model": 3}, "expected model as a name, an nn.Module, .*, found int"),
+    ],
+)
+def test_train_refuses_values_of_wrong_types(options, message):
+    with pytest.raises(msfnet.UserError, match=message):
+        msfnet.train(**options)
+
+
 # Evaluation
 
 
@@ -117,6 +129,14 @@ def test_evaluate_takes_every_kind_of_weights(tiny_run, video_folder, tmp_path):
 def test_evaluate_refuses_views_at_once(tiny_run):
     with pytest.raises(msfnet.UserError, match="CLIPSxCROPS"):
         msfnet.evaluate(tiny_run, "nowhere", views="4")
+
+
+def test_weights_of_wrong_types(video_folder):
+    message = "expected weights as a path, a name, a Run or a Checkpoint, found "
+    with pytest.raises(msfnet.UserError, match=f"{message}NoneType"):
+        msfnet.evaluate(None, video_folder)
+    with pytest.raises(msfnet.UserError, match=f"{message}int"):
+        msfnet.predict(3, video_folder / VIDEO)
 
 
 # Prediction
@@ -197,8 +217,10 @@ def test_read_clips_of_images_have_no_times(tmp_path):
 
 def test_read_clips_mistakes(tmp_path, video_folder):
     (tmp_path / "bad.mp4").write_bytes(b"no")
-    with pytest.raises(msfnet.VideoError, match="cannot be read as a video"):
+    with pytest.raises(msfnet.VideoError, match=r"bad\.mp4: cannot be read as a video"):
         msfnet.read_clips(tmp_path / "bad.mp4")
+    with pytest.raises(msfnet.VideoError, match=r"^nope\.mp4: "):
+        msfnet.read_clips("nope.mp4", size=(20, 10))
     for options in ({"num_frames": 0}, {"frame_interval": 0}, {"size": 0}, {"fps": 0.0}):
         with pytest.raises(msfnet.UserError, match="expected"):
             msfnet.read_clips(video_folder / VIDEO, **options)

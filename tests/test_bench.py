@@ -369,7 +369,7 @@ def test_user_errors(capsys, video_folder, words, message):
 def test_device_that_does_not_exist(capsys):
     code, _, err = run(capsys, "r3d_18", "--device", "cuda")
     assert code == 2
-    assert "expected a device that PyTorch can use here" in err
+    assert "expected cpu, or another device that PyTorch can use here" in err
 
 
 def test_runtime_that_is_not_installed(capsys, monkeypatch):

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -12,13 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TINY
 
 from msfnet import __version__
 from msfnet.cli import main
 from msfnet.cli.app import StderrHandler
 from msfnet.cli.networks import split_words
-from msfnet.run_folder import BUNDLED
+from msfnet.run_folder import BUNDLED, BUNDLED_FILE
 from msfnet.types import Interrupted, UserError
 
 
@@ -178,6 +180,16 @@ def test_words_of_predict(monkeypatch, tmp_path, words, weights, n_sources):
     assert (found, len(sources)) == (weights, n_sources)
 
 
+def test_predict_refuses_a_folder_of_runs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b", "a"):
+        Path("runs", name).mkdir(parents=True)
+        Path("runs", name, "recipe.toml").touch()
+    with pytest.raises(UserError, match=r"found a folder of runs: runs; name one of them, such as runs.a$"):
+        split_words(["runs", "clip.mp4"])
+    assert split_words(["runs/a", "clip.mp4"]) == ("runs/a", ["clip.mp4"])
+
+
 def test_predict_without_weights(capsys, video_folder):
     video = video_folder / "GoLeft" / "v_GoLeft_g01_c01.mp4"
     code, out, err = run(capsys, "predict", video, "--json")
@@ -199,7 +211,7 @@ def test_predict_without_weights(capsys, video_folder):
         ("train {videos} --set train.epoch=1", "did you mean train.epochs"),
         ("train {videos} --groups camera(", "expected a regular expression"),
         ("train {videos} --device tpu", "expected a device of cpu"),
-        ("train {videos} --device cuda:77", "expected a device that PyTorch can use here"),
+        ("train {videos} --device cuda:77", "expected cpu, or another device that PyTorch can use here"),
         ("train --resume {run} --set train.epochs=9", "expected --resume RUN without --set"),
         ("train --resume {videos}", "expected a run to resume"),
         ("train {videos} --out {run}", "choose another --out"),
@@ -212,7 +224,7 @@ def test_predict_without_weights(capsys, video_folder):
         ("predict {run} nowhere.mp4", "found 'nowhere.mp4'"),
         ("predict {run} {video} --top-k 0", "--top-k of 1 or more"),
         ("predict {run} {video} --json --csv", "one of --json and --csv"),
-        ("predict {run} {video} --device cuda:77", "expected a device that PyTorch can use here"),
+        ("predict {run} {video} --device cuda:77", "expected cpu, or another device that PyTorch can use here"),
         ("predict nowhere.safetensors {video}", "found none at nowhere.safetensors"),
         ("predict net.pt2 {video}", "net.pt2 can run code when it is loaded"),
         ("predict {run}", "alone; add videos"),
@@ -253,8 +265,17 @@ def test_internal_errors(capsys, monkeypatch, tiny_run):
     assert code == 70
     assert err.startswith("msfnet: internal error: ZeroDivisionError: division by zero; please report it")
     assert len(err.splitlines()) == 1
-    with pytest.raises(ZeroDivisionError):
-        main(["predict", str(tiny_run), "x.mp4", "--debug"])
+    code, _, err = run(capsys, "predict", tiny_run, "x.mp4", "--debug")
+    assert code == 70
+    assert "Traceback (most recent call last)" in err
+    assert "msfnet: internal error: ZeroDivisionError" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("words", ["models zzz", "models --bogus"])
+def test_debug_keeps_the_exit_code_of_mistakes(capsys, words):
+    code, out, err = run(capsys, *words.split(), "--debug")
+    assert (code, out) == (2, "")
+    assert "Traceback (most recent call last)" in err
 
 
 # Interruption
@@ -318,9 +339,12 @@ def test_quiet_and_verbose(capsys, video_folder):
     video = video_folder / "GoLeft" / "v_GoLeft_g01_c01.mp4"
     assert run(capsys, "predict", video, "--quiet")[2] == ""
     assert run(capsys, "predict", video)[2].startswith(f"using {BUNDLED}")
-    first = run(capsys, "--verbose", "predict", video)[2].splitlines()[0]
-    assert " msfnet: using " in first
+    err = run(capsys, "--verbose", "predict", video, "--device", "cpu")[2]
+    first = err.splitlines()[0]
+    assert f" msfnet: msfnet {__version__}, torch {torch.__version__}, Python {platform.python_version()}" in first
     assert time.strftime("%Y-%m-%d") in first
+    assert f"weights {BUNDLED_FILE}" in err
+    assert "device cpu" in err
 
 
 def test_log_goes_to_the_standard_error_of_the_moment(capsys, monkeypatch):

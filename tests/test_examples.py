@@ -44,6 +44,12 @@ def test_folder_to_predictions(video_folder, tmp_path):
     assert (tmp_path / "scores" / "report.html").exists()
 
 
+def test_folder_to_predictions_without_arguments():
+    command = [sys.executable, str(EXAMPLES / "folder_to_predictions.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "usage: python folder_to_predictions.py VIDEOS OUT [EPOCHS]\n")
+
+
 @pytest.mark.slow
 def test_custom_model(video_folder, tmp_path):
     out = run_example("custom_model.py", video_folder, tmp_path, 1).splitlines()

@@ -7,12 +7,16 @@ failed and are named; 2 the request is wrong; 70 an error of msfnet; 128 + numbe
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import sys
+import traceback
+from importlib.metadata import version
 from typing import Annotated
 
 from cyclopts import CycloptsError, Group, Parameter
 
+from msfnet import __version__
 from msfnet.cli import datasets, networks, training  # these modules register their commands with the app
 from msfnet.cli.app import app, log, log_to_stderr
 from msfnet.training.signals import handle_signals
@@ -49,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = BROKEN_PIPE
     except Exception as error:
         if "--debug" in arguments:
-            raise
+            traceback.print_exc()
         code = _report(error)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -79,9 +83,14 @@ def _run(
         bool, Parameter(group=EVERYWHERE, help="No progress and no notes, only warnings and errors.")
     ] = False,
     verbose: Annotated[
-        bool, Parameter(group=EVERYWHERE, help="More details, with the time and module of each.")
+        bool,
+        Parameter(
+            group=EVERYWHERE, help="Versions, weights file and device too, with the time and module of each line."
+        ),
     ] = False,
     debug: Annotated[bool, Parameter(group=EVERYWHERE, help="As --verbose, and tracebacks of errors.")] = False,
 ) -> object:
     log_to_stderr(quiet=quiet, verbose=verbose or debug)
+    if verbose or debug:
+        log.debug("msfnet %s, torch %s, Python %s", __version__, version("torch"), platform.python_version())
     return app(tokens, exit_on_error=False, print_error=False, result_action="return_value")

@@ -196,14 +196,19 @@ def split_words(words: Sequence[str]) -> tuple[str, Sequence[str]]:
     The first word names the weights, unless it is plainly a video (by its ending, or as a glob) or a folder of videos.
 
     Raises:
-        UserError: There is no source.
+        UserError: There is no source, or the first word is a folder of run folders.
     """
     from msfnet.data.video.frame_folders import is_video
     from msfnet.run_folder import BUNDLED, RECIPE, WEIGHTS
 
     first = Path(words[0]) if words else Path()
-    if first.is_dir():
+    if words and first.is_dir():
         named = (first / WEIGHTS).is_file() or (first / RECIPE).is_file()
+        if not named and (recipes := sorted(first.glob(f"*/{RECIPE}"))):
+            raise UserError(
+                f"expected WEIGHTS or videos, found a folder of runs: {words[0]}; name one of them, such as "
+                f"{recipes[0].parent}"
+            )
     else:
         named = not is_video(first) and not glob.has_magic(str(first))
     sources = words[named:]

@@ -5,6 +5,8 @@ Evaluation and prediction share these functions. This module is independent of v
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -16,8 +18,10 @@ from msfnet.data.transforms import crop_views, normalize
 from msfnet.exporting.load import CPU_ONLY, is_exported, load_exported
 from msfnet.inference.fused import fuse
 from msfnet.models.checkpoint import Checkpoint, load_weights
-from msfnet.run_folder import Run
+from msfnet.run_folder import Run, resolve_weights
 from msfnet.types import Preprocessing, UserError
+
+log = logging.getLogger(__name__)
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
@@ -30,15 +34,20 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         UserError: There is no device of this name, or PyTorch cannot use it on this machine.
     """
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        log.debug("device %s, by default", found)
+        return found
     try:
         found = torch.device(device)
     except RuntimeError as error:
         raise UserError(f"expected a device of cpu, cuda, cuda:N or mps, found {device!r}") from error
     n_devices = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (found.index or 0) >= n_devices.get(found.type, 0):
-        usable = ", ".join(f"{n} x {kind}" for kind, n in n_devices.items() if n)
-        raise UserError(f"expected a device that PyTorch can use here ({usable}), found {found}")
+        raise UserError(
+            f"expected cpu, or another device that PyTorch can use here, found {found}; leave --device out to use the "
+            "best one"
+        )
+    log.debug("device %s", found)
     return found
 
 
@@ -56,14 +65,18 @@ def load_network(weights: str | Path | Run | Checkpoint, device: str | torch.dev
     """
     if isinstance(weights, Checkpoint):
         checkpoint = replace(weights, model=fuse(weights.model))
+    elif not isinstance(weights, str | os.PathLike | Run):
+        raise UserError(f"expected weights as a path, a name, a Run or a Checkpoint, found {type(weights).__name__}")
     elif is_exported(path := weights.folder if isinstance(weights, Run) else Path(weights)):
         checkpoint = load_exported(path)
+        log.debug("weights %s", path)
         if path.suffix.lower() in CPU_ONLY:
             if device is not None and choose_device(device).type != "cpu":
                 raise UserError(f"{path} runs on the CPU: expected the device cpu or none, found {device}")
             return checkpoint
     else:
         checkpoint = load_weights(path)
+        log.debug("weights %s", resolve_weights(path))
         checkpoint = replace(checkpoint, model=fuse(checkpoint.model))
     return replace(checkpoint, model=checkpoint.model.to(choose_device(device)))
 

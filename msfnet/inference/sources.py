@@ -13,6 +13,9 @@ from pathlib import Path
 from msfnet.data.video.frame_folders import find_videos, is_frame_folder, is_hidden, is_video
 from msfnet.types import UserError
 
+# Files that training and export write and whose kind `mimetypes` does not know in every version of Python.
+OWN_SUFFIXES = frozenset({".onnx", ".pt", ".pt2", ".safetensors", ".toml", ".yaml"})
+
 
 def find_sources(sources: Sequence[str]) -> list[Path]:
     """Return the videos that files, folders and globs name, each once, in order.
@@ -55,6 +58,8 @@ def _sources_below(folder: Path) -> list[Path]:
 
 def _may_be_video(path: Path) -> bool:
     if any(is_hidden(name) for name in path.parts):
+        return False
+    if path.suffix.lower() in OWN_SUFFIXES or ".tfevents." in path.name:  # events of TensorBoard end in any number
         return False
     kind, _ = mimetypes.guess_type(path.name)
     return is_video(path) or kind is None or kind.startswith(("video/", "audio/"))
