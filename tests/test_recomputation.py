@@ -81,7 +81,10 @@ def test_reused_memory_is_not_mistaken():
 def test_networks_on_the_meta_device_run_too():
     with torch.device("meta"):
         model = create_model("msf_r3d_18_fsam", 3, width_mult=0.25, img_size=32).train()
-        model(torch.zeros(2, 3, 8, 32, 32)).sum().backward()
+        logits = model(torch.zeros(2, 3, 8, 32, 32))
+        logits.sum().backward()
+    assert logits.shape == (2, 3)
+    assert all(parameter.grad.is_meta for parameter in model.parameters())
 
 
 def test_other_norms_are_saved():
