@@ -44,10 +44,13 @@ def test_folder_to_predictions(video_folder, tmp_path):
     assert (tmp_path / "scores" / "report.html").exists()
 
 
-def test_folder_to_predictions_without_arguments():
-    command = [sys.executable, str(EXAMPLES / "folder_to_predictions.py")]
+@pytest.mark.parametrize(
+    ("name", "data"), [("folder_to_predictions", "VIDEOS"), ("custom_model", "VIDEOS"), ("custom_dataset", "ARRAYS.npz")]
+)
+def test_examples_without_arguments(name, data):
+    command = [sys.executable, str(EXAMPLES / f"{name}.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, "usage: python folder_to_predictions.py VIDEOS OUT [EPOCHS]\n")
+    assert (done.returncode, done.stderr) == (2, f"usage: python {name}.py {data} OUT [EPOCHS]\n")
 
 
 @pytest.mark.slow

@@ -63,4 +63,7 @@ def main(file: Path, out: Path, epochs: int = 20) -> None:
 
 
 if __name__ == "__main__":  # worker processes import this file
+    if len(sys.argv) not in (3, 4):
+        print("usage: python custom_dataset.py ARRAYS.npz OUT [EPOCHS]", file=sys.stderr)
+        sys.exit(2)
     main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))

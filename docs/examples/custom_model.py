@@ -71,4 +71,7 @@ def main(videos: Path, out: Path, epochs: int = 20) -> None:
 
 
 if __name__ == "__main__":  # worker processes import this file
+    if len(sys.argv) not in (3, 4):
+        print("usage: python custom_model.py VIDEOS OUT [EPOCHS]", file=sys.stderr)
+        sys.exit(2)
     main(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))
