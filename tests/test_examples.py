@@ -45,7 +45,8 @@ def test_folder_to_predictions(video_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "data"), [("folder_to_predictions", "VIDEOS"), ("custom_model", "VIDEOS"), ("custom_dataset", "ARRAYS.npz")]
+    ("name", "data"),
+    [("folder_to_predictions", "VIDEOS"), ("custom_model", "VIDEOS"), ("custom_dataset", "ARRAYS.npz")],
 )
 def test_examples_without_arguments(name, data):
     command = [sys.executable, str(EXAMPLES / f"{name}.py")]
