@@ -18,7 +18,7 @@ from pathlib import Path
 from msfnet.atomic_io import write_text
 from msfnet.data.dataset import Dataset
 from msfnet.experiments.trials import PlannedRun
-from msfnet.run_folder import FINISHED, LOG, WEIGHTS, can_resume
+from msfnet.run_folder import CHECKPOINT, FINISHED, LOG, WEIGHTS, can_resume
 from msfnet.types import UserError, one_line
 
 log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def _train_or_resume(data: Dataset, run: PlannedRun, folder: Path, score_test: b
         log.info("resuming from the last checkpoint")
         return resume(folder, score_test=score_test).unreadable
     (folder / WEIGHTS).unlink(missing_ok=True)  # left by a run that was killed before its first checkpoint
-    shutil.rmtree(folder / "last", ignore_errors=True)
+    shutil.rmtree((folder / CHECKPOINT).parent, ignore_errors=True)
     return train(data, run.recipe, folder, score_test=score_test).unreadable
 
 
